@@ -1,0 +1,60 @@
+package mqtt
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// Config is what a Server needs. Start from DefaultConfig; a zero is replaced by its value there, save where
+// 0 has a meaning of its own.
+type Config struct {
+	// MaxPacketSize is the largest packet accepted, in bytes, fixed header included.
+	MaxPacketSize int
+	// ReceiveMaximum is how many QoS 1 and 2 messages of one connection may be unacknowledged, 1 to 65535.
+	// MQTT 5 devices are told; the reading of an MQTT 3.1.1 connection pauses at this number.
+	ReceiveMaximum int
+	// MaxInFlightBytes bounds the unacknowledged bytes of one connection; its reading pauses above it.
+	MaxInFlightBytes int
+	// TopicAliasMaximum is how many topic aliases an MQTT 5 connection may set; 0: none.
+	TopicAliasMaximum int
+	// KeepAliveMax is the longest keep-alive granted to MQTT 5 devices [MQTT-3.1.2-21]; 0: no limit.
+	KeepAliveMax time.Duration
+	// ConnectTimeout is how long a connection may take until its CONNECT is complete.
+	ConnectTimeout time.Duration
+	// WriteTimeout is how long a device may leave unread what was sent to it.
+	WriteTimeout time.Duration
+	// MaxUnreadBytes bounds what waits to be written to one device.
+	MaxUnreadBytes int
+	// MaxPartialBytes bounds the bytes of incomplete packets over all connections.
+	MaxPartialBytes int64
+	// SessionExpiryMax caps the Session Expiry Interval and is that of MQTT 3.1.1 sessions with clean session 0.
+	SessionExpiryMax time.Duration
+	// MaxStoredSessions bounds the sessions without a connection; the ones beyond it end with their connection.
+	MaxStoredSessions int
+	Logger            zerolog.Logger
+	Registerer        prometheus.Registerer
+}
+
+// connectPacketMax bounds a CONNECT, which comes before anybody is known: 64 KiB hold a client ID, a will
+// and a token of common sizes.
+const connectPacketMax = 64 << 10
+
+// DefaultConfig gives the values that are safe in production.
+func DefaultConfig() Config {
+	return Config{
+		MaxPacketSize:     256 << 10,
+		ReceiveMaximum:    256,
+		MaxInFlightBytes:  8 << 20,
+		TopicAliasMaximum: 16,
+		KeepAliveMax:      time.Hour,
+		ConnectTimeout:    10 * time.Second,
+		WriteTimeout:      20 * time.Second,
+		MaxUnreadBytes:    64 << 10,
+		MaxPartialBytes:   64 << 20,
+		SessionExpiryMax:  24 * time.Hour,
+		MaxStoredSessions: 100_000,
+		Logger:            zerolog.Nop(),
+	}
+}

@@ -1,0 +1,331 @@
+package mqtt
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A Conn is one device's connection. One goroutine reads it and handles what it reads; it alone closes the
+// socket, everybody else calls shutdown. A second goroutine exists only while the socket takes no more
+// bytes.
+type Conn struct {
+	srv *Server
+	nc  *net.TCPConn
+	raw syscall.RawConn
+
+	// Only the reading goroutine uses these.
+	partial  []byte // bytes read and not yet consumed, from the start of a packet
+	charged  int    // part of partial that is counted in Server.partial
+	aliases  [][]byte
+	will     *Message
+	session  *session
+	username string
+	now      time.Time // when the bytes at hand were read
+	since    time.Time
+	version  byte // 0 until CONNECT
+	tidy     bool // DISCONNECT came: no will
+	problems bool // Request Problem Information: reasons may be told
+	willWait uint32
+
+	keepAlive uint32 // seconds, 0: none
+	maxPacket uint32 // the client's Maximum Packet Size
+	heard     atomic.Int64
+	paused    atomic.Bool
+
+	mu       sync.Mutex // guards all below
+	slots    slots
+	inFlight int // bytes of the messages in slots
+	quota    int // QoS 1 and 2 messages received and not completed, MQTT 5
+	out      []byte
+	writing  bool // somebody writes out to the socket
+	dirty    bool // in Server.dirty
+	wants    bool // reading is paused until slots or bytes are free
+	ending   bool
+	closed   bool
+	end      error // why it ends
+	wake     chan struct{}
+	idle     chan struct{} // closed when slots is empty, if somebody waits for that
+}
+
+// ClientID gives the client ID, assigned or chosen; "" before CONNECT was accepted.
+func (c *Conn) ClientID() string {
+	if c.session == nil {
+		return ""
+	}
+	return c.session.clientID
+}
+
+// run handles the connection from its first byte to its close. Between CONNECT and the rest it changes to
+// a fresh goroutine: the stack that CONNECT made grow is not kept for the life of the connection.
+func (c *Conn) run() {
+	defer c.srv.conns.done(c)
+	err := c.guard(c.readConnect)
+	if err == nil {
+		c.srv.conns.add(c)
+		go func() { // ends with the connection
+			defer c.srv.conns.done(c)
+			c.finish(c.guard(c.readAll))
+		}()
+		return
+	}
+	c.finish(err)
+}
+
+// guard turns a panic in f into the end of this connection alone.
+func (c *Conn) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.srv.m.panics.Inc()
+			c.srv.log.Error().Interface("panic", p).Stack().Str("client_id", c.ClientID()).Msg("recovered from a panic; the connection is closed")
+			err = &ProtocolFault{UnspecifiedError, "internal error"}
+		}
+	}()
+	return f()
+}
+
+// readConnect reads until CONNECT has been answered.
+func (c *Conn) readConnect() error {
+	_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ConnectTimeout))
+	err := c.read(func() bool { return c.version != 0 })
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	ending := c.ending
+	if !ending {
+		err = c.nc.SetReadDeadline(time.Time{}) // under mu, so that it can't undo a shutdown's
+	}
+	c.mu.Unlock()
+	if ending {
+		return os.ErrDeadlineExceeded
+	}
+	return err
+}
+
+func (c *Conn) readAll() error {
+	if rest := c.partial; len(rest) > 0 { // what came in one piece with CONNECT
+		c.partial = nil
+		c.now = time.Now()
+		if err := c.feedPausing(rest); err != nil {
+			return err
+		}
+	}
+	return c.read(func() bool { return false })
+}
+
+// read feeds what the socket gives until done or an error. The wait for bytes happens inside RawConn.Read
+// with no buffer taken; returning false from its function waits for the next edge of readiness, which can't
+// be missed since nothing is reset in between.
+func (c *Conn) read(done func() bool) (err error) {
+	rerr := c.raw.Read(func(fd uintptr) bool {
+		for {
+			var full bool
+			if full, err = c.readOnce(int(fd)); err != nil || done() {
+				return true
+			}
+			if !full {
+				return false
+			}
+		}
+	})
+	if err == nil {
+		err = rerr
+	}
+	return err
+}
+
+// readOnce reads and handles one buffer of bytes; full says that the socket may hold more.
+func (c *Conn) readOnce(fd int) (full bool, err error) {
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	n, err := readFD(fd, buf[:])
+	if n > 0 {
+		c.now = time.Now()
+		c.heard.Store(c.srv.tick.Load())
+		c.srv.m.bytesIn.Add(float64(n))
+		err = c.feed(buf[:n])
+	}
+	readBuffers.Put(buf) // before a pause, which may last
+	switch {
+	case err == errPause:
+		err = c.resumeFeeding()
+	case errors.Is(err, syscall.EAGAIN):
+		return false, nil
+	case err == nil && n == 0:
+		return false, errHungUp
+	}
+	c.flush()
+	return n == readBuffer, err
+}
+
+const readBuffer = 16 << 10
+
+var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
+
+func readFD(fd int, b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(fd, b)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+func (c *Conn) feedPausing(b []byte) error {
+	err := c.feed(b)
+	if err == errPause {
+		return c.resumeFeeding()
+	}
+	return err
+}
+
+// resumeFeeding waits until reading may go on and handles what was left over, until all of it is done.
+func (c *Conn) resumeFeeding() error {
+	for {
+		c.flush()
+		c.paused.Store(true)
+		c.srv.m.paused.Inc()
+		<-c.wake // made before the pause; resume and shutdown both signal it
+		c.srv.m.paused.Dec()
+		c.heard.Store(c.srv.tick.Load())
+		c.paused.Store(false)
+		c.mu.Lock()
+		ending := c.ending
+		c.mu.Unlock()
+		if ending {
+			return os.ErrDeadlineExceeded
+		}
+		rest := c.partial
+		c.partial = nil
+		c.uncharge()
+		c.now = time.Now()
+		if err := c.feed(rest); err != errPause {
+			return err
+		}
+	}
+}
+
+// canPause makes the channel that ends a pause. It must exist before anybody is asked to resume. mu is held.
+func (c *Conn) canPause() {
+	if c.wake == nil {
+		c.wake = make(chan struct{}, 1)
+	}
+	select { // a signal of an earlier pause
+	case <-c.wake:
+	default:
+	}
+	if c.ending {
+		c.wakeLocked()
+	}
+}
+
+func (c *Conn) resume() {
+	c.mu.Lock()
+	c.wakeLocked()
+	c.mu.Unlock()
+}
+
+func (c *Conn) wakeLocked() {
+	if c.wake == nil {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// shutdown makes the reading goroutine end the connection because of reason. The first reason stays.
+func (c *Conn) shutdown(reason error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shutdownLocked(reason)
+}
+
+func (c *Conn) shutdownLocked(reason error) {
+	if c.ending {
+		return
+	}
+	c.ending = true
+	c.end = reason
+	c.wakeLocked()
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// finish ends the connection: DISCONNECT with the reason, will, session, close. err is why reading ended.
+func (c *Conn) finish(err error) {
+	c.mu.Lock()
+	if c.ending {
+		err = c.end
+	}
+	c.ending = true
+	c.mu.Unlock()
+	var fault *ProtocolFault
+	if errors.As(err, &fault) && fault.Code == ServerShuttingDown {
+		c.awaitSettled()
+	}
+	if c.session != nil {
+		c.leave(fault)
+	}
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	if fault != nil && c.version != 0 && c.nc.CloseWrite() == nil {
+		c.linger()
+	}
+	_ = c.nc.Close()
+	c.uncharge()
+	c.srv.ended(c, err)
+}
+
+// leave says DISCONNECT to the device and gives its session back.
+func (c *Conn) leave(fault *ProtocolFault) {
+	if fault != nil {
+		c.sendDisconnect(fault)
+	}
+	c.flush()
+	will := c.will
+	c.will = nil
+	if c.tidy {
+		will = nil
+	}
+	if due := c.srv.sessions.detach(c.session, will, c.willWait, c.srv.cfg.MaxStoredSessions); due != nil {
+		c.srv.publishWill(due)
+	}
+}
+
+// linger reads on for a moment after our last word: closing a socket with unread bytes resets it, and the
+// reset can overtake the DISCONNECT that says why.
+func (c *Conn) linger() {
+	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	defer readBuffers.Put(buf)
+	for range 8 {
+		if _, err := io.ReadFull(c.nc, buf[:]); err != nil {
+			return
+		}
+	}
+}
+
+const lingerTime = 500 * time.Millisecond
+
+// awaitSettled waits until every message of the connection has its outcome, or the server's patience ends.
+func (c *Conn) awaitSettled() {
+	c.mu.Lock()
+	if c.slots.len() == 0 {
+		c.mu.Unlock()
+		return
+	}
+	c.idle = make(chan struct{})
+	idle := c.idle
+	c.mu.Unlock()
+	select {
+	case <-idle:
+	case <-c.srv.patience:
+	}
+}

@@ -1,0 +1,285 @@
+package mqtt
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// connectParams is what a CONNECT says, checked.
+type connectParams struct {
+	clientID    string
+	assigned    bool
+	username    string
+	clean       bool
+	expiry      uint32
+	keep        uint32 // keep-alive granted, seconds
+	keepChanged bool   // it is not what the device asked for
+	props       properties
+	will        *Message
+	willWait    uint32
+}
+
+// connect handles CONNECT and answers with CONNACK. An error ends the connection; the CONNACK that says so
+// has been sent then.
+func (c *Conn) connect(body []byte) error {
+	p, err := c.decodeConnect(append([]byte(nil), body...)) // the parts live as long as the connection
+	if err == nil {
+		err = c.open(p)
+	}
+	if err != nil {
+		c.refuse(err)
+		return err
+	}
+	return nil
+}
+
+// refuse answers a CONNECT with the reason why not, and nothing where the specification has no answer.
+func (c *Conn) refuse(err error) {
+	var fault *ProtocolFault
+	if !errors.As(err, &fault) {
+		return
+	}
+	code := byte(fault.Code)
+	if c.version < 5 {
+		switch fault.Code {
+		case UnsupportedProtocolVersion:
+			code = packets.Err3UnsupportedProtocolVersion.Code
+		case ClientIdentifierNotValid:
+			code = packets.Err3ClientIdentifierNotValid.Code
+		case ServerUnavailable, ServerBusy:
+			code = packets.Err3ServerUnavailable.Code
+		case NotAuthorized:
+			code = packets.Err3NotAuthorized.Code
+		default:
+			return // [MQTT-3.1.4-1] of 3.1.1: close without CONNACK
+		}
+	}
+	c.respond(connackPacket(c.version, false, code, packets.Properties{ReasonString: fault.Detail}), (*packets.Packet).ConnackEncode)
+}
+
+// decodeConnect reads and checks a CONNECT. b must not be used again by the caller.
+func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
+	if err := c.protocol(b); err != nil {
+		return nil, err
+	}
+	p := &connectParams{}
+	willProps := properties{}
+	if err := checkConnect(b, c.version, &p.props, &willProps); err != nil {
+		return nil, err
+	}
+	var pk packets.Packet
+	pk.FixedHeader.Type = packets.Connect
+	if err := pk.ConnectDecode(b); err != nil {
+		return nil, malformed("%v", err)
+	}
+	if err := c.identify(p, &pk.Connect); err != nil {
+		return nil, err
+	}
+	if p.props.has(propAuthMethod) {
+		return nil, &ProtocolFault{BadAuthenticationMethod, "enhanced authentication is not offered"} // [MQTT-4.12.0-1]
+	}
+	if p.props.has(propAuthData) {
+		return nil, violation("Authentication Data without an Authentication Method")
+	}
+	p.username = string(pk.Connect.Username)
+	c.timing(p, &pk.Connect)
+	return p, c.decodeWill(p, &pk.Connect, willProps)
+}
+
+// protocol checks name and level, and sets c.version as soon as an answer can be given in its form.
+func (c *Conn) protocol(b []byte) error {
+	r := cursor{b: b}
+	name, level := string(r.binary()), r.byte()
+	flags := r.byte()
+	switch {
+	case r.err != nil:
+		return r.err
+	case name == "MQIsdp" && level == 3:
+		c.version = 4
+		return &ProtocolFault{UnsupportedProtocolVersion, "MQTT 3.1 is not offered"}
+	case name != "MQTT":
+		return violation("protocol name is not MQTT") // [MQTT-3.1.2-1]
+	case level == 5 || level == 4:
+		c.version = level
+	case level > 5:
+		c.version = 5
+		return &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1.1 and 5 are offered"} // [MQTT-3.1.2-2]
+	default:
+		c.version = 4
+		return &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1.1 and 5 are offered"}
+	}
+	return checkConnectFlags(flags, c.version)
+}
+
+// checkConnectFlags holds the Connect Flags to section 3.1.2.3.
+func checkConnectFlags(flags, version byte) error {
+	will, qos, retain := flags&4 != 0, flags>>3&3, flags&0x20 != 0
+	switch {
+	case flags&1 != 0:
+		return malformed("the reserved Connect Flag is set") // [MQTT-3.1.2-3]
+	case !will && (qos != 0 || retain):
+		return malformed("will QoS or will retain without a will") // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
+	case qos == 3:
+		return malformed("will QoS 3") // [MQTT-3.1.2-12]
+	case version == 4 && flags&0xC0 == 0x40:
+		return violation("a password without a user name") // [MQTT-3.1.2-22] of 3.1.1
+	case will && retain && version == 5:
+		return &ProtocolFault{RetainNotSupported, "retained messages are not available"} // [MQTT-3.2.2-13]
+	}
+	return nil
+}
+
+// checkConnect walks a CONNECT to its last byte: properties that may stand there, once each, and nothing
+// missing or left over. The mochi decoder checks neither.
+func checkConnect(b []byte, version byte, props, will *properties) error {
+	r := cursor{b: b[7:]}
+	flags := r.byte()
+	r.uint16()
+	if version == 5 {
+		r.properties(typeConnect, props)
+	}
+	r.string()
+	if flags&4 != 0 {
+		if version == 5 {
+			r.properties(typeWill, will)
+		}
+		if topic := r.topicName(); len(topic) == 0 && r.err == nil {
+			return &ProtocolFault{TopicNameInvalid, "empty will topic"}
+		}
+		r.binary()
+	}
+	if flags&0x80 != 0 {
+		r.string()
+	}
+	if flags&0x40 != 0 {
+		r.binary()
+	}
+	if len(r.b) > 0 && r.err == nil {
+		r.fail("bytes after the end of CONNECT")
+	}
+	return r.err
+}
+
+// identify takes the client ID or assigns one [MQTT-3.1.3-6] [MQTT-3.1.3-7].
+func (c *Conn) identify(p *connectParams, pk *packets.ConnectParams) error {
+	p.clientID, p.clean = pk.ClientIdentifier, pk.Clean
+	if p.clientID != "" {
+		return nil
+	}
+	if c.version == 4 && !p.clean {
+		return &ProtocolFault{ClientIdentifierNotValid, "an empty client ID needs clean session 1"} // [MQTT-3.1.3-8] of 3.1.1
+	}
+	var id [10]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return &ProtocolFault{ServerUnavailable, "no random numbers"}
+	}
+	p.clientID, p.assigned = "auto-"+hex.EncodeToString(id[:]), true
+	return nil
+}
+
+// timing settles the session expiry and the keep-alive.
+func (c *Conn) timing(p *connectParams, pk *packets.ConnectParams) {
+	p.keep = uint32(pk.Keepalive)
+	if c.version < 5 {
+		if !p.clean {
+			p.expiry = c.srv.capExpiry(neverExpires)
+		}
+		return
+	}
+	p.expiry = c.srv.capExpiry(p.props.sessionExpiry)
+	most := uint32(min(c.srv.cfg.KeepAliveMax.Seconds(), math.MaxUint16))
+	if most > 0 && (p.keep == 0 || p.keep > most) {
+		p.keep, p.keepChanged = most, true
+	}
+}
+
+// decodeWill makes the Will Message, which is published when the connection ends without DISCONNECT.
+func (c *Conn) decodeWill(p *connectParams, pk *packets.ConnectParams, props properties) error {
+	if !pk.WillFlag {
+		return nil
+	}
+	m := &Message{props: props, Topic: []byte(pk.WillTopic), Payload: pk.WillPayload, QoS: pk.WillQos, Retain: pk.WillRetain, Will: true}
+	m.takeProperties()
+	m.ClientID, m.Username = p.clientID, p.username
+	p.will, p.willWait = m, props.willDelay
+	return nil
+}
+
+// open takes the session, from another connection if need be, and says CONNACK.
+func (c *Conn) open(p *connectParams) error {
+	present, err := c.attach(p)
+	if err != nil {
+		return err
+	}
+	c.username, c.will, c.willWait = p.username, p.will, p.willWait
+	c.problems = c.version == 5 && (!p.props.has(propRequestProblem) || p.props.requestProblem == 1)
+	c.maxPacket = math.MaxUint32
+	if p.props.has(propMaximumPacketLen) {
+		c.maxPacket = p.props.maximumPacketLen
+	}
+	c.keepAlive = p.keep
+	c.heard.Store(c.srv.tick.Load())
+	c.since = time.Now()
+	c.srv.opened(c)
+	c.respond(connackPacket(c.version, present, 0, c.offer(p)), (*packets.Packet).ConnackEncode)
+	return nil
+}
+
+// attach makes this the connection of its client ID; the one before is told and waited for, so that its
+// messages come before ours [MQTT-3.1.4-3].
+func (c *Conn) attach(p *connectParams) (present bool, err error) {
+	deadline := time.NewTimer(c.srv.cfg.ConnectTimeout)
+	defer deadline.Stop()
+	for {
+		s, present, due, busy := c.srv.sessions.attach(c, p.clientID, p.clean, p.expiry)
+		if due != nil {
+			c.srv.publishWill(due)
+		}
+		if busy == nil {
+			c.session = s
+			return present, nil
+		}
+		old, gone := c.srv.sessions.holder(busy)
+		if old == nil {
+			continue
+		}
+		old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
+		select {
+		case <-gone:
+		case <-deadline.C:
+			return false, &ProtocolFault{ServerBusy, "the older connection of this client ID does not end"}
+		case <-c.srv.patience:
+			return false, &ProtocolFault{ServerShuttingDown, "the server stops"}
+		}
+	}
+}
+
+// offer gives the properties of CONNACK: what differs from the specification's defaults, and nothing that
+// is not offered.
+func (c *Conn) offer(p *connectParams) packets.Properties {
+	cfg := &c.srv.cfg
+	o := packets.Properties{
+		ReceiveMaximum:       uint16(cfg.ReceiveMaximum),
+		MaximumPacketSize:    uint32(cfg.MaxPacketSize),
+		TopicAliasMaximum:    uint16(cfg.TopicAliasMaximum),
+		RetainAvailableFlag:  true, // 0, 0, 0, 0: there are no subscriptions and no retained messages
+		SubIDAvailableFlag:   true,
+		WildcardSubAvailable: 0, WildcardSubAvailableFlag: true,
+		SharedSubAvailable: 0, SharedSubAvailableFlag: true,
+	}
+	if p.assigned {
+		o.AssignedClientID = p.clientID
+	}
+	if p.expiry != p.props.sessionExpiry {
+		o.SessionExpiryInterval, o.SessionExpiryIntervalFlag = p.expiry, true
+	}
+	if p.keepChanged {
+		o.ServerKeepAlive, o.ServerKeepAliveFlag = uint16(p.keep), true
+	}
+	return o
+}

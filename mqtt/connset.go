@@ -1,0 +1,68 @@
+package mqtt
+
+import "sync"
+
+// A connSet holds all open connections, also those that have not said CONNECT.
+type connSet struct {
+	mu     sync.Mutex
+	all    map[*Conn]int // goroutines at work for it: 1, or 2 while one takes over from the other
+	closed bool
+	empty  chan struct{} // closed when closed and all is empty
+}
+
+// add counts a goroutine of c; false after close for a new connection.
+func (s *connSet) add(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[*Conn]int)
+	}
+	if s.closed && s.all[c] == 0 {
+		return false
+	}
+	s.all[c]++
+	return true
+}
+
+func (s *connSet) done(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all[c]--; s.all[c] > 0 {
+		return
+	}
+	delete(s.all, c)
+	if s.closed && len(s.all) == 0 {
+		close(s.empty)
+	}
+}
+
+// close refuses new connections from now on.
+func (s *connSet) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.empty = make(chan struct{})
+	if len(s.all) == 0 {
+		close(s.empty)
+	}
+}
+
+// wait returns when all connections are gone, after close.
+func (s *connSet) wait() { <-s.empty }
+
+// each calls f for every connection that was there when it began, without holding the set's lock, since f
+// takes the connections' locks.
+func (s *connSet) each(f func(*Conn)) {
+	s.mu.Lock()
+	list := make([]*Conn, 0, len(s.all))
+	for c := range s.all {
+		list = append(list, c)
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		f(c)
+	}
+}

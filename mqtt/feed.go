@@ -1,0 +1,152 @@
+package mqtt
+
+// feed handles the packets in b. What is incomplete stays in c.partial. On errPause the packet that must
+// wait is the first in c.partial, with all that came after it.
+func (c *Conn) feed(b []byte) error {
+	for len(b) > 0 {
+		if len(c.partial) > 0 {
+			var err error
+			if b, err = c.complete(b); err != nil {
+				return err
+			}
+			continue
+		}
+		size, err := c.size(b)
+		if err != nil {
+			return err
+		}
+		if size == 0 || size > len(b) {
+			return c.keep(b, size)
+		}
+		err = c.packet(b[:size])
+		if err == errPause {
+			c.partial = append([]byte(nil), b...)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		b = b[size:]
+	}
+	return nil
+}
+
+// size gives the length of the packet at the start of b, 0 if b is too short to tell.
+func (c *Conn) size(b []byte) (int, error) {
+	if c.version == 0 && b[0] != typeConnect<<4 {
+		return 0, violation("the first packet is not CONNECT") // [MQTT-3.1.0-1]
+	}
+	_, size, err := frame(b)
+	if err != nil {
+		return 0, err
+	}
+	limit := c.srv.cfg.MaxPacketSize
+	if c.version == 0 {
+		limit = min(limit, connectPacketMax)
+	}
+	if size > limit {
+		return 0, &ProtocolFault{PacketTooLarge, "larger than the Maximum Packet Size"}
+	}
+	return size, nil
+}
+
+// complete moves bytes from b to the packet begun in c.partial and handles it when it is whole.
+func (c *Conn) complete(b []byte) (rest []byte, err error) {
+	size, err := c.size(c.partial)
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 { // inside the fixed header: byte by byte
+		c.partial = append(c.partial, b[0])
+		return b[1:], nil
+	}
+	take := min(size-len(c.partial), len(b))
+	if err = c.grow(len(c.partial)+take, size); err != nil {
+		return nil, err
+	}
+	c.partial = append(c.partial, b[:take]...)
+	b = b[take:]
+	if len(c.partial) < size {
+		return b, nil
+	}
+	err = c.packet(c.partial)
+	if err == errPause {
+		c.partial = append(c.partial, b...)
+		return nil, err
+	}
+	c.partial = nil
+	c.uncharge()
+	return b, err
+}
+
+// keep stores the beginning of a packet of the given size.
+func (c *Conn) keep(b []byte, size int) error {
+	if err := c.grow(len(b), size); err != nil {
+		return err
+	}
+	c.partial = append(c.partial, b...)
+	return nil
+}
+
+// grow makes room for n bytes of a packet of size bytes. Memory follows the bytes that came, never the
+// length that was announced; what exceeds a read buffer is counted over all connections.
+func (c *Conn) grow(n, size int) error {
+	if n <= cap(c.partial) {
+		return nil
+	}
+	room := n
+	if len(c.partial) > 0 {
+		room = min(max(2*cap(c.partial), n), size)
+	}
+	if room > readBuffer {
+		if c.srv.partial.Add(int64(room-c.charged)) > c.srv.cfg.MaxPartialBytes {
+			c.srv.partial.Add(-int64(room - c.charged))
+			return &ProtocolFault{ServerBusy, "too many incomplete packets"}
+		}
+		c.charged = room
+	}
+	bigger := make([]byte, len(c.partial), room)
+	copy(bigger, c.partial)
+	c.partial = bigger
+	return nil
+}
+
+func (c *Conn) uncharge() {
+	if c.charged > 0 {
+		c.srv.partial.Add(-int64(c.charged))
+		c.charged = 0
+	}
+}
+
+// packet handles one whole packet.
+func (c *Conn) packet(p []byte) error {
+	if err := checkFlags(p[0]); err != nil {
+		return err
+	}
+	header, _, _ := frame(p)
+	body := p[header:]
+	if c.version == 0 {
+		return c.connect(body)
+	}
+	switch p[0] >> 4 {
+	case typePublish:
+		return c.publish(p[0], body)
+	case typePubrel:
+		return c.pubrel(body)
+	case typePingreq:
+		return c.pingreq(body)
+	case typeDisconnect:
+		return c.disconnect(body)
+	case typeSubscribe:
+		return c.subscribe(body)
+	case typeUnsubscribe:
+		return c.unsubscribe(body)
+	case typePuback, typePubrec, typePubcomp:
+		return violation("acknowledgement of a message that was not sent")
+	case typeConnect:
+		return violation("a second CONNECT") // [MQTT-3.1.0-2]
+	case typeAuth:
+		return violation("AUTH without an Authentication Method") // [MQTT-4.12.0-6]
+	}
+	return malformed("a packet that only servers send")
+}

@@ -1,0 +1,69 @@
+package mqtt
+
+// The packet types of MQTT, as the upper four bits of the first byte.
+const (
+	typeConnect     = 1
+	typeConnack     = 2
+	typePublish     = 3
+	typePuback      = 4
+	typePubrec      = 5
+	typePubrel      = 6
+	typePubcomp     = 7
+	typeSubscribe   = 8
+	typeSuback      = 9
+	typeUnsubscribe = 10
+	typeUnsuback    = 11
+	typePingreq     = 12
+	typePingresp    = 13
+	typeDisconnect  = 14
+	typeAuth        = 15
+)
+
+// frame reads a fixed header: header is its length and size that of the whole packet, both in bytes.
+// They are 0 while b is too short to tell.
+func frame(b []byte) (header, size int, err error) {
+	remaining, shift := 0, 0
+	for i := 1; i < len(b); i++ {
+		x := b[i]
+		remaining |= int(x&0x7F) << shift
+		if x < 0x80 {
+			if x == 0 && i > 1 {
+				// [MQTT-1.5.5-1] the encoding must be the shortest one
+				return 0, 0, malformed("overlong remaining length")
+			}
+			return i + 1, i + 1 + remaining, nil
+		}
+		if i == 4 {
+			return 0, 0, malformed("remaining length of more than four bytes")
+		}
+		shift += 7
+	}
+	return 0, 0, nil
+}
+
+// checkFlags holds the reserved bits of the fixed header to their values [MQTT-2.1.3-1].
+func checkFlags(first byte) error {
+	flags := first & 0x0F
+	switch first >> 4 {
+	case typePublish:
+		return nil // its own bits, checked when it is decoded
+	case typePubrel, typeSubscribe, typeUnsubscribe:
+		if flags != 2 {
+			return malformed("reserved bits of the fixed header are not 0010")
+		}
+	default:
+		if flags != 0 {
+			return malformed("reserved bits of the fixed header are not 0")
+		}
+	}
+	return nil
+}
+
+// appendVarint appends a variable byte integer (section 1.5.5).
+func appendVarint(b []byte, v int) []byte {
+	for v > 0x7F {
+		b = append(b, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(b, byte(v))
+}

@@ -1,0 +1,111 @@
+package mqtt
+
+import (
+	"sync"
+	"time"
+)
+
+// A Handler answers for messages. Its methods are called from the goroutine that reads the connection, so
+// they must not block; while they run, nothing more of that connection is read.
+type Handler interface {
+	// Admit asks for n bytes of memory for a message with QoS 1 or 2, before Publish. On false nothing was
+	// taken and the connection stops reading until resume is called, once, from any goroutine. For QoS 0
+	// resume is nil and false means: the message is dropped and counted.
+	Admit(n int, resume func()) bool
+	// Release gives back what Admit took for a message that was not handed over.
+	Release(n int)
+	// Publish hands m over. Exactly one call of m.Ack, m.Refuse or m.Abandon must follow, from any
+	// goroutine; m and all it points to may not be used after it. Messages of one connection come in the
+	// order of their receipt. A will comes without Admit.
+	Publish(m *Message)
+}
+
+// MessageOverhead is what a message in flight costs beside its packet, in bytes; Admit is asked for it too.
+const MessageOverhead = 1024
+
+// A Message is a PUBLISH, or a will, that somebody must answer for. The slices point into its own memory.
+type Message struct {
+	Topic   []byte // never an alias, never empty
+	Payload []byte
+	// The properties of MQTT 5; nil means absent.
+	ContentType, ResponseTopic, CorrelationData []byte
+	User                                        []Property
+	// Expiry is the Message Expiry Interval in seconds, valid if HasExpiry.
+	Expiry    uint32
+	HasExpiry bool
+	QoS       byte
+	Retain    bool
+	Will      bool // a Will Message, published in the name of ClientID
+	Received  time.Time
+	ClientID  string
+	Username  string
+	// Reserved is the number of bytes that Admit granted for it; 0 for a will.
+	Reserved int
+
+	conn    *Conn
+	session *session
+	slot    uint32
+	id      uint16
+	props   properties
+	buf     []byte
+}
+
+// keptBuffer is the largest buffer that goes back to the pool with its message.
+const keptBuffer = 4 << 10
+
+var messages = sync.Pool{New: func() any { return new(Message) }}
+
+// newMessage takes a message from the pool with a copy of the packet's body, since the read buffer is used
+// again at once.
+func newMessage(body []byte) *Message {
+	m := messages.Get().(*Message)
+	m.buf = append(m.buf[:0], body...)
+	return m
+}
+
+func (m *Message) free() {
+	buf, user := m.buf, m.props.user
+	if cap(buf) > keptBuffer {
+		buf = nil
+	}
+	if cap(user) > 16 {
+		user = nil
+	}
+	clear(user)
+	*m = Message{buf: buf, props: properties{user: user[:0]}}
+	messages.Put(m)
+}
+
+// takeProperties shows the properties that were decoded into props.
+func (m *Message) takeProperties() {
+	p := &m.props
+	m.ContentType, m.ResponseTopic, m.CorrelationData = p.contentType, p.responseTopic, p.correlationData
+	m.User = p.user
+	m.Expiry, m.HasExpiry = p.messageExpiry, p.has(propMessageExpiry)
+}
+
+// Ack says that the message is stored (Success), or was accepted and not kept (NoMatchingSubscribers).
+func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
+
+// Refuse says for good that the message will not be stored. code is 0x80 or above and reason its Reason
+// String. An MQTT 3.1.1 connection closes, since its PUBACK can't say no.
+func (m *Message) Refuse(code Code, reason string) {
+	m.settle(outcome{state: slotRefused, code: code, reason: reason})
+}
+
+// Abandon says that it is not known whether the message is stored: nothing is acknowledged and the
+// connection closes, so that the device sends it again.
+func (m *Message) Abandon(reason string) {
+	m.settle(outcome{state: slotAbandoned, code: ImplementationSpecificError, reason: reason})
+}
+
+// settle passes the outcome to the session and the connection and recycles the message.
+func (m *Message) settle(o outcome) {
+	if m.conn != nil && m.QoS > 0 {
+		if m.QoS == 2 {
+			m.session.settle(m.id, o)
+		}
+		m.conn.settle(m.slot, m.Reserved, o)
+	}
+	m.free()
+}

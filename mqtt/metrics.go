@@ -1,0 +1,59 @@
+package mqtt
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counts of the device side; all labels have few values.
+type metrics struct {
+	connections  *prometheus.GaugeVec
+	disconnects  *prometheus.CounterVec
+	received     [3]prometheus.Counter
+	bytesIn      prometheus.Counter
+	bytesOut     prometheus.Counter
+	dropped      prometheus.Counter
+	panics       prometheus.Counter
+	acceptErrors prometheus.Counter
+	slowReaders  prometheus.Counter
+	wills        prometheus.Counter
+	paused       prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "sluice", Subsystem: "mqtt", Name: name, Help: help}
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts(opts(name, help)))
+	}
+	received := prometheus.NewCounterVec(prometheus.CounterOpts(opts("received_messages_total", "PUBLISH packets received, by their QoS; QoS 1 and 2 include those sent again.")), []string{"qos"})
+	m := &metrics{
+		connections:  prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("connections", "Connections past CONNACK, by MQTT version.")), []string{"version"}),
+		disconnects:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("disconnects_total", "Connections ended, by reason: the name of the Reason Code, or connection lost, slow reader, connect timeout.")), []string{"reason"}),
+		bytesIn:      counter("received_bytes_total", "Bytes read from devices."),
+		bytesOut:     counter("sent_bytes_total", "Bytes written to devices."),
+		dropped:      counter("dropped_messages_total", "QoS 0 messages dropped because the memory budget was spent."),
+		panics:       counter("recovered_panics_total", "Panics while handling a connection, each of which cost that connection. Above 0 is a bug to report."),
+		acceptErrors: counter("accept_errors_total", "Errors of accept; the listener goes on."),
+		slowReaders:  counter("slow_readers_total", "Connections closed because the device did not read what was sent to it."),
+		wills:        counter("wills_total", "Will Messages published."),
+		paused:       prometheus.NewGauge(prometheus.GaugeOpts(opts("paused_connections", "Connections that are not read until messages in flight are settled."))),
+	}
+	for qos := range m.received {
+		m.received[qos] = received.WithLabelValues(string(rune('0' + qos)))
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts(name, help)), f)
+	}
+	all := []prometheus.Collector{
+		m.connections, m.disconnects, received, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused,
+		gauge("stored_sessions", "Sessions without a connection, kept until they expire.", func() float64 { return float64(s.sessions.storedCount()) }),
+		gauge("partial_bytes", "Bytes of incomplete packets larger than a read buffer.", func() float64 { return float64(s.partial.Load()) }),
+	}
+	for _, c := range all {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,254 @@
+package mqtt
+
+import "math"
+
+// publish handles PUBLISH: decode, make room, enter it in the order of acknowledgements, hand it over.
+func (c *Conn) publish(first byte, body []byte) error {
+	qos := first >> 1 & 3
+	reserved := len(body) + MessageOverhead
+	if ok, err := c.room(qos, reserved); err != nil || !ok {
+		return err
+	}
+	m := newMessage(body)
+	if err := c.decodePublish(m, first); err != nil {
+		c.srv.handler.Release(reserved)
+		m.free()
+		return err
+	}
+	m.Reserved = reserved
+	c.srv.m.received[qos].Inc()
+	if qos == 0 {
+		c.srv.handler.Publish(m)
+		return nil
+	}
+	fresh, err := c.enter(m)
+	if err != nil || !fresh {
+		c.srv.handler.Release(reserved)
+		m.free()
+		return err
+	}
+	c.srv.handler.Publish(m)
+	return nil
+}
+
+// room asks for the memory of a message. false: it is dropped. errPause: it waits unread.
+func (c *Conn) room(qos byte, n int) (bool, error) {
+	switch qos {
+	case 0:
+		if !c.srv.handler.Admit(n, nil) {
+			c.srv.m.dropped.Inc()
+			return false, nil
+		}
+		return true, nil
+	case 3:
+		return false, malformed("QoS 3") // [MQTT-3.3.1-4]
+	}
+	c.mu.Lock()
+	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes ||
+		c.version < 5 && c.slots.len() >= c.srv.cfg.ReceiveMaximum
+	if full {
+		c.canPause()
+		c.wants = true
+	}
+	c.mu.Unlock()
+	if full {
+		return false, errPause
+	}
+	if c.srv.handler.Admit(n, nil) {
+		return true, nil
+	}
+	c.mu.Lock()
+	c.canPause()
+	c.mu.Unlock()
+	if !c.srv.handler.Admit(n, c.resume) {
+		return false, errPause
+	}
+	return true, nil
+}
+
+func (c *Conn) decodePublish(m *Message, first byte) error {
+	r := cursor{b: m.buf}
+	m.QoS, m.Retain = first>>1&3, first&1 != 0
+	if m.QoS == 0 && first&8 != 0 {
+		return malformed("DUP with QoS 0") // [MQTT-3.3.1-2]
+	}
+	m.Topic = r.topicName()
+	if m.QoS > 0 {
+		m.id = r.uint16()
+		if m.id == 0 && r.err == nil {
+			return violation("packet identifier 0") // [MQTT-2.2.1-3]
+		}
+	}
+	if c.version == 5 {
+		r.properties(typePublish, &m.props)
+		if r.err == nil {
+			r.err = c.resolveAlias(m)
+		}
+	}
+	if r.err != nil {
+		return r.err
+	}
+	if len(m.Topic) == 0 {
+		return violation("empty topic name") // [MQTT-4.7.3-1]
+	}
+	if m.Retain && c.version == 5 {
+		return &ProtocolFault{RetainNotSupported, "CONNACK said that retained messages are not available"} // [MQTT-3.2.2-14]
+	}
+	m.Payload = r.b
+	m.takeProperties()
+	m.Received, m.ClientID, m.Username = c.now, c.session.clientID, c.username
+	m.conn, m.session = c, c.session
+	return nil
+}
+
+// resolveAlias keeps a topic alias or puts the topic in its place (section 3.3.2.3.4).
+func (c *Conn) resolveAlias(m *Message) error {
+	if !m.props.has(propTopicAlias) {
+		return nil
+	}
+	alias := int(m.props.topicAlias)
+	if alias == 0 || alias > c.srv.cfg.TopicAliasMaximum {
+		return &ProtocolFault{TopicAliasInvalid, "0 or above the Topic Alias Maximum"} // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+	}
+	if len(m.Topic) > 0 {
+		if len(c.aliases) < alias {
+			c.aliases = append(c.aliases, make([][]byte, alias-len(c.aliases))...)
+		}
+		c.aliases[alias-1] = append([]byte(nil), m.Topic...)
+		return nil
+	}
+	if alias > len(c.aliases) || c.aliases[alias-1] == nil {
+		return violation("a topic alias that was not set")
+	}
+	m.Topic = c.aliases[alias-1] // never written again, only replaced
+	return nil
+}
+
+// enter gives a message with QoS 1 or 2 its slot. fresh is false for a QoS 2 message that was received
+// before: its slot is settled by what is known of the first.
+func (c *Conn) enter(m *Message) (fresh bool, err error) {
+	kind := byte(typePuback)
+	if m.QoS == 2 {
+		kind = typePubrec
+	}
+	c.mu.Lock()
+	if c.version == 5 && c.quota >= c.srv.cfg.ReceiveMaximum {
+		c.mu.Unlock()
+		return false, &ProtocolFault{ReceiveMaximumExceeded, "more unacknowledged messages than the Receive Maximum"}
+	}
+	m.slot = c.slots.push(m.id, kind)
+	c.quota++
+	c.inFlight += m.Reserved
+	c.mu.Unlock()
+	if m.QoS == 1 {
+		return true, nil
+	}
+	return c.enterExactlyOnce(m)
+}
+
+func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
+	if c.version < 5 && c.session.unreleased() >= max(1024, c.srv.cfg.ReceiveMaximum) {
+		return false, &ProtocolFault{ReceiveMaximumExceeded, "too many QoS 2 messages without PUBREL"}
+	}
+	switch c.session.receive(m.id, c, m.slot) {
+	case receivedFirst:
+		return true, nil
+	case receivedStored:
+		c.settle(m.slot, m.Reserved, outcome{state: slotAcked})
+	case receivedAgain:
+		c.mu.Lock()
+		c.inFlight -= m.Reserved
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	c.quota-- // it was counted when it came first
+	c.mu.Unlock()
+	return false, nil
+}
+
+// pubrel handles PUBREL with PUBCOMP, which need not wait for anything: the packet id is free in memory.
+func (c *Conn) pubrel(body []byte) error {
+	r := cursor{b: body}
+	id := r.uint16()
+	c.acknowledgementRest(&r, typePubrel)
+	if r.err != nil {
+		return r.err
+	}
+	if id == 0 {
+		return violation("packet identifier 0")
+	}
+	known := c.session.release(id)
+	c.mu.Lock()
+	c.quota = max(0, c.quota-1)
+	if known || c.version < 5 {
+		c.out = append(c.out, typePubcomp<<4, 2, byte(id>>8), byte(id))
+	} else {
+		c.out = append(c.out, typePubcomp<<4, 3, byte(id>>8), byte(id), byte(PacketIdentifierNotFound))
+	}
+	c.mu.Unlock()
+	return nil
+}
+
+// acknowledgementRest reads the optional reason code and properties of an MQTT 5 acknowledgement.
+func (c *Conn) acknowledgementRest(r *cursor, kind int) {
+	if c.version == 5 && len(r.b) > 0 {
+		r.byte()
+		if len(r.b) > 0 {
+			var p properties
+			r.properties(kind, &p)
+		}
+	}
+	if len(r.b) > 0 && r.err == nil {
+		r.fail("bytes after the end of the packet")
+	}
+}
+
+func (c *Conn) pingreq(body []byte) error {
+	if len(body) > 0 {
+		return malformed("PINGREQ with a body")
+	}
+	c.mu.Lock()
+	c.out = append(c.out, typePingresp<<4, 0)
+	c.mu.Unlock()
+	return nil
+}
+
+// disconnect handles the device's farewell. Only 0x04 leaves the will in force (section 3.14.2.1).
+func (c *Conn) disconnect(body []byte) error {
+	r := cursor{b: body}
+	code := Success
+	var p properties
+	if c.version == 5 && len(r.b) > 0 {
+		code = Code(r.byte())
+		if len(r.b) > 0 {
+			r.properties(typeDisconnect, &p)
+		}
+	}
+	if len(r.b) > 0 && r.err == nil {
+		r.fail("bytes after the end of the packet")
+	}
+	if r.err != nil {
+		return r.err
+	}
+	if p.has(propSessionExpiry) {
+		if p.sessionExpiry > 0 && c.srv.sessions.expiryOf(c.session) == 0 {
+			return violation("DISCONNECT sets a Session Expiry Interval that CONNECT had as 0") // [MQTT-3.14.2-2]
+		}
+		c.srv.sessions.setExpiry(c.session, c.srv.capExpiry(p.sessionExpiry))
+	}
+	c.tidy = code == Success
+	return errGoodbye{code}
+}
+
+// errGoodbye ends the reading after a DISCONNECT.
+type errGoodbye struct{ code Code }
+
+func (e errGoodbye) Error() string { return e.code.String() }
+
+func (s *Server) capExpiry(seconds uint32) uint32 {
+	most := s.cfg.SessionExpiryMax.Seconds()
+	if most >= math.MaxUint32 {
+		return seconds
+	}
+	return min(seconds, uint32(most))
+}

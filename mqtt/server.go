@@ -1,0 +1,250 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// A Server accepts devices on any number of listeners and hands their messages to one Handler.
+type Server struct {
+	cfg      Config
+	handler  Handler
+	log      zerolog.Logger // for what is rare
+	lines    zerolog.Logger // one line per connection, sampled
+	m        *metrics
+	sessions *registry
+	conns    connSet
+	flusher  flusher
+	tick     atomic.Int64  // seconds since start
+	partial  atomic.Int64  // bytes of incomplete packets beyond a read buffer each
+	patience chan struct{} // closed when Shutdown waits no longer
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	stopping  bool
+}
+
+// New makes a Server that starts nothing. Serve and Run start it; handler gets every message.
+func New(cfg Config, handler Handler) (*Server, error) {
+	d := DefaultConfig()
+	setDefault(&cfg.MaxPacketSize, d.MaxPacketSize)
+	setDefault(&cfg.ReceiveMaximum, d.ReceiveMaximum)
+	setDefault(&cfg.MaxInFlightBytes, d.MaxInFlightBytes)
+	setDefault(&cfg.ConnectTimeout, d.ConnectTimeout)
+	setDefault(&cfg.WriteTimeout, d.WriteTimeout)
+	setDefault(&cfg.MaxUnreadBytes, d.MaxUnreadBytes)
+	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
+	setDefault(&cfg.SessionExpiryMax, d.SessionExpiryMax)
+	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
+	if cfg.Registerer == nil {
+		cfg.Registerer = prometheus.NewRegistry()
+	}
+	s := &Server{
+		cfg:      cfg,
+		handler:  handler,
+		log:      cfg.Logger,
+		lines:    cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 200, Period: time.Second}),
+		sessions: newRegistry(),
+		patience: make(chan struct{}),
+	}
+	s.flusher.wake = make(chan struct{}, 1)
+	m, err := newMetrics(cfg.Registerer, s)
+	s.m = m
+	return s, err
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// Run does the periodic work and sends acknowledgements until ctx ends; it must run as long as connections
+// are served, so its ctx ends after Shutdown.
+func (s *Server) Run(ctx context.Context) error {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	workers.Go(func() { s.runFlusher(ctx.Done()) })
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-second.C:
+			s.tick.Add(1)
+			s.sweep(now)
+		}
+	}
+}
+
+// Serve accepts connections from l until Shutdown, through every error of accept, and returns
+// ErrServerClosed then. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return ErrServerClosed
+	}
+	s.listeners = append(s.listeners, l)
+	s.mu.Unlock()
+	backoff := time.Duration(0)
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			backoff = 0
+			s.accept(nc)
+			continue
+		}
+		if s.isStopping() {
+			return ErrServerClosed
+		}
+		// Whatever it is (no file left, a connection reset before it was accepted), the next one may do.
+		s.m.acceptErrors.Inc()
+		backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
+		s.lines.Warn().Err(err).Dur("retry_in", backoff).Msg("cannot accept a connection")
+		select {
+		case <-time.After(backoff):
+		case <-s.patience:
+		}
+	}
+}
+
+func (s *Server) isStopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// accept starts the connection's goroutine, which ends with the connection.
+func (s *Server) accept(nc net.Conn) {
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok {
+		_ = nc.Close()
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		_ = nc.Close()
+		return
+	}
+	c := &Conn{srv: s, nc: tcp, raw: raw}
+	if !s.conns.add(c) {
+		_ = nc.Close()
+		return
+	}
+	go c.run()
+}
+
+// sweep ends the connections that were silent for one and a half times their keep-alive [MQTT-3.1.2-22],
+// and the sessions and will delays whose time has come.
+func (s *Server) sweep(now time.Time) {
+	tick := s.tick.Load()
+	s.conns.each(func(c *Conn) {
+		c.mu.Lock()
+		if c.session != nil && c.keepAlive > 0 && !c.paused.Load() {
+			if allowed := int64(c.keepAlive) + int64(c.keepAlive+1)/2 + 1; tick-c.heard.Load() > allowed {
+				c.shutdownLocked(&ProtocolFault{KeepAliveTimeout, "nothing was heard for one and a half times the keep-alive"})
+			}
+		}
+		c.mu.Unlock()
+	})
+	for _, m := range s.sessions.sweep(now, false) {
+		s.publishWill(m)
+	}
+}
+
+// publishWill hands a Will Message over, which nobody can refuse to take now.
+func (s *Server) publishWill(m *Message) {
+	m.Received = time.Now()
+	s.m.wills.Inc()
+	s.handler.Publish(m)
+}
+
+// Shutdown stops accepting, lets every connection's messages be settled until ctx ends, says DISCONNECT
+// 0x8B, closes, and publishes the wills, delayed ones too, since the sessions end with the process. It
+// returns when all connections are closed.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.stopping = true
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+	s.mu.Unlock()
+	s.conns.close()
+	s.conns.each(func(c *Conn) { c.shutdown(&ProtocolFault{ServerShuttingDown, "the server stops"}) })
+	gone := make(chan struct{})
+	go func() { // ends when the last connection is closed
+		s.conns.wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
+	close(s.patience)
+	<-gone
+	for _, m := range s.sessions.sweep(time.Now(), true) {
+		s.publishWill(m)
+	}
+}
+
+func (s *Server) opened(c *Conn) {
+	s.m.connections.WithLabelValues(versionName(c.version)).Inc()
+	s.lines.Debug().Str("client_id", c.session.clientID).Stringer("remote", c.nc.RemoteAddr()).Str("mqtt", versionName(c.version)).Msg("device connected")
+}
+
+// ended counts and logs the end of a connection.
+func (s *Server) ended(c *Conn, err error) {
+	reason := reasonOf(err)
+	s.m.disconnects.WithLabelValues(reason).Inc()
+	if c.session != nil {
+		s.m.connections.WithLabelValues(versionName(c.version)).Dec()
+	}
+	line := s.lines.Info().Stringer("remote", c.nc.RemoteAddr()).Str("reason", reason)
+	if c.session != nil {
+		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Dur("after", time.Since(c.since))
+	}
+	var fault *ProtocolFault
+	if errors.As(err, &fault) {
+		line = line.Str("detail", fault.Detail)
+	}
+	line.Msg("device disconnected")
+}
+
+// reasonOf names the end of a connection with one of a bounded set of words.
+func reasonOf(err error) string {
+	var fault *ProtocolFault
+	var goodbye errGoodbye
+	switch {
+	case errors.As(err, &fault):
+		return fault.Code.String()
+	case errors.As(err, &goodbye):
+		if goodbye.code == Success {
+			return "normal disconnection"
+		}
+		return "disconnect with a reason code of the device"
+	case errors.Is(err, errSlowReader):
+		return "slow reader"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "connect timeout"
+	}
+	return "connection lost"
+}
+
+func versionName(version byte) string {
+	if version == 5 {
+		return "5"
+	}
+	return "3.1.1"
+}

@@ -1,0 +1,221 @@
+package mqtt
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// settle notes the outcome of the message in slot seq. It only marks: Server.Flush, or the connection's own
+// reading, sends. It is called from the Handler's goroutines and never blocks.
+func (c *Conn) settle(seq uint32, bytes int, o outcome) {
+	c.mu.Lock()
+	c.inFlight -= bytes
+	if !c.slots.holds(seq) {
+		c.mu.Unlock()
+		return
+	}
+	c.slots.at(seq).outcome = o
+	enlist := seq == c.slots.head && !c.dirty
+	if enlist {
+		c.dirty = true
+	}
+	c.mu.Unlock()
+	if enlist {
+		c.srv.enlist(c)
+	}
+}
+
+// drain moves the acknowledgements whose turn has come to out. mu is held.
+func (c *Conn) drain() {
+	c.dirty = false
+	for h := c.slots.settled(); h != nil && !c.closed; h = c.slots.settled() {
+		if h.state == slotAbandoned || h.state == slotRefused && c.version < 5 {
+			c.shutdownLocked(&ProtocolFault{h.code, h.reason})
+			break
+		}
+		c.acknowledge(h)
+		c.slots.pop()
+	}
+	if c.slots.len() == 0 && c.idle != nil {
+		close(c.idle)
+		c.idle = nil
+	}
+	if c.wants && c.slots.len() <= c.srv.cfg.ReceiveMaximum/2 && c.inFlight <= c.srv.cfg.MaxInFlightBytes/2 {
+		c.wants = false
+		c.wakeLocked()
+	}
+}
+
+// acknowledge appends PUBACK or PUBREC for h, without its Reason String if the device doesn't want it or it
+// would not fit [MQTT-3.1.2-24] [MQTT-3.1.2-29].
+func (c *Conn) acknowledge(h *slot) {
+	if h.kind == typePuback || h.code >= 0x80 {
+		c.quota = max(0, c.quota-1)
+	}
+	first := h.kind << 4
+	if c.version < 5 || h.code == Success {
+		c.out = append(c.out, first, 2, byte(h.id>>8), byte(h.id))
+		return
+	}
+	reason := h.reason
+	if n := len(reason); !c.problems || n == 0 || n > 100 || uint32(n+16) > c.maxPacket {
+		c.out = append(c.out, first, 3, byte(h.id>>8), byte(h.id), byte(h.code))
+		return
+	}
+	n := len(reason)
+	c.out = append(c.out, first, byte(7+n), byte(h.id>>8), byte(h.id), byte(h.code), byte(3+n), propReasonString, 0, byte(n))
+	c.out = append(c.out, reason...)
+}
+
+// flush sends what waits for the device. It never blocks: what the socket does not take at once goes to a
+// goroutine of its own.
+func (c *Conn) flush() {
+	c.mu.Lock()
+	c.drain()
+	c.send()
+	c.mu.Unlock()
+}
+
+// send writes out while the socket takes it. mu is held, and given up around the write, so that nobody
+// who only wants to mark a slot waits for a system call.
+func (c *Conn) send() {
+	for !c.writing && len(c.out) > 0 && !c.closed {
+		b := c.out
+		c.out = nil
+		c.writing = true
+		c.mu.Unlock()
+		n, err := c.writeNow(b)
+		c.mu.Lock()
+		c.srv.m.bytesOut.Add(float64(n))
+		if err != nil && !errors.Is(err, syscall.EAGAIN) {
+			c.writing = false
+			c.out = nil
+			c.shutdownLocked(err)
+			return
+		}
+		if n < len(b) {
+			go c.sendSlowly(b[n:]) // ends when out is empty, or with the connection
+			return
+		}
+		c.writing = false
+		if c.out == nil && cap(b) <= 256 && c.slots.len() > 0 {
+			c.out = b[:0] // more will follow soon
+		}
+	}
+	if len(c.out) > c.srv.cfg.MaxUnreadBytes {
+		c.srv.m.slowReaders.Inc()
+		c.out = nil
+		c.shutdownLocked(errSlowReader)
+	}
+}
+
+var errSlowReader = errors.New("the device does not read what is sent to it")
+
+// A nonblocking is one write that doesn't wait; pooled with its function bound, so that a write allocates
+// nothing.
+type nonblocking struct {
+	b   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool
+}
+
+var nonblockings = sync.Pool{New: func() any {
+	w := new(nonblocking)
+	w.try = func(fd uintptr) bool {
+		for {
+			w.n, w.err = syscall.Write(int(fd), w.b)
+			if w.err != syscall.EINTR {
+				return true
+			}
+		}
+	}
+	return w
+}}
+
+// writeNow writes as much as the socket's buffer takes.
+func (c *Conn) writeNow(b []byte) (int, error) {
+	w := nonblockings.Get().(*nonblocking)
+	defer nonblockings.Put(w)
+	w.b, w.n, w.err = b, 0, nil
+	err := c.raw.Write(w.try)
+	w.b = nil
+	if err == nil {
+		err = w.err
+	}
+	return max(w.n, 0), err
+}
+
+// sendSlowly writes b and all that joins it, waiting for the device up to the write time-out.
+func (c *Conn) sendSlowly(b []byte) {
+	for {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
+		n, err := c.nc.Write(b)
+		c.mu.Lock()
+		c.srv.m.bytesOut.Add(float64(n))
+		if err != nil {
+			c.out = nil
+			c.writing = false
+			c.srv.m.slowReaders.Inc()
+			c.shutdownLocked(errSlowReader)
+			c.mu.Unlock()
+			return
+		}
+		b = c.out
+		c.out = nil
+		if len(b) == 0 {
+			c.writing = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+	}
+}
+
+// A flusher sends what was settled, apart from the goroutines that settle.
+type flusher struct {
+	mu    sync.Mutex
+	dirty []*Conn
+	spare []*Conn
+	wake  chan struct{}
+}
+
+func (s *Server) enlist(c *Conn) {
+	s.flusher.mu.Lock()
+	s.flusher.dirty = append(s.flusher.dirty, c)
+	s.flusher.mu.Unlock()
+}
+
+// Flush sends the acknowledgements of all messages settled since the last call, one write per connection.
+// A Handler calls it after a burst of Ack, Refuse and Abandon. It does not block.
+func (s *Server) Flush() {
+	select {
+	case s.flusher.wake <- struct{}{}:
+	default: // a flush that begins later than now is already asked for
+	}
+}
+
+// runFlusher ends with stop.
+func (s *Server) runFlusher(stop <-chan struct{}) {
+	f := &s.flusher
+	for {
+		select {
+		case <-stop:
+			return
+		case <-f.wake:
+		}
+		f.mu.Lock()
+		list := f.dirty
+		f.dirty = f.spare[:0]
+		f.mu.Unlock()
+		for i, c := range list {
+			c.flush()
+			list[i] = nil
+		}
+		f.mu.Lock()
+		f.spare = list[:0]
+		f.mu.Unlock()
+	}
+}
