@@ -1,0 +1,159 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+	"sync"
+	"time"
+	"unsafe"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/topicmap"
+)
+
+// A delivery is one message on its way to Kafka, with all the memory that takes. Deliveries are pooled: in
+// a steady flow a message allocates nothing here.
+type delivery struct {
+	p       *publisher
+	msg     *mqtt.Message
+	rec     kafka.Record
+	in      topicmap.Message
+	route   topicmap.Route
+	rule    *ruleMetrics
+	headers []kafka.Header
+	expiry  []byte // digits of mqtt.expiry
+	dead    bool   // on its way to the dead-letter topic
+	reason  [1]topicmap.Header
+}
+
+var deliveries = sync.Pool{New: func() any { return new(delivery) }}
+
+// keptHeaders is the most headers a pooled delivery keeps room for.
+const keptHeaders = 64
+
+// free recycles d. Only the memory that is meant to be used again stays.
+func (d *delivery) free() {
+	headers := d.headers
+	if cap(headers) > keptHeaders {
+		headers = nil
+	}
+	clear(headers)
+	d.p, d.msg, d.rule, d.dead = nil, nil, nil, false
+	d.headers = headers[:0]
+	d.in = topicmap.Message{UserProperties: d.in.UserProperties[:0]}
+	deliveries.Put(d)
+}
+
+// The names of the record headers that tell what MQTT said.
+var (
+	headerTopic           = []byte("mqtt.topic")
+	headerClientID        = []byte("mqtt.client_id")
+	headerQoS             = []byte("mqtt.qos")
+	headerRetain          = []byte("mqtt.retain")
+	headerContentType     = []byte("mqtt.content_type")
+	headerResponseTopic   = []byte("mqtt.response_topic")
+	headerCorrelationData = []byte("mqtt.correlation_data")
+	headerExpiry          = []byte("mqtt.expiry")
+	headerWill            = []byte("mqtt.will")
+	reservedPrefix        = []byte("mqtt.")
+
+	valueTrue = []byte("true")
+	valueQoS  = [3][]byte{[]byte("0"), []byte("1"), []byte("2")}
+)
+
+// headerReason says on a dead-letter record why the message was refused.
+const headerReason = "sluice.refused"
+
+// describe fills in what the rules may ask of the message.
+func (d *delivery) describe(m *mqtt.Message) {
+	d.in.Topic, d.in.Payload = m.Topic, m.Payload
+	d.in.ClientID, d.in.Username = m.ClientID, m.Username
+	props := d.in.UserProperties[:0]
+	for _, u := range m.User {
+		props = append(props, topicmap.Property{Key: u.Key, Value: u.Value})
+	}
+	d.in.UserProperties = props
+}
+
+// fill makes the record for a Kafka topic, with the headers a rule adds.
+func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header) {
+	m := d.msg
+	d.headers = d.headers[:0]
+	d.mqttHeaders(m)
+	for _, u := range m.User {
+		if bytes.HasPrefix(u.Key, reservedPrefix) {
+			d.p.m.forged.Inc() // a device can't speak in the name of the proxy
+			continue
+		}
+		d.header(u.Key, u.Value)
+	}
+	for _, h := range routed {
+		d.header(stringBytes(h.Name), h.Value)
+	}
+	d.rec.Topic, d.rec.Key, d.rec.Value, d.rec.Headers = kafkaTopic, key, m.Payload, d.headers
+	d.rec.Timestamp, d.rec.Reserved, d.rec.Owner = m.Received, m.Reserved, d
+}
+
+// mqttHeaders appends the headers of the record contract, those of MQTT 5 only when the device sent them.
+func (d *delivery) mqttHeaders(m *mqtt.Message) {
+	d.header(headerTopic, m.Topic)
+	d.header(headerClientID, stringBytes(m.ClientID))
+	d.header(headerQoS, valueQoS[m.QoS])
+	if m.Retain {
+		d.header(headerRetain, valueTrue)
+	}
+	if m.ContentType != nil {
+		d.header(headerContentType, m.ContentType)
+	}
+	if m.ResponseTopic != nil {
+		d.header(headerResponseTopic, m.ResponseTopic)
+	}
+	if m.CorrelationData != nil {
+		d.header(headerCorrelationData, m.CorrelationData)
+	}
+	if m.HasExpiry {
+		d.expiry = strconv.AppendUint(d.expiry[:0], uint64(m.Expiry), 10)
+		d.header(headerExpiry, d.expiry)
+	}
+	if m.Will {
+		d.header(headerWill, valueTrue)
+	}
+}
+
+func (d *delivery) header(key, value []byte) {
+	d.headers = append(d.headers, kafka.Header{Key: key, Value: value})
+}
+
+// stringBytes shows s as bytes that nobody may write to. Records are only read, and a copy of the client ID
+// for each message would be one more allocation on the hot path.
+func stringBytes(s string) []byte {
+	return unsafe.Slice(unsafe.StringData(s), len(s))
+}
+
+// RecordDone turns the outcome of the record into that of the message. It runs on the producer's goroutine
+// and does not block.
+func (d *delivery) RecordDone(_ *kafka.Record, err error) {
+	p, m := d.p, d.msg
+	switch {
+	case err == nil:
+		outcome := stored
+		if d.dead {
+			outcome = deadLettered
+		}
+		d.rule.count(outcome, len(m.Payload))
+		if m.QoS > 0 {
+			p.m.latency[m.QoS].Observe(time.Since(m.Received).Seconds())
+		}
+		m.Ack(mqtt.Success)
+	case kafka.Final(err):
+		p.budget.Take(m.Reserved) // refuse gives it back or uses it again; the producer gives back its own
+		p.refuse(d, refusalOf(err))
+		return
+	default:
+		d.rule.count(unknown, len(m.Payload))
+		p.unknownOutcome(err)
+		m.Abandon("Kafka did not say whether the message is stored")
+	}
+	d.free()
+}

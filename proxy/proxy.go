@@ -1,0 +1,178 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+)
+
+// A Proxy is one instance: its listeners, its producer and what lies between.
+type Proxy struct {
+	cfg      *config.Config
+	log      zerolog.Logger
+	topics   []string // Kafka topics that must exist before the first message
+	producer *kafka.Producer
+	server   *mqtt.Server
+	admin    *admin // nil: turned off
+	serving  atomic.Bool
+	ready    chan struct{}
+	bound    []net.Addr
+}
+
+// New puts an instance together for a configuration that was loaded without faults. It binds the admin
+// address and starts nothing. Metrics go to registry.
+func New(cfg *config.Config, log zerolog.Logger, registry *prometheus.Registry) (*Proxy, error) {
+	rules, err := cfg.Rules()
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{cfg: cfg, log: log, topics: requiredTopics(cfg, rules), ready: make(chan struct{})}
+	m, err := newMetrics(registry, rules.Rules())
+	if err != nil {
+		return nil, err
+	}
+	kcfg := kafkaConfig(cfg, log, registry)
+	kcfg.Burst = func() { p.server.Flush() } // called only while the producer runs, when server is set
+	if p.producer, err = kafka.NewProducer(kcfg); err != nil {
+		return nil, err
+	}
+	publisher := newPublisher(rules, p.producer, cfg.Unmatched, m, log)
+	if p.server, err = mqtt.New(mqttConfig(cfg, log, registry), publisher); err != nil {
+		return nil, err
+	}
+	if cfg.Admin.Address != "" {
+		p.admin, err = newAdmin(cfg.Admin.Address, registry, p.Ready)
+	}
+	return p, err
+}
+
+// Ready gives nil when this instance takes devices and Kafka answers it, else why not.
+func (p *Proxy) Ready() error {
+	switch {
+	case !p.serving.Load():
+		return errors.New("not serving")
+	case !p.producer.Up():
+		return errors.New("Kafka does not answer")
+	}
+	return nil
+}
+
+// Serving is closed when all listeners accept devices.
+func (p *Proxy) Serving() <-chan struct{} { return p.ready }
+
+// Addresses gives what the listeners and the admin side are bound to; valid once Serving is closed.
+func (p *Proxy) Addresses() (listeners []net.Addr, admin net.Addr) {
+	if p.admin != nil {
+		admin = p.admin.listener.Addr()
+	}
+	return p.bound, admin
+}
+
+// Run serves until ctx ends and then stops in order: no new connections, acknowledgements for what was
+// received, the records that remain, all within the shutdown time-out. It returns nil if everything that
+// was taken was settled.
+func (p *Proxy) Run(ctx context.Context) error {
+	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, failed := errgroup.WithContext(parts)
+	if p.admin != nil {
+		g.Go(func() error { return p.admin.run(failed) })
+	}
+	g.Go(func() error { return p.producer.Run(failed) })
+	g.Go(func() error { return p.server.Run(failed) })
+	err := p.open(ctx, g)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+	}
+	err = errors.Join(err, p.stop(ctx))
+	cancel()
+	return errors.Join(err, g.Wait())
+}
+
+// open makes sure of the topics and opens the listeners. It returns nil without them when ctx ends first.
+func (p *Proxy) open(ctx context.Context, g *errgroup.Group) error {
+	if err := p.awaitTopics(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	var listeners []net.Listener
+	for _, l := range p.cfg.Listeners {
+		bound, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close()
+			}
+			return fmt.Errorf("cannot listen: %w", err)
+		}
+		listeners = append(listeners, bound)
+		p.bound = append(p.bound, bound.Addr())
+	}
+	for _, l := range listeners {
+		p.log.Info().Stringer("address", l.Addr()).Msg("listening for MQTT; devices are not authenticated")
+		g.Go(func() error { // ends with Shutdown
+			if err := p.server.Serve(l); !errors.Is(err, mqtt.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	p.serving.Store(true)
+	close(p.ready)
+	return nil
+}
+
+// awaitTopics verifies or creates the topics that the rules name, and waits for Kafka as long as it is
+// away: an instance that starts during an outage is not ready, and not broken.
+func (p *Proxy) awaitTopics(ctx context.Context) error {
+	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, 10*time.Second) {
+		created, err := ensureTopics(ctx, kafkaConfig(p.cfg, p.log, nil), p.topics)
+		if len(created) > 0 {
+			p.log.Info().Strs("kafka_topics", created).Msg("created topics")
+		}
+		if err == nil || kafka.Final(err) {
+			return err
+		}
+		p.log.Warn().Err(err).Dur("retry_in", wait).Msg("waiting for Kafka")
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// ensureTopics does the work of awaitTopics and of `sluice topics` once.
+func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string) (created []string, err error) {
+	admin, err := kafka.NewAdmin(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = admin.Close() }()
+	return admin.Ensure(ctx, topics)
+}
+
+// stop ends the parts in the order in which they need each other.
+func (p *Proxy) stop(ctx context.Context) error {
+	p.serving.Store(false)
+	p.log.Info().Msg("stopping")
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(p.cfg.Limits.ShutdownTimeout))
+	defer cancel()
+	p.server.Shutdown(bounded)
+	if err := p.producer.Close(bounded); err != nil {
+		return fmt.Errorf("stopped with records that Kafka has not acknowledged: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package proxy
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+	"sluice/topicmap"
+)
+
+// A publisher is the mqtt.Handler: it routes messages and answers for them.
+type publisher struct {
+	rules     atomic.Pointer[topicmap.Map]
+	producer  *kafka.Producer
+	budget    *kafka.Budget
+	unmatched config.Unmatched
+	m         *metrics
+	log       zerolog.Logger // sampled: a fleet can trigger these lines
+}
+
+func newPublisher(rules *topicmap.Map, producer *kafka.Producer, unmatched config.Unmatched, m *metrics, log zerolog.Logger) *publisher {
+	p := &publisher{
+		producer:  producer,
+		budget:    producer.Budget(),
+		unmatched: unmatched,
+		m:         m,
+		log:       log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
+	}
+	p.rules.Store(rules)
+	return p
+}
+
+// Admit takes n bytes of the memory budget.
+func (p *publisher) Admit(n int, resume func()) bool {
+	if p.budget.TryTake(n) {
+		return true
+	}
+	if resume != nil {
+		p.budget.OnRoom(n, resume)
+	}
+	return false
+}
+
+// Release gives n bytes of the memory budget back.
+func (p *publisher) Release(n int) { p.budget.Give(n) }
+
+// Publish routes m and produces its record.
+func (p *publisher) Publish(m *mqtt.Message) {
+	if m.Will {
+		// A will can't wait for room: its device is gone, and there is no other moment to publish it.
+		m.Reserved = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
+		p.budget.Take(m.Reserved)
+	}
+	d := deliveries.Get().(*delivery)
+	d.p, d.msg = p, m
+	d.describe(m)
+	if err := p.rules.Load().Route(&d.in, &d.route); err != nil {
+		d.rule = p.m.rule(ruleOf(err))
+		p.refuse(d, refusalOf(err))
+		return
+	}
+	d.rule = p.m.rule(d.route.Rule)
+	d.fill(d.route.Topic, d.route.Key, d.route.Headers)
+	if !d.route.HasKey {
+		d.rec.Key = nil
+	}
+	p.producer.Produce(&d.rec)
+}
+
+// unknownOutcome says in the log that Kafka left something open.
+func (p *publisher) unknownOutcome(err error) {
+	if !errors.Is(err, kafka.ErrClosed) {
+		p.log.Error().Err(err).Msg("it is unknown whether a record is stored; its device was not answered and is disconnected")
+	}
+}
