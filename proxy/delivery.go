@@ -76,6 +76,22 @@ func (d *delivery) describe(m *mqtt.Message) {
 	d.in.UserProperties = props
 }
 
+// fillRouted makes the record that the rule asks for.
+func (d *delivery) fillRouted() {
+	key := d.route.Key
+	if !d.route.HasKey {
+		key = nil
+	}
+	d.fill(d.route.Topic, key, d.route.Headers)
+}
+
+// fillDead makes the record for the dead-letter topic: keyed by the client ID, with the reason.
+func (d *delivery) fillDead(kafkaTopic, reason string) {
+	d.dead = true
+	d.reason[0] = topicmap.Header{Name: headerReason, Value: []byte(reason)}
+	d.fill(kafkaTopic, stringBytes(d.msg.ClientID), d.reason[:])
+}
+
 // fill makes the record for a Kafka topic, with the headers a rule adds.
 func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header) {
 	m := d.msg

@@ -65,10 +65,7 @@ func (p *publisher) Publish(m *mqtt.Message) {
 		return
 	}
 	d.rule = p.m.rule(d.route.Rule)
-	d.fill(d.route.Topic, d.route.Key, d.route.Headers)
-	if !d.route.HasKey {
-		d.rec.Key = nil
-	}
+	d.fillRouted()
 	p.producer.Produce(&d.rec)
 }
 

@@ -65,7 +65,8 @@ func (p *publisher) refuse(d *delivery, r refusal) {
 	m := d.msg
 	p.m.refused.WithLabelValues(r.reason).Inc()
 	if p.unmatched.Mode == config.DeadLetter && !d.dead {
-		p.toDeadLetter(d, r)
+		d.fillDead(p.unmatched.DeadLetter, r.reason)
+		p.producer.Produce(&d.rec)
 		return
 	}
 	reserved := m.Reserved
@@ -78,12 +79,4 @@ func (p *publisher) refuse(d *delivery, r refusal) {
 	}
 	p.budget.Give(reserved)
 	d.free()
-}
-
-// toDeadLetter produces the message to the dead-letter topic, keyed by the client ID, with the reason.
-func (p *publisher) toDeadLetter(d *delivery, r refusal) {
-	d.dead = true
-	d.reason[0] = topicmap.Header{Name: headerReason, Value: []byte(r.reason)}
-	d.fill(p.unmatched.DeadLetter, stringBytes(d.msg.ClientID), d.reason[:])
-	p.producer.Produce(&d.rec)
 }

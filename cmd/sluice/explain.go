@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"sluice/mqtt"
+	"sluice/proxy"
+)
+
+type explainCommand struct {
+	configFlag
+	Topic        string   `required:"" help:"The MQTT topic."`
+	ClientID     string   `default:"device-1" help:"The client ID of the device."`
+	Username     string   `help:"The user name of the device."`
+	Payload      string   `help:"The payload; @FILE reads it from a file."`
+	QoS          byte     `name:"qos" default:"1" enum:"0,1,2" help:"The QoS."`
+	Retain       bool     `help:"With the RETAIN flag."`
+	UserProperty []string `placeholder:"NAME=VALUE" sep:"none" help:"A user property; may be repeated."`
+	Partitions   int32    `help:"How many partitions the Kafka topic has (default: create_topics.partitions)."`
+}
+
+// Run prints what becomes of the message. It asks no network.
+func (c *explainCommand) Run(std streams) error {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	sample := proxy.Sample{MQTTTopic: c.Topic, ClientID: c.ClientID, Username: c.Username, QoS: c.QoS, Retain: c.Retain, Partitions: c.Partitions}
+	if sample.Payload, err = payloadOf(c.Payload); err != nil {
+		return usageError{err}
+	}
+	for _, p := range c.UserProperty {
+		name, value, ok := strings.Cut(p, "=")
+		if !ok {
+			return usageError{fmt.Errorf("--user-property %q is not NAME=VALUE", p)}
+		}
+		sample.UserProperties = append(sample.UserProperties, mqtt.Property{Key: []byte(name), Value: []byte(value)})
+	}
+	if sample.Partitions == 0 && cfg.Kafka.CreateTopics != nil {
+		sample.Partitions = cfg.Kafka.CreateTopics.Partitions
+	}
+	e, err := proxy.Explain(cfg, sample)
+	if err != nil {
+		return usageError{err}
+	}
+	printExplanation(std.out, e, sample.Partitions)
+	return nil
+}
+
+func payloadOf(arg string) (string, error) {
+	name, isFile := strings.CutPrefix(arg, "@")
+	if !isFile {
+		return arg, nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the payload: %w", err)
+	}
+	return string(b), nil
+}
+
+func printExplanation(w io.Writer, e *proxy.Explanation, partitions int32) {
+	field := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if e.Rule > 0 {
+		field("rule", "%d  %s", e.Rule, e.Match)
+	} else {
+		field("rule", "none matches")
+	}
+	if e.Refused != "" {
+		field("refused", "%s", e.Refused)
+	}
+	switch {
+	case e.Dropped:
+		field("answer", "MQTT 5: 0x%02X %s; 3.1.1: acknowledged; the message is dropped, as `unmatched: drop` says", byte(mqtt.NoMatchingSubscribers), mqtt.NoMatchingSubscribers)
+		return
+	case e.KafkaTopic == "":
+		field("answer", "MQTT 5: 0x%02X %s (%s); 3.1.1: the connection closes", byte(e.Code), e.Code, e.ReasonText)
+		return
+	case e.DeadLetter:
+		field("Kafka topic", "%s  (dead letter)", e.KafkaTopic)
+	default:
+		field("Kafka topic", "%s", e.KafkaTopic)
+	}
+	switch {
+	case e.Key == nil:
+		field("key", "none")
+		field("partition", "any")
+	case e.Partition < 0:
+		field("key", "%q", e.Key)
+		field("partition", "murmur2 of the key; say --partitions N to see it")
+	default:
+		field("key", "%q", e.Key)
+		field("partition", "%d of %d", e.Partition, partitions)
+	}
+	for i, h := range e.Headers {
+		name := ""
+		if i == 0 {
+			name = "headers"
+		}
+		field(name, "%s = %q", h.Key, h.Value)
+	}
+}

@@ -1,0 +1,92 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+	"sluice/topicmap"
+)
+
+// A Sample is a message that was never sent, to see what would become of it.
+type Sample struct {
+	MQTTTopic      string
+	ClientID       string
+	Username       string
+	Payload        string
+	QoS            byte
+	Retain         bool
+	UserProperties []mqtt.Property
+	// Partitions is the number of partitions to compute the partition for; 0: not computed.
+	Partitions int32
+}
+
+// An Explanation is what the rules make of a Sample.
+type Explanation struct {
+	Rule       int    // counted from 1 in the order of the file; 0: none
+	Match      string // its filter or expression
+	Refused    string // why it would be refused, in the words of the metrics; "" if not
+	Code       mqtt.Code
+	ReasonText string
+	KafkaTopic string // "" if dropped or refused
+	DeadLetter bool   // KafkaTopic is the dead-letter topic
+	Dropped    bool
+	Key        []byte // nil: no key
+	Partition  int32  // -1: not computed, or any for a record without a key
+	Headers    []kafka.Header
+}
+
+// Explain runs the sample through the code that serves devices, up to the producer.
+func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
+	rules, err := cfg.Rules()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(discard{}, rules.Rules())
+	if err != nil {
+		return nil, err
+	}
+	p := &publisher{unmatched: cfg.Unmatched, m: m}
+	p.rules.Store(rules)
+	msg := &mqtt.Message{Topic: []byte(s.MQTTTopic), ClientID: s.ClientID, Username: s.Username, Payload: []byte(s.Payload),
+		QoS: s.QoS, Retain: s.Retain, User: s.UserProperties, Received: time.Now()}
+	d := &delivery{p: p, msg: msg}
+	d.describe(msg)
+	err = rules.Route(&d.in, &d.route)
+	return p.explain(d, err, rules.Rules(), s.Partitions), nil
+}
+
+func (p *publisher) explain(d *delivery, err error, rules []topicmap.Rule, partitions int32) *Explanation {
+	e := &Explanation{Partition: -1}
+	if err == nil {
+		e.Rule, e.Match = d.route.Rule+1, rules[d.route.Rule].Match+rules[d.route.Rule].Regex
+		d.fillRouted()
+	} else {
+		if i := ruleOf(err); i >= 0 {
+			e.Rule, e.Match = i+1, rules[i].Match+rules[i].Regex
+		}
+		r := refusalOf(err)
+		e.Refused, e.Code, e.ReasonText = r.reason, r.code, r.text
+		var detail *topicmap.Refusal
+		if errors.As(err, &detail) && detail.Detail != "" {
+			e.Refused += ": " + detail.Detail
+		}
+		switch {
+		case p.unmatched.Mode == config.DeadLetter:
+			e.DeadLetter = true
+			d.fillDead(p.unmatched.DeadLetter, r.reason)
+		case p.unmatched.Mode == config.Drop && r.norule:
+			e.Dropped = true
+			return e
+		default:
+			return e
+		}
+	}
+	e.KafkaTopic, e.Key, e.Headers = d.rec.Topic, d.rec.Key, d.rec.Headers
+	if e.Key != nil && partitions > 0 {
+		e.Partition = kafka.PartitionOf(e.Key, partitions)
+	}
+	return e
+}
