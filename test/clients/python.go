@@ -1,0 +1,66 @@
+package clients
+
+import (
+	"context"
+	_ "embed" // for the driver and its requirements
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sluice/test/internal/cache"
+)
+
+//go:embed python/publish.py
+var pythonDriver string
+
+//go:embed python/requirements.txt
+var pythonRequirements string
+
+// Python returns Eclipse Paho for Python, in a virtual environment of its own.
+func Python(t testing.TB) Runner {
+	t.Helper()
+	return obtain(t, "Eclipse Paho for Python",
+		"install Python 3 with venv (Debian: apt-get install python3-venv) and let pip reach a package index",
+		installPython)
+}
+
+func installPython(ctx context.Context) (Runner, error) {
+	version, _, err := execute(ctx, nil, "python3", "-VV")
+	if err != nil {
+		return Runner{}, err
+	}
+	name := "clients/python-" + fingerprint(version, pythonRequirements, pythonDriver)
+	dir, err := cache.Once(ctx, name, func(work string) error { return makeVenv(ctx, work) })
+	if err != nil {
+		return Runner{}, err
+	}
+	// -W error makes each of Python's own warnings, such as deprecations, fatal.
+	run := driver(filepath.Join(dir, "venv", "bin", "python"), "-W", "error", filepath.Join(dir, "publish.py"))
+	return Runner{Name: "paho-python", Versions: []byte{V311, V5}, run: run}, nil
+}
+
+func makeVenv(ctx context.Context, work string) error {
+	requirements := filepath.Join(work, "requirements.txt")
+	if err := os.WriteFile(requirements, []byte(pythonRequirements), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(work, "publish.py"), []byte(pythonDriver), 0o644); err != nil {
+		return err
+	}
+	venv := filepath.Join(work, "venv")
+	if err := install(ctx, work, "python3", "-m", "venv", venv); err != nil {
+		return err
+	}
+	return install(ctx, work, filepath.Join(venv, "bin", "python"), "-m", "pip", "install", "--quiet",
+		"--disable-pip-version-check", "--requirement", requirements)
+}
+
+// install runs a step of an installation in dir.
+func install(ctx context.Context, dir, name string, args ...string) error {
+	stdout, stderr, err := executeIn(ctx, dir, nil, name, args...)
+	if err != nil {
+		return fmt.Errorf("%s failed: %w: %s%s", filepath.Base(name), err, stdout, stderr)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Required says whether a test that finds no Kafka fails instead of being
+// skipped: SLUICE_TEST_KAFKA=required.
+func Required() bool { return os.Getenv("SLUICE_TEST_KAFKA") == "required" }
+
+// Need starts a cluster for one test, which ends with the test. Without a way
+// to have one the test is skipped, or fails where Required, and the reason and
+// the remedy are named. When the test fails, the nodes' last lines are shown.
+func Need(t testing.TB, cfg Config) *Cluster {
+	t.Helper()
+	demand(t, cfg)
+	c, err := Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() {
+		showLogs(t, c)
+		if err := c.Close(); err != nil {
+			t.Errorf("cannot end the cluster: %v", err)
+		}
+	})
+	return c
+}
+
+// demand skips or fails t where cfg cannot be served at all.
+func demand(t testing.TB, cfg Config) {
+	t.Helper()
+	ok, why := Available()
+	if ok && (machine().way != wayExternal || !cfg.own()) {
+		return
+	}
+	if ok {
+		why = "this test kills or configures Kafka's nodes, which the cluster in KAFKA_BROKERS is not for. " +
+			"Remedy: unset KAFKA_BROKERS and install Java 17 and Maven, or start a container engine"
+	}
+	if Required() {
+		t.Fatalf("SLUICE_TEST_KAFKA=required: %s", why)
+	}
+	t.Skipf("NOT RUN: %s", why)
+}
+
+func showLogs(t testing.TB, c *Cluster) {
+	if t.Failed() && c.Owned() {
+		t.Logf("the last lines of Kafka:\n%s", c.Logs(60))
+	}
+}
+
+// shared is the cluster of the whole test binary. It is a variable of the
+// package because TestMain and the tests have nothing else in common.
+var shared struct {
+	open atomic.Bool // Main runs
+	once sync.Once
+	c    *Cluster
+	err  error
+}
+
+// Shared returns the test binary's own single node, started by the first test
+// that asks and ended by [Main]. Tests share it, so they name their topics by
+// [TopicName] and do nothing to the node. It may be the cluster of
+// KAFKA_BROKERS.
+func Shared(t testing.TB) *Cluster {
+	t.Helper()
+	demand(t, Config{})
+	if !shared.open.Load() {
+		t.Fatal("cluster.Shared needs a TestMain that calls cluster.Main, which ends the cluster")
+	}
+	shared.once.Do(func() {
+		shared.c, shared.err = Start(context.Background(), Config{})
+	})
+	if shared.err != nil {
+		t.Fatalf("%v", shared.err)
+	}
+	t.Cleanup(func() { showLogs(t, shared.c) })
+	return shared.c
+}
+
+// Main runs the tests, ends the shared cluster and returns the exit code:
+//
+//	func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+func Main(m interface{ Run() int }) int { return Closing(m).Run() }
+
+// Closing is Main for goleak.VerifyTestMain, which wants something to run and
+// must look after the shared cluster has ended.
+func Closing(m interface{ Run() int }) interface{ Run() int } { return closing{m} }
+
+type closing struct{ tests interface{ Run() int } }
+
+func (m closing) Run() int {
+	shared.open.Store(true)
+	code := m.tests.Run()
+	if shared.c != nil {
+		if err := shared.c.Close(); err != nil {
+			os.Stderr.WriteString("cannot end the shared cluster: " + err.Error() + "\n")
+			code = max(code, 1)
+		}
+	}
+	return code
+}
+
+var notInTopicName = regexp.MustCompile(`[^a-zA-Z0-9._-]+`)
+
+// topicSerial tells the topics of one test apart.
+var topicSerial atomic.Int64
+
+// TopicName returns a legal topic name that no other test and no earlier run
+// has used.
+func TopicName(t testing.TB) string {
+	name := strings.Trim(notInTopicName.ReplaceAllString(t.Name(), "-"), "-")
+	unique := strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.FormatInt(topicSerial.Add(1), 36)
+	return name[:min(len(name), 150)] + "-" + unique
+}

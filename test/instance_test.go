@@ -1,0 +1,204 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/test/internal/ports"
+)
+
+// An instance is one running `sluice serve`.
+type instance struct {
+	t       testing.TB
+	cmd     *exec.Cmd
+	args    []string
+	address string // of the MQTT listener
+	admin   string
+	log     *lockedBuffer
+	exited  chan struct{}
+	err     error // of Wait, valid once exited is closed
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// serve starts an instance with these rules and waits until it is ready. extra is more YAML.
+func serve(t testing.TB, brokers []string, rules, extra string) *instance {
+	t.Helper()
+	s := prepare(t, brokers, rules, extra)
+	s.start()
+	s.awaitReady()
+	return s
+}
+
+// prepare writes the configuration and takes ports that stay the instance's own through restarts.
+func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
+	t.Helper()
+	taken, err := ports.Take(2)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
+	s := &instance{t: t, address: taken[0].Addr(), admin: taken[1].Addr(), log: new(lockedBuffer)}
+	config := fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\nlog: {format: json}\nkafka:\n  brokers: [%s]\n%s\npublish:\n%s\n",
+		s.address, s.admin, strings.Join(brokers, ", "), extra, rules)
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	s.args = []string{"serve", "--config", file}
+	t.Cleanup(s.cleanup)
+	return s
+}
+
+// start runs the process.
+func (s *instance) start() {
+	s.t.Helper()
+	s.cmd = exec.Command(binary, s.args...)
+	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(s.t, s.cmd.Start())
+	exited := make(chan struct{})
+	s.exited = exited
+	cmd := s.cmd
+	go func() { // ends with the process
+		s.err = cmd.Wait()
+		close(exited)
+	}()
+}
+
+func (s *instance) cleanup() {
+	if s.running() {
+		s.kill()
+	}
+	if s.t.Failed() {
+		log := s.log.String()
+		s.t.Logf("the instance's log (end):\n%s", log[max(0, len(log)-6000):])
+	}
+}
+
+func (s *instance) running() bool {
+	if s.exited == nil {
+		return false
+	}
+	select {
+	case <-s.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill is kill -9.
+func (s *instance) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+}
+
+// terminate sends SIGTERM and gives the exit code.
+func (s *instance) terminate() int {
+	s.t.Helper()
+	require.NoError(s.t, s.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-s.exited:
+	case <-time.After(time.Minute):
+		s.t.Fatal("the instance does not end after SIGTERM")
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+func (s *instance) awaitReady() {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		if !s.running() {
+			s.t.Fatalf("the instance ended: %v\n%s", s.err, s.log)
+		}
+		return s.ready() == http.StatusOK
+	}, time.Minute, 20*time.Millisecond, "the instance must become ready")
+}
+
+// ready gives the status of /readyz, 0 if there is no answer.
+func (s *instance) ready() int {
+	status, _ := s.get("/readyz")
+	return status
+}
+
+func (s *instance) get(path string) (int, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+path, nil)
+	require.NoError(s.t, err)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return resp.StatusCode, string(body)
+}
+
+// metric gives the sum of all series of a metric whose labels hold each of the given texts.
+func (s *instance) metric(name string, labels ...string) float64 {
+	s.t.Helper()
+	status, body := s.get("/metrics")
+	require.Equal(s.t, http.StatusOK, status)
+	sum := 0.0
+series:
+	for line := range strings.Lines(body) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || series != name && !strings.HasPrefix(series, name+"{") {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(series, l) {
+				continue series
+			}
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		require.NoError(s.t, err)
+		sum += v
+	}
+	return sum
+}
+
+// rss gives the resident memory of the process in bytes.
+func (s *instance) rss() int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		var kb int64
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
+			return kb << 10
+		}
+	}
+	return 0
+}
