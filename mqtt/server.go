@@ -42,7 +42,6 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.WriteTimeout, d.WriteTimeout)
 	setDefault(&cfg.MaxUnreadBytes, d.MaxUnreadBytes)
 	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
-	setDefault(&cfg.SessionExpiryMax, d.SessionExpiryMax)
 	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()

@@ -168,7 +168,7 @@ func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string) (creat
 func (p *Proxy) stop(ctx context.Context) error {
 	p.serving.Store(false)
 	p.log.Info().Msg("stopping")
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(p.cfg.Limits.ShutdownTimeout))
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Limits.ShutdownTimeout)
 	defer cancel()
 	p.server.Shutdown(bounded)
 	if err := p.producer.Close(bounded); err != nil {

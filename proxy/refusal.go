@@ -49,11 +49,11 @@ func refusalOf(err error) refusal {
 func ofRoute(r *topicmap.Refusal) refusal {
 	reason := r.Reason.String()
 	switch r.Reason {
-	case topicmap.NotJSON:
+	case topicmap.ReasonNotJSON:
 		return refusal{reason, mqtt.PayloadFormatInvalid, "the payload is not JSON", false}
-	case topicmap.MissingValue:
+	case topicmap.ReasonMissingValue:
 		return refusal{reason, mqtt.PayloadFormatInvalid, "a value the rule needs is missing", false}
-	case topicmap.TooManyTopics:
+	case topicmap.ReasonTooManyTopics:
 		return refusal{reason, mqtt.QuotaExceeded, "too many different topics", false}
 	}
 	return refusal{reason, mqtt.TopicNameInvalid, "this topic makes no legal Kafka topic", false}

@@ -1,0 +1,89 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+	"sluice/topicmap"
+)
+
+// inFlightShare is the part of the memory budget that one connection may hold.
+const inFlightShare = 8
+
+func kafkaConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) kafka.Config {
+	k := cfg.Kafka
+	out := kafka.Config{
+		Brokers:          k.Brokers,
+		ClientID:         "sluice",
+		Linger:           k.Producer.Linger,
+		Compression:      k.Producer.Compression,
+		MaxInFlightBytes: int64(k.Producer.MaxInFlightBytes),
+		Logger:           log,
+		Registerer:       reg,
+	}
+	if c := k.CreateTopics; c != nil {
+		out.CreateTopics = &kafka.CreateTopics{Partitions: c.Partitions, Replication: c.Replication}
+	}
+	return out
+}
+
+func mqttConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) mqtt.Config {
+	out := mqtt.DefaultConfig()
+	l := cfg.Limits
+	out.MaxPacketSize = int(l.MaxPacketSize)
+	out.ReceiveMaximum = l.ReceiveMaximum
+	out.MaxInFlightBytes = max(int(cfg.Kafka.Producer.MaxInFlightBytes)/inFlightShare, int(l.MaxPacketSize)+mqtt.MessageOverhead)
+	out.TopicAliasMaximum = l.TopicAliasMaximum
+	out.KeepAliveMax = l.KeepAliveMax
+	out.ConnectTimeout = l.ConnectTimeout
+	out.SessionExpiryMax = cfg.Sessions.MaxExpiry
+	out.Logger, out.Registerer = log, reg
+	return out
+}
+
+// requiredTopics are the Kafka topics that the configuration names without a template.
+func requiredTopics(cfg *config.Config, rules *topicmap.Map) []string {
+	topics := rules.Topics()
+	if d := cfg.Unmatched.DeadLetter; d != "" {
+		topics = append(slices.Clone(topics), d)
+		slices.Sort(topics)
+	}
+	return slices.Compact(topics)
+}
+
+// RequiredTopics names the Kafka topics that must exist, or be creatable, before serving.
+func RequiredTopics(cfg *config.Config) ([]string, error) {
+	rules, err := cfg.Rules()
+	if err != nil {
+		return nil, err
+	}
+	return requiredTopics(cfg, rules), nil
+}
+
+// EnsureTopics creates the required topics that are missing, if the configuration says how.
+func EnsureTopics(ctx context.Context, cfg *config.Config) (created, existing []string, err error) {
+	topics, err := RequiredTopics(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	created, err = ensureTopics(ctx, kafkaConfig(cfg, zerolog.Nop(), nil), topics)
+	for _, t := range topics {
+		if !slices.Contains(created, t) {
+			existing = append(existing, t)
+		}
+	}
+	return created, existing, err
+}
+
+// discard takes metrics that nobody will read.
+type discard struct{}
+
+func (discard) Register(prometheus.Collector) error  { return nil }
+func (discard) MustRegister(...prometheus.Collector) {}
+func (discard) Unregister(prometheus.Collector) bool { return false }
