@@ -5,3 +5,5 @@
 //
 // It also owns the life of the process: start in the right order, readiness, metrics, an orderly end.
 package proxy
+
+//go:generate go run ./internal/metricsdoc ../docs/metrics.md

@@ -30,9 +30,15 @@ type Proxy struct {
 	bound    []net.Addr
 }
 
+// A Registry takes the metrics and shows them, as *prometheus.Registry does.
+type Registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // New puts an instance together for a configuration that was loaded without faults. It binds the admin
 // address and starts nothing. Metrics go to registry.
-func New(cfg *config.Config, log zerolog.Logger, registry *prometheus.Registry) (*Proxy, error) {
+func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, error) {
 	rules, err := cfg.Rules()
 	if err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
 // start runs the process.
 func (s *instance) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(binary, s.args...)
+	s.cmd = exec.Command(program, s.args...)
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(s.t, s.cmd.Start())

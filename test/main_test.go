@@ -13,8 +13,8 @@ import (
 	"sluice/test/cluster"
 )
 
-// binary is the program under test, built once by TestMain.
-var binary string
+// program is the program under test, built once by TestMain.
+var program string
 
 func TestMain(m *testing.M) {
 	os.Exit(buildAndRun(m))
@@ -27,10 +27,10 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "sluice")
+	program = filepath.Join(dir, "sluice")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../cmd/sluice")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "../cmd/sluice")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "cannot build the binary: %v\n%s", err, out)
 		return 1

@@ -67,7 +67,7 @@ func checkImports(t *testing.T, path, rel string) {
 		imported, err := strconv.Unquote(spec.Path.Value)
 		require.NoError(t, err)
 		for _, w := range walls {
-			if within(imported, w.path) && !behind(rel, w) {
+			if below(imported, w.path) && !behind(rel, w) {
 				t.Errorf("%s imports %s; only %v may", rel, imported, w.allowed)
 			}
 		}
@@ -77,7 +77,7 @@ func checkImports(t *testing.T, path, rel string) {
 	}
 }
 
-func within(path, prefix string) bool {
+func below(path, prefix string) bool {
 	return path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
@@ -88,5 +88,5 @@ func behind(rel string, w wall) bool {
 		}
 	}
 	// A room may import its own subpackages and be imported by its own tests.
-	return within("sluice/"+filepath.ToSlash(filepath.Dir(rel)), w.path)
+	return below("sluice/"+filepath.ToSlash(filepath.Dir(rel)), w.path)
 }

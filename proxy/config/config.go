@@ -1,0 +1,194 @@
+package config
+
+import (
+	"time"
+
+	"sluice/topicmap"
+)
+
+// Config is the whole file.
+type Config struct {
+	// Listeners are the addresses that devices connect to, at least one.
+	Listeners []Listener `yaml:"listeners"`
+	// Kafka is the cluster that stores the messages.
+	Kafka Kafka `yaml:"kafka"`
+	// Publish are the rules from MQTT to Kafka, at least one. They are tried in the order of the file and the
+	// first one that matches a message takes it, so put special rules before general ones.
+	Publish []Rule `yaml:"publish"`
+	// Unmatched says what becomes of a message that no rule takes, or whose rule can't store it.
+	Unmatched Unmatched `yaml:"unmatched"`
+	// Sessions bounds what is kept for devices that are away.
+	Sessions Sessions `yaml:"sessions"`
+	// Limits bounds what one device may ask for, and how long things may take.
+	Limits Limits `yaml:"limits"`
+	// Admin is the HTTP side for operators: /livez, /readyz and /metrics.
+	Admin Admin `yaml:"admin"`
+	// Log says what is written to standard error, and how.
+	Log Log `yaml:"log"`
+}
+
+// A Listener takes MQTT 3.1.1 and MQTT 5 over TCP.
+type Listener struct {
+	// Address is host:port. `0.0.0.0:1883` listens on every IPv4 address, `:1883` on every address, port 0 on
+	// a free port of the system's choice. Two listeners can't share one address.
+	Address string `yaml:"address"`
+}
+
+// Kafka is the cluster that stores the messages.
+type Kafka struct {
+	// Brokers are some brokers of the cluster as host:port, at least one; the others are found through them.
+	// Name two or three, so that one of them being away at start does not matter.
+	Brokers []string `yaml:"brokers"`
+	// Producer tunes how records are sent to Kafka. Whatever is set here, a record counts as stored when all
+	// in-sync replicas have it.
+	Producer Producer `yaml:"producer"`
+	// CreateTopics creates Kafka topics that are missing. Leave it out where topics are made by somebody
+	// else: then a missing topic that a rule names is an error at start, and a message whose template makes
+	// the name of a missing topic is refused.
+	CreateTopics *CreateTopics `yaml:"create_topics"`
+}
+
+// Producer tunes how records are sent to Kafka. Whatever is set here, a record counts as stored when all
+// in-sync replicas have it.
+type Producer struct {
+	// Linger is how long a record waits for others to share its batch. It adds to the time until a device
+	// gets its PUBACK. 0s sends at once, which makes small batches and costs more CPU, here and in Kafka.
+	Linger time.Duration `yaml:"linger"`
+	// Compression of the batches. lz4 costs little and makes JSON a fraction of its size; choose none when
+	// payloads are compressed already.
+	Compression string `yaml:"compression"`
+	// MaxInFlightBytes is the memory for messages that Kafka has not acknowledged yet, of all devices
+	// together. When it is spent, no more is read from devices: those with QoS 1 and 2 wait, messages with
+	// QoS 0 are dropped and counted. It must hold at least 4 packets of `limits.max_packet_size`.
+	MaxInFlightBytes Bytes `yaml:"max_in_flight_bytes"`
+}
+
+// CreateTopics needs both numbers: neither can be guessed, and the number of partitions can't be lowered
+// later.
+type CreateTopics struct {
+	// Partitions of a new topic. Records with one key are in one partition, so this bounds how many
+	// consumers can share the work. Raising it later moves keys to other partitions.
+	Partitions int32 `yaml:"partitions"`
+	// Replication is how many brokers keep a copy of a new topic. It can't be more than the cluster has
+	// brokers; with 1, the loss of one disk loses acknowledged messages.
+	Replication int16 `yaml:"replication"`
+}
+
+// A Rule takes the MQTT messages it matches to a Kafka topic. `topic`, `key` and the values of `headers` are
+// templates: `{name}` stands for what the rule captured, and these names are always there:
+// `{mqtt.topic}`, `{mqtt.client_id}`, `{mqtt.username}`, `{mqtt.user.NAME}` (a user property),
+// `{payload.PATH}` (a path into a JSON payload, such as `{payload.machine.id}` or `{payload.0.id}`).
+// `{{` and `}}` stand for braces. Write templates in quotes, because braces mean something in YAML.
+type Rule struct {
+	// Match is an MQTT topic filter: `+` matches one level and `#`, at the end, all the others, none included.
+	// `{name}` and `{name...}` do the same and keep what they matched under that name. As in MQTT, a filter
+	// that begins with a wildcard does not match topics that begin with `$`. A rule has either this or
+	// `regex`.
+	Match string `yaml:"match"`
+	// Regex is a regular expression (RE2) in place of `match`; its named groups `(?P<name>…)` are what it
+	// captures. It must match whole topics, so begin it with `^` and end it with `$`. Write it in single
+	// quotes. Filters are faster: the regular expressions are tried one after the other.
+	Regex string `yaml:"regex"`
+	// Topic is the Kafka topic, a template. The result must be 1 to 249 of the characters a-z, A-Z, 0-9,
+	// dot, underscore and hyphen, and no internal name (`__*`, `sluice-*`). A message that makes another
+	// name is refused; characters are never replaced, so two MQTT topics don't end in one Kafka topic
+	// unnoticed.
+	Topic string `yaml:"topic"`
+	// Key is the record key, a template. Records with one key stay in order. Left out, it is
+	// `{mqtt.client_id}`; `""` means no key, and such records are spread over all partitions. A message that
+	// lacks a value its key needs is refused.
+	Key *string `yaml:"key"`
+	// Headers are record headers by their name, each value a template; they come after the headers the
+	// proxy sets, in the order of the file. A header whose value is missing in a message is left out of its
+	// record. Names that begin with `mqtt.` are the proxy's own.
+	Headers []topicmap.Field `yaml:"headers"`
+	// When narrows the rule: each name, written as in a template but without braces (`mqtt.user.NAME`,
+	// `mqtt.username`, `payload.PATH`, a capture), must have exactly this value in the message. The next
+	// rules are tried when one has not.
+	When []topicmap.Field `yaml:"when"`
+	// MaxTopics is how many different Kafka topics a template in `topic` may make while the process runs, so
+	// that a faulty device can't fill the cluster with topics. Messages that would make one more are refused.
+	MaxTopics int `yaml:"max_topics"`
+}
+
+// Sessions bounds what is kept for devices that are away.
+type Sessions struct {
+	// MaxExpiry caps the Session Expiry Interval that MQTT 5 devices ask for, and is the life of MQTT 3.1.1
+	// sessions with clean session 0. Whole seconds; 0s ends every session with its connection.
+	MaxExpiry time.Duration `yaml:"max_expiry"`
+}
+
+// Limits bounds what one device may ask for, and how long things may take.
+type Limits struct {
+	// MaxPacketSize is the largest MQTT packet that is read. MQTT 5 devices are told; a device that sends
+	// more is disconnected. Kafka has a limit of its own per topic (max.message.bytes, 1 MiB if nobody
+	// changed it): what passes here and is too large there is refused.
+	MaxPacketSize Bytes `yaml:"max_packet_size"`
+	// ReceiveMaximum is how many messages with QoS 1 and 2 one connection may have unacknowledged. MQTT 5
+	// devices are told; an MQTT 3.1.1 connection is not read while it has that many. Low values bound what a
+	// device can send by this number per round trip to Kafka.
+	ReceiveMaximum int `yaml:"receive_maximum"`
+	// KeepAliveMax is the longest keep-alive an MQTT 5 device gets; one that asks for more, or for none, is
+	// told this one instead. Whole seconds; 0s sets no limit, and a device that asked for none is never
+	// missed.
+	KeepAliveMax time.Duration `yaml:"keep_alive_max"`
+	// ConnectTimeout is how long a new connection may take until its CONNECT packet is complete.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// TopicAliasMaximum is how many topic aliases one MQTT 5 connection may set; each can hold memory of the
+	// length of a topic. 0: none.
+	TopicAliasMaximum int `yaml:"topic_alias_maximum"`
+	// ShutdownTimeout is how long a stopping process waits for Kafka to acknowledge what it has received.
+	// What is open after that is not acknowledged to its devices, which send it again elsewhere. Give the
+	// service manager a few seconds more.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+}
+
+// Admin is the HTTP side for operators: /livez, /readyz and /metrics.
+type Admin struct {
+	// Address is host:port. `""` turns it off. It has no authentication, so keep it where only operators and
+	// the load balancer get.
+	Address string `yaml:"address"`
+}
+
+// Log says what is written to standard error, and how.
+type Log struct {
+	// Level is the least severe kind of line that is written. debug and trace are for looking for faults and
+	// slow down a busy process.
+	Level string `yaml:"level"`
+	// Format is console for people, or json for programs: one object a line.
+	Format string `yaml:"format"`
+}
+
+// Default gives the values of what a file leaves out. They are safe in production.
+func Default() Config {
+	return Config{
+		Kafka: Kafka{Producer: Producer{
+			Linger:           5 * time.Millisecond,
+			Compression:      "lz4",
+			MaxInFlightBytes: 64 * mib,
+		}},
+		Sessions: Sessions{MaxExpiry: 24 * time.Hour},
+		Limits: Limits{
+			MaxPacketSize:     256 * kib,
+			ReceiveMaximum:    256,
+			KeepAliveMax:      time.Hour,
+			ConnectTimeout:    10 * time.Second,
+			TopicAliasMaximum: 16,
+			ShutdownTimeout:   30 * time.Second,
+		},
+		Admin: Admin{Address: "127.0.0.1:8080"},
+		Log:   Log{Level: "info", Format: "console"},
+	}
+}
+
+// defaultRule gives the values of what a publish rule leaves out.
+func defaultRule() Rule { return Rule{MaxTopics: topicmap.DefaultMaxTopics} }
+
+// Rules compiles the publish rules. It can't fail for a Config that Parse gave.
+func (c *Config) Rules() (*topicmap.Map, error) {
+	rules := make([]topicmap.Rule, len(c.Publish))
+	for i, r := range c.Publish {
+		rules[i] = topicmap.Rule(r)
+	}
+	return topicmap.Compile(rules)
+}

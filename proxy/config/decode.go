@@ -1,0 +1,318 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"sluice/topicmap"
+)
+
+// A decoder walks the syntax tree along the Go structs and keeps every fault it meets. It remembers where
+// each field stands, for the checks that come after.
+type decoder struct {
+	src    *source
+	getenv func(string) (string, bool)
+	errs   Errors
+	places map[string]*place // of the fields in the file, by path: publish[2].headers.metric
+	known  []Field           // all there are, once an unknown one was met
+}
+
+// A place is where a field stands in the file.
+type place struct {
+	key   pos   // its name
+	value pos   // what follows
+	keyAt []pos // of each byte of the name
+	at    []pos // of each byte of the value, for texts
+	bad   bool  // a fault was reported; its value is not what the file says
+}
+
+// fail reports a fault at p and marks the field at path as bad.
+func (d *decoder) fail(path string, p pos, format string, args ...any) {
+	d.errs = append(d.errs, d.src.fault(p, format, args...))
+	if place := d.places[path]; place != nil {
+		place.bad = true
+	}
+}
+
+// root decodes the document. An empty one is a mapping without fields, so that what is missing gets named.
+func (d *decoder) root(body ast.Node, v reflect.Value) {
+	d.places[""] = &place{key: pos{1, 1}, value: pos{1, 1}}
+	if body == nil {
+		body = &ast.MappingNode{}
+	}
+	d.value("", body, v)
+}
+
+var (
+	durationType  = reflect.TypeFor[time.Duration]()
+	bytesType     = reflect.TypeFor[Bytes]()
+	unmatchedType = reflect.TypeFor[Unmatched]()
+	fieldsType    = reflect.TypeFor[[]topicmap.Field]()
+	ruleType      = reflect.TypeFor[Rule]()
+)
+
+// value decodes n into v. The kinds of the struct fields decide what n may be.
+func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
+	if null, ok := n.(*ast.NullNode); ok || n == nil {
+		d.null(path, null)
+		return
+	}
+	switch v.Type() {
+	case durationType:
+		d.duration(path, n, v)
+		return
+	case bytesType:
+		d.bytes(path, n, v)
+		return
+	case unmatchedType:
+		d.unmatched(path, n, v)
+		return
+	case fieldsType:
+		d.fields(path, n, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(path, n, v.Elem())
+	case reflect.Struct:
+		d.structure(path, n, v)
+	case reflect.Slice:
+		d.list(path, n, v)
+	case reflect.String:
+		d.word(path, n, v)
+	default:
+		d.integer(path, n, v)
+	}
+}
+
+// null refuses a field without a value: it is a line somebody has not finished, or one that was meant to be
+// commented out as a whole.
+func (d *decoder) null(path string, n *ast.NullNode) {
+	at := d.places[path].key
+	if strings.HasSuffix(path, "]") && n != nil {
+		at = d.place(n)
+	}
+	hint := "give it one or leave it out"
+	if strings.HasSuffix(path, ".key") {
+		hint = `write "" for no key, or leave it out for {mqtt.client_id}`
+	}
+	d.fail(path, at, "%s has no value; %s", name(path), hint)
+}
+
+// structure decodes a mapping into the struct v.
+func (d *decoder) structure(path string, n ast.Node, v reflect.Value) {
+	pairs, ok := d.mapping(path, n)
+	if !ok {
+		return
+	}
+	for _, p := range pairs {
+		child := join(path, p.name)
+		field, ok := fieldOf(v, p.name)
+		if !ok {
+			d.fail("", d.places[child].key, "unknown field %q%s", p.name, d.suggestion(path, p.name, v.Type()))
+			continue
+		}
+		d.value(child, p.value, field)
+	}
+	d.missing(path, v.Type())
+}
+
+// missing reports the fields of t that must be in the file and are not.
+func (d *decoder) missing(path string, t reflect.Type) {
+	for i := range t.NumField() {
+		child := join(path, tag(t.Field(i)))
+		if factOf(child).required && d.places[child] == nil {
+			d.fail("", d.places[path].key, "%s is missing", name(child))
+		}
+	}
+}
+
+// fieldOf finds the field of struct v with this yaml tag.
+func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if t := tag(v.Type().Field(i)); t == key && t != "" {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+func tag(f reflect.StructField) string { return f.Tag.Get("yaml") }
+
+// list decodes a sequence into the slice v.
+func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.mismatch(path, n, "a list")
+		return
+	}
+	if len(seq.Values) == 0 {
+		d.fail(path, d.place(n), "%s must have at least one entry", name(path))
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
+	for i, entry := range seq.Values {
+		child := path + "[" + strconv.Itoa(i) + "]"
+		at := d.place(entry)
+		d.places[child] = &place{key: at, value: at}
+		if v.Type().Elem() == ruleType {
+			v.Index(i).Set(reflect.ValueOf(defaultRule()))
+		}
+		d.value(child, entry, v.Index(i))
+	}
+}
+
+// fields decodes a mapping of names to texts, in the order of the file.
+func (d *decoder) fields(path string, n ast.Node, v reflect.Value) {
+	pairs, ok := d.mapping(path, n)
+	if !ok {
+		return
+	}
+	var out []topicmap.Field
+	for _, p := range pairs {
+		child := join(path, p.name)
+		if null, ok := p.value.(*ast.NullNode); ok || p.value == nil {
+			d.null(child, null)
+			continue
+		}
+		text, _ := d.text(child, p.value)
+		out = append(out, topicmap.Field{Name: p.name, Value: text})
+	}
+	v.Set(reflect.ValueOf(out))
+}
+
+// unmatched decodes one of the words, or a mapping with the dead-letter topic.
+func (d *decoder) unmatched(path string, n ast.Node, v reflect.Value) {
+	if _, ok := n.(*ast.StringNode); ok {
+		d.unmatchedWord(path, n, v)
+		return
+	}
+	if _, ok := n.(*ast.MappingNode); !ok {
+		d.mismatch(path, n, "reject, drop or {dead_letter: TOPIC}")
+		return
+	}
+	var m struct {
+		DeadLetter string `yaml:"dead_letter"`
+	}
+	d.structure(path, n, reflect.ValueOf(&m).Elem())
+	v.Set(reflect.ValueOf(Unmatched{DeadLetter, m.DeadLetter}))
+}
+
+func (d *decoder) unmatchedWord(path string, n ast.Node, v reflect.Value) {
+	text, ok := d.text(path, n)
+	switch {
+	case !ok:
+	case text == Reject.String():
+		v.Set(reflect.ValueOf(Unmatched{Mode: Reject}))
+	case text == Drop.String():
+		v.Set(reflect.ValueOf(Unmatched{Mode: Drop}))
+	default:
+		d.fail(path, d.places[path].value, "unmatched must be reject, drop or {dead_letter: TOPIC}, not %q", text)
+	}
+}
+
+// A pair is one line of a mapping.
+type pair struct {
+	name  string
+	value ast.Node
+}
+
+// mapping gives the lines of a mapping and notes their places. A name that comes twice is a fault; its first
+// value counts.
+func (d *decoder) mapping(path string, n ast.Node) (pairs []pair, ok bool) {
+	m, ok := n.(*ast.MappingNode)
+	if !ok {
+		d.mismatch(path, n, "a mapping (name: value)")
+		return nil, false
+	}
+	for _, line := range m.Values {
+		tk := line.Key.GetToken()
+		key := pair{tk.Value, line.Value}
+		child := join(path, key.name)
+		if first := d.places[child]; first != nil {
+			d.fail("", positionOf(tk), "duplicate field %q; it is in line %d already", key.name, first.key.line)
+			continue
+		}
+		d.places[child] = &place{key: positionOf(tk), keyAt: d.src.locate(tk), value: d.place(line.Value)}
+		pairs = append(pairs, key)
+	}
+	return pairs, true
+}
+
+// place is where a node begins, in the eyes of a reader: at its first character.
+func (d *decoder) place(n ast.Node) pos {
+	switch n := n.(type) {
+	case nil:
+		return pos{1, 1}
+	case *ast.MappingNode:
+		if !n.IsFlowStyle && len(n.Values) > 0 {
+			return positionOf(n.Values[0].Key.GetToken())
+		}
+	}
+	return positionOf(n.GetToken())
+}
+
+// mismatch reports a value of the wrong kind.
+func (d *decoder) mismatch(path string, n ast.Node, want string) {
+	what := name(path)
+	if path == "" {
+		what = "the configuration"
+	}
+	d.fail(path, d.place(n), "%s must be %s, not %s%s", what, want, kindOf(n), braces(n))
+}
+
+// braces recognises a template without quotes, which YAML reads as a mapping.
+func braces(n ast.Node) string {
+	m, ok := n.(*ast.MappingNode)
+	if !ok || !m.IsFlowStyle || len(m.Values) != 1 {
+		return ""
+	}
+	if _, ok := m.Values[0].Value.(*ast.NullNode); !ok {
+		return ""
+	}
+	return fmt.Sprintf(`; write templates in quotes: "{%s}"`, m.Values[0].Key.GetToken().Value)
+}
+
+// kindOf names what n is.
+func kindOf(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.StringNode, *ast.LiteralNode:
+		return "a text"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "the number " + n.GetToken().Value
+	case *ast.BoolNode:
+		return n.Token.Value
+	}
+	return "this"
+}
+
+// join makes the path of a field of the mapping at path. A name that no struct has and that would read as a
+// path itself is quoted; the free names of headers and conditions have nothing below them and stay.
+func join(path, name string) string {
+	if strings.ContainsAny(name, ".[") && !strings.HasSuffix(path, ".headers") && !strings.HasSuffix(path, ".when") {
+		name = strconv.Quote(name)
+	}
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// name is how a fault calls the field at path: the last part of it, with its index for an entry of a list.
+func name(path string) string {
+	for _, free := range []string{".headers.", ".when."} {
+		if _, after, ok := strings.Cut(path, free); ok {
+			return strconv.Quote(after)
+		}
+	}
+	return path[strings.LastIndexByte(path, '.')+1:]
+}

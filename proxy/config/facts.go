@@ -1,0 +1,102 @@
+package config
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A fact is what the type of a field does not say. Parse, the manual and the JSON Schema read it from here.
+type fact struct {
+	required bool
+	words    []string // the only values; nil: any
+	min, max int64    // of numbers, sizes (bytes) and durations (nanoseconds); both 0: any
+	whole    bool     // durations: whole seconds only, because MQTT counts in them
+}
+
+// maxSessionExpiry is the longest Session Expiry Interval of MQTT 5 that ends; 0xFFFFFFFF means never.
+const maxSessionExpiry = (math.MaxUint32 - 1) * time.Second
+
+// maxPacket is the largest packet that MQTT can express [MQTT-1.5.5].
+const maxPacket = 268_435_455
+
+// facts are those of each field, by its path without list indices.
+var facts = map[string]fact{
+	"listeners":                          {required: true},
+	"listeners.address":                  {required: true},
+	"kafka":                              {required: true},
+	"kafka.brokers":                      {required: true},
+	"kafka.producer.linger":              span(0, 10*time.Second),
+	"kafka.producer.compression":         {words: []string{"none", "lz4", "snappy", "zstd", "gzip"}},
+	"kafka.producer.max_in_flight_bytes": {min: int64(4 * kib), max: int64(tib)},
+	"kafka.create_topics.partitions":     {required: true, min: 1, max: 100_000},
+	"kafka.create_topics.replication":    {required: true, min: 1, max: math.MaxInt16},
+	"publish":                            {required: true},
+	"publish.topic":                      {required: true},
+	"publish.max_topics":                 {min: 1, max: 1_000_000},
+	"unmatched.dead_letter":              {required: true},
+	"sessions.max_expiry":                seconds(0, maxSessionExpiry),
+	"limits.max_packet_size":             {min: int64(kib), max: maxPacket},
+	"limits.receive_maximum":             {min: 1, max: math.MaxUint16},
+	"limits.keep_alive_max":              seconds(0, math.MaxUint16*time.Second),
+	"limits.connect_timeout":             span(100*time.Millisecond, 10*time.Minute),
+	"limits.topic_alias_maximum":         {min: 0, max: math.MaxUint16},
+	"limits.shutdown_timeout":            span(100*time.Millisecond, time.Hour),
+	"log.level":                          {words: []string{"trace", "debug", "info", "warn", "error"}},
+	"log.format":                         {words: []string{"console", "json"}},
+}
+
+func span(from, to time.Duration) fact { return fact{min: int64(from), max: int64(to)} }
+
+func seconds(from, to time.Duration) fact {
+	f := span(from, to)
+	f.whole = true
+	return f
+}
+
+// factOf gives what is known of the field at path, such as publish[2].topic.
+func factOf(path string) fact {
+	for {
+		open := strings.IndexByte(path, '[')
+		if open < 0 {
+			return facts[path]
+		}
+		length := strings.IndexByte(path[open:], ']')
+		if length < 0 {
+			return fact{}
+		}
+		path = path[:open] + path[open+length+1:]
+	}
+}
+
+// ranged tells whether the field has a range.
+func (f fact) ranged() bool { return f.min != 0 || f.max != 0 }
+
+// bounds writes the range in the words of the file: a duration, a size or a number.
+func (f fact) bounds(example any) (from, to string) {
+	return show(example, f.min), show(example, f.max)
+}
+
+// show writes n as a value of the type of example.
+func show(example any, n int64) string {
+	switch example.(type) {
+	case time.Duration:
+		return shortDuration(time.Duration(n))
+	case Bytes:
+		return Bytes(n).String()
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// shortDuration writes d without the zeros Go's notation ends in: 24h, not 24h0m0s.
+func shortDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

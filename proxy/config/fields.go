@@ -1,0 +1,162 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"sluice/topicmap"
+)
+
+// A Field is what the manual says of one field of the file.
+type Field struct {
+	Path     string // kafka.producer.linger; an entry of a list is publish[]
+	Type     string // in the words of the manual
+	Default  string // as it would stand in the file; "" if there is none
+	Allowed  string // the range or the words; "" if the type says it all
+	Required bool
+	Doc      string // the doc comment, with the name of the file's field for that of Go
+	Section  bool   // it has fields below it
+}
+
+// Fields gives every field of the file in the order of the structs, each section before its fields.
+func Fields() []Field {
+	defaults := Default()
+	return fieldsOf("", reflect.ValueOf(defaults))
+}
+
+// fieldsOf gives the fields of struct v, which holds the defaults, and those below them.
+func fieldsOf(path string, v reflect.Value) []Field {
+	var all []Field
+	for i := range v.NumField() {
+		f, value := v.Type().Field(i), v.Field(i)
+		child := join(path, tag(f))
+		field := Field{Path: child, Type: typeName(f.Type), Doc: docOf(v.Type(), f)}
+		below, section := sectionOf(f.Type, value)
+		if section {
+			field.Section = true
+			if f.Type.Kind() == reflect.Slice {
+				child += "[]"
+			}
+		}
+		plain := strings.ReplaceAll(field.Path, "[]", "")
+		fact := factOf(plain)
+		field.Required = fact.required
+		if !section {
+			field.Default = defaultOf(plain, value)
+			field.Allowed = allowed(fact, value)
+		}
+		all = append(all, field)
+		if section {
+			all = append(all, fieldsOf(child, below)...)
+		}
+	}
+	return all
+}
+
+// sectionOf gives the struct of defaults below a field, if it has fields of its own.
+func sectionOf(t reflect.Type, v reflect.Value) (reflect.Value, bool) {
+	switch {
+	case t == unmatchedType || t == fieldsType:
+		return reflect.Value{}, false
+	case t.Kind() == reflect.Struct:
+		return v, true
+	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
+		return reflect.Zero(t.Elem()), true
+	case t == reflect.TypeFor[[]Rule]():
+		return reflect.ValueOf(defaultRule()), true
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		return reflect.Zero(t.Elem()), true
+	}
+	return reflect.Value{}, false
+}
+
+// typeName gives the word of the manual for a Go type.
+func typeName(t reflect.Type) string {
+	switch t {
+	case durationType:
+		return "duration"
+	case bytesType:
+		return "size"
+	case unmatchedType:
+		return "word or mapping"
+	case fieldsType:
+		return "mapping of texts"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return typeName(t.Elem())
+	case reflect.Struct:
+		return "mapping"
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Struct {
+			return "list of mappings"
+		}
+		return "list of texts"
+	case reflect.String:
+		return "text"
+	}
+	return "number"
+}
+
+// defaultKey is the key of a rule that names none, as the manual says it.
+const defaultKey = `"{mqtt.client_id}"`
+
+// defaultOf writes the default of a field as the file would.
+func defaultOf(path string, v reflect.Value) string {
+	if path == "publish.key" {
+		return defaultKey
+	}
+	switch x := v.Interface().(type) {
+	case Unmatched:
+		return x.Mode.String()
+	case Bytes:
+		return x.String()
+	case []topicmap.Field:
+		return ""
+	case string:
+		return x
+	}
+	if v.CanInt() && (!v.IsZero() || !factOf(path).required) {
+		return show(v.Interface(), v.Int())
+	}
+	return ""
+}
+
+// allowed writes what a field may be.
+func allowed(f fact, v reflect.Value) string {
+	switch {
+	case f.words != nil:
+		return oneOf(f.words)
+	case f.ranged():
+		from, to := f.bounds(v.Interface())
+		return fmt.Sprintf("%s to %s", from, to)
+	}
+	return ""
+}
+
+// docOf gives the doc comment of a field of struct t, and after it what the comment of its type adds. They
+// begin with Go's names; the manual speaks of the field of the file.
+func docOf(t reflect.Type, f reflect.StructField) string {
+	own := rename(comments[t.Name()+"."+f.Name], f.Name, tag(f))
+	element := f.Type
+	for element.Kind() == reflect.Pointer || element.Kind() == reflect.Slice {
+		element = element.Elem()
+	}
+	ofType := rename(comments[element.Name()], element.Name(), tag(f))
+	if ofType == "" || ofType == own {
+		return own
+	}
+	return own + "\n\n" + ofType
+}
+
+// rename puts the field of the file in place of the Go name at the beginning of a doc comment.
+func rename(doc, goName, field string) string {
+	if rest, ok := strings.CutPrefix(doc, goName+" "); ok {
+		return "`" + field + "` " + rest
+	}
+	if rest, ok := strings.CutPrefix(doc, "A "+goName+" "); ok {
+		return "A " + strings.ToLower(goName) + " " + rest
+	}
+	return doc
+}

@@ -1,0 +1,135 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// maxSource is the largest file that is read; it keeps a wrong path, such as that of a log, from being parsed.
+const maxSource = 1 << 20
+
+// maxNesting is how deep brackets and list entries may nest; the parser recurses once for each.
+const maxNesting = 64
+
+// Load reads and parses the file at path. getenv looks up ${NAME}; os.LookupEnv does.
+func Load(path string, getenv func(string) (string, bool)) (*Config, error) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	return Parse(path, src, getenv)
+}
+
+// Parse decodes src, the text of the file called name, into a copy of Default and checks it. The error is
+// Errors with every fault that was found. getenv looks up ${NAME}; nil means that no name is set.
+func Parse(name string, src []byte, getenv func(string) (string, bool)) (*Config, error) {
+	if getenv == nil {
+		getenv = func(string) (string, bool) { return "", false }
+	}
+	s := newSource(name, src)
+	if len(src) > maxSource {
+		return nil, Errors{s.fault(pos{1, 1}, "the file is larger than %s", Bytes(maxSource))}
+	}
+	if err := s.illegal(); err != nil {
+		return nil, Errors{err}
+	}
+	body, errs := s.parse()
+	if errs != nil {
+		return nil, errs.sort()
+	}
+	d := &decoder{src: s, getenv: getenv, places: make(map[string]*place)}
+	cfg := Default()
+	d.root(body, reflect.ValueOf(&cfg).Elem())
+	d.check(&cfg)
+	if len(d.errs) > 0 {
+		return nil, d.errs.sort()
+	}
+	return &cfg, nil
+}
+
+// parse gives the one document of the file, nil if it is empty.
+func (s *source) parse() (body ast.Node, errs Errors) {
+	defer func() {
+		// The parser is somebody else's and reads what people type: a panic there is a fault of the file here.
+		if p := recover(); p != nil {
+			errs = Errors{s.fault(pos{1, 1}, "cannot read this as YAML: %v", p)}
+		}
+	}()
+	tokens := lexer.Tokenize(s.text)
+	if err := s.unsupported(tokens); err != nil {
+		return nil, err
+	}
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		return nil, Errors{s.syntax(err)}
+	}
+	return s.only(file)
+}
+
+// only gives the first document and refuses a second one.
+func (s *source) only(file *ast.File) (body ast.Node, errs Errors) {
+	for _, doc := range file.Docs {
+		switch {
+		case doc.Body == nil && doc.Start == nil:
+		case body != nil:
+			return nil, Errors{s.fault(positionOf(doc.Start), "a second document begins here; the configuration is one document")}
+		default:
+			body = doc.Body
+		}
+	}
+	return body, nil
+}
+
+// refused are the parts of YAML that are left out: with them one place of the file would be several places of
+// the configuration, or the other way round.
+var refused = map[token.Type]string{
+	token.AnchorType:     "anchors (&name) are not supported; write the value where it is used",
+	token.AliasType:      "aliases (*name) are not supported; write the value here",
+	token.MergeKeyType:   "merge keys (<<) are not supported; write the fields here",
+	token.TagType:        "tags (!name) are not supported; the field decides on the type",
+	token.MappingKeyType: "complex keys (?) are not supported; write name: value",
+	token.DirectiveType:  "directives (%) are not supported",
+}
+
+// unsupported finds what is refused before the parser sees it, and nesting that would make it recurse deeply.
+func (s *source) unsupported(tokens token.Tokens) (errs Errors) {
+	depth, line, entries := 0, 0, 0
+	for _, tk := range tokens {
+		p := positionOf(tk)
+		if text, ok := refused[tk.Type]; ok {
+			errs = append(errs, s.fault(p, "%s", text))
+		}
+		if p.line != line {
+			line, entries = p.line, 0
+		}
+		switch tk.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			depth++
+		case token.MappingEndType, token.SequenceEndType:
+			depth = max(0, depth-1)
+		case token.SequenceEntryType:
+			entries++
+		}
+		if depth > maxNesting || entries > maxNesting {
+			return append(errs, s.fault(p, "nested deeper than %d levels", maxNesting))
+		}
+	}
+	return errs
+}
+
+// syntax turns what the parser says into a fault.
+func (s *source) syntax(err error) *Error {
+	var located yaml.Error
+	if !errors.As(err, &located) {
+		return s.fault(pos{1, 1}, "cannot read this as YAML: %v", err)
+	}
+	return s.fault(positionOf(located.GetToken()), "%s", located.GetMessage())
+}

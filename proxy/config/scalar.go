@@ -1,0 +1,168 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// text decodes a string and puts the environment in. Numbers and true/false are refused rather than turned
+// into texts: YAML would already have changed some of them (1.10, 0x1F).
+func (d *decoder) text(path string, n ast.Node) (string, bool) {
+	p := d.places[path]
+	switch n := n.(type) {
+	case *ast.StringNode:
+		p.at = d.src.locate(n.Token)
+		return d.expand(path, n.Token.Value)
+	case *ast.LiteralNode:
+		p.at = slices.Repeat([]pos{p.value}, len(n.Value.Value))
+		return d.expand(path, n.Value.Value)
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		d.fail(path, p.value, "%s must be a text; write it in quotes: %q", name(path), n.GetToken().Value)
+		return "", false
+	}
+	d.mismatch(path, n, "a text")
+	return "", false
+}
+
+// scalar gives the text of a number, a size or a duration. Those may come from the environment, and then may
+// be quoted; fromEnv tells.
+func (d *decoder) scalar(path string, n ast.Node, want string) (text string, fromEnv, ok bool) {
+	switch n := n.(type) {
+	case *ast.IntegerNode:
+		return n.Token.Value, false, true
+	case *ast.StringNode:
+		text, ok = d.text(path, n)
+		return text, ok && text != n.Token.Value, ok
+	}
+	d.mismatch(path, n, want)
+	return "", false, false
+}
+
+// word decodes a string, which for some fields is one of a few.
+func (d *decoder) word(path string, n ast.Node, v reflect.Value) {
+	text, ok := d.text(path, n)
+	if !ok {
+		return
+	}
+	v.SetString(text)
+	if words := factOf(path).words; words != nil && !slices.Contains(words, text) {
+		d.fail(path, d.places[path].value, "%s must be %s, not %q%s", name(path), oneOf(words), text, didYouMean(text, words))
+	}
+}
+
+// integer decodes a decimal number.
+func (d *decoder) integer(path string, n ast.Node, v reflect.Value) {
+	const want = "a whole number"
+	text, fromEnv, ok := d.scalar(path, n, want)
+	if !ok {
+		return
+	}
+	if _, quoted := n.(*ast.StringNode); quoted && !fromEnv {
+		d.fail(path, d.places[path].value, "%s must be %s, not the text %q", name(path), want, text)
+		return
+	}
+	i, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || strconv.FormatInt(i, 10) != text {
+		d.fail(path, d.places[path].value, "%s must be %s in decimal digits, not %q", name(path), want, text)
+		return
+	}
+	if d.inRange(path, i, i) {
+		v.SetInt(i)
+	}
+}
+
+// bytes decodes a size.
+func (d *decoder) bytes(path string, n ast.Node, v reflect.Value) {
+	text, _, ok := d.scalar(path, n, "a size such as 64MiB")
+	if !ok {
+		return
+	}
+	b, err := ParseBytes(text)
+	if err != nil {
+		d.fail(path, d.places[path].value, "%s: %v", name(path), err)
+		return
+	}
+	if d.inRange(path, int64(b), b) {
+		v.SetInt(int64(b))
+	}
+}
+
+// duration decodes a duration in Go's notation.
+func (d *decoder) duration(path string, n ast.Node, v reflect.Value) {
+	text, _, ok := d.scalar(path, n, "a duration such as 10s")
+	if !ok {
+		return
+	}
+	t, err := time.ParseDuration(text)
+	if err != nil {
+		d.fail(path, d.places[path].value, "%s: %q is no duration such as 5ms, 10s, 1h30m", name(path), text)
+		return
+	}
+	switch {
+	case !d.inRange(path, int64(t), t):
+	case factOf(path).whole && t%time.Second != 0:
+		d.fail(path, d.places[path].value, "%s must be whole seconds, not %s", name(path), text)
+	default:
+		v.SetInt(int64(t))
+	}
+}
+
+// inRange reports i if the field at path may not have it. example has the type in which numbers are written.
+func (d *decoder) inRange(path string, i int64, example any) bool {
+	f := factOf(path)
+	if !f.ranged() || f.min <= i && i <= f.max {
+		return true
+	}
+	from, to := f.bounds(example)
+	d.fail(path, d.places[path].value, "%s must be %s to %s, not %s", name(path), from, to, show(example, i))
+	return false
+}
+
+// reference is ${NAME}, or $${, which stands for ${ itself, or what looks like the beginning of one of them.
+var reference = regexp.MustCompile(`\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{[^}]*\}?`)
+
+// expand puts the environment into a text. The bytes of a value get the place of its reference.
+func (d *decoder) expand(path, text string) (string, bool) {
+	p, ok := d.places[path], true
+	var out strings.Builder
+	var at []pos
+	rest := 0
+	for _, m := range reference.FindAllStringSubmatchIndex(text, -1) {
+		out.WriteString(text[rest:m[0]])
+		at = append(at, p.at[rest:m[0]]...)
+		value, err := d.resolve(text[m[0]:m[1]])
+		if err != nil {
+			d.fail(path, p.at[m[0]], "%v", err)
+			ok = false
+		}
+		out.WriteString(value)
+		at = append(at, slices.Repeat(p.at[m[0]:m[0]+1], len(value))...)
+		rest = m[1]
+	}
+	p.at = append(at, p.at[rest:]...)
+	out.WriteString(text[rest:])
+	return out.String(), ok
+}
+
+// resolve gives what a match of reference stands for.
+func (d *decoder) resolve(ref string) (string, error) {
+	if ref == "$${" {
+		return "${", nil
+	}
+	name := reference.FindStringSubmatch(ref)[1]
+	if name == "" {
+		return "", fmt.Errorf("%s is not ${NAME} with a name of letters, digits and underscores; write $${ for the characters themselves", ref)
+	}
+	value, ok := d.getenv(name)
+	if !ok {
+		return "", fmt.Errorf("environment variable %s is not set", name)
+	}
+	return value, nil
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/invopop/jsonschema"
+)
+
+// Schema gives the JSON Schema of the file, for editors: it knows every field with its description, default
+// and range. It says less than Parse does, because some rules are between fields, but refuses nothing that
+// Parse accepts.
+func Schema() ([]byte, error) {
+	r := jsonschema.Reflector{
+		Anonymous:                  true,
+		ExpandedStruct:             true,
+		DoNotReference:             true,
+		FieldNameTag:               "yaml",
+		RequiredFromJSONSchemaTags: true,
+		Mapper:                     leaf,
+	}
+	root := r.Reflect(&Config{})
+	root.Title = "Sluice configuration"
+	describe(root, "", Fields())
+	text, err := json.MarshalIndent(root, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the JSON Schema: %w", err)
+	}
+	return text, nil
+}
+
+// fromEnv is the pattern of a text that takes a value from the environment, which any field may.
+const fromEnv = `\$\{`
+
+// leaf gives the schema of the types that are not what their Go kind says.
+func leaf(t reflect.Type) *jsonschema.Schema {
+	text := &jsonschema.Schema{Type: "string"}
+	switch t {
+	case durationType:
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Type: "string", Pattern: `^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)`}, env(), {Const: 0}, {Const: "0"}}}
+	case bytesType:
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Type: "integer", Minimum: "0"}, {Type: "string", Pattern: byteSyntax.String()}, env()}}
+	case fieldsType:
+		return &jsonschema.Schema{Type: "object", AdditionalProperties: text}
+	case unmatchedType:
+		topic := jsonschema.NewProperties()
+		topic.Set("dead_letter", text)
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Enum: []any{Reject.String(), Drop.String()}}, env(),
+			{Type: "object", Properties: topic, Required: []string{"dead_letter"}, AdditionalProperties: jsonschema.FalseSchema}}}
+	}
+	return nil
+}
+
+func env() *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Pattern: fromEnv} }
+
+// describe adds to the schema s of the section at path what fields say.
+func describe(s *jsonschema.Schema, path string, fields []Field) {
+	if s.Items != nil {
+		s, path = s.Items, path+"[]"
+	}
+	for _, f := range fields {
+		property, ok := strings.CutPrefix(f.Path, path)
+		property = strings.TrimPrefix(property, ".")
+		if !ok || strings.Contains(property, ".") {
+			continue
+		}
+		child, ok := s.Properties.Get(property)
+		if !ok {
+			continue
+		}
+		fill(child, f)
+		if f.Required {
+			s.Required = append(s.Required, property)
+		}
+		if f.Section {
+			describe(child, f.Path, fields)
+		}
+	}
+	if path == "publish[]" {
+		s.OneOf = []*jsonschema.Schema{{Required: []string{"match"}}, {Required: []string{"regex"}}}
+	}
+}
+
+// fill describes one property.
+func fill(s *jsonschema.Schema, f Field) {
+	s.Description = f.Doc
+	fact := factOf(strings.ReplaceAll(f.Path, "[]", ""))
+	if s.Type == "array" {
+		s.MinItems = new(uint64)
+		*s.MinItems = 1
+	}
+	if f.Default != "" {
+		s.Default = jsonDefault(s, f)
+	}
+	switch {
+	case fact.words != nil:
+		words := &jsonschema.Schema{}
+		for _, w := range fact.words {
+			words.Enum = append(words.Enum, w)
+		}
+		s.Type, s.AnyOf = "", []*jsonschema.Schema{words, env()}
+	case s.Type == "integer":
+		number := &jsonschema.Schema{Type: "integer", Minimum: json.Number(fmt.Sprint(fact.min)), Maximum: json.Number(fmt.Sprint(fact.max))}
+		s.Type, s.AnyOf = "", []*jsonschema.Schema{number, env()}
+	case f.Allowed != "":
+		s.Description += " Allowed: " + f.Allowed + "."
+	}
+}
+
+// jsonDefault writes the default as JSON would: numbers as numbers.
+func jsonDefault(s *jsonschema.Schema, f Field) any {
+	if s.Type == "integer" {
+		return json.Number(f.Default)
+	}
+	return strings.Trim(f.Default, `"`)
+}

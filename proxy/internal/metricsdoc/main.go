@@ -1,0 +1,111 @@
+// Command metricsdoc writes docs/metrics.md from the metrics that an instance registers.
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/rs/zerolog"
+
+	"sluice/proxy"
+	"sluice/proxy/config"
+)
+
+const sample = "listeners: [{address: 127.0.0.1:0}]\nkafka: {brokers: [127.0.0.1:1]}\nadmin: {address: \"\"}\npublish: [{match: \"#\", topic: t}]\n"
+
+const head = `<!-- Code generated from the metrics' definitions by go generate; DO NOT EDIT. -->
+# Metrics
+
+` + "`GET /metrics`" + ` on the admin address, in Prometheus' text format. Labels take few values, bounded by the configuration: no
+client ID, no MQTT topic and no Kafka topic is ever a label. The metrics of the Go runtime and the process
+(` + "`go_*`, `process_*`" + `) are there too.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+`
+
+func main() {
+	if err := run(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(file string) error {
+	text, err := Page()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
+
+// Page renders the whole page.
+func Page() (string, error) {
+	cfg, err := config.Parse("sample", []byte(sample), os.LookupEnv)
+	if err != nil {
+		return "", err
+	}
+	var r recorder
+	if _, err := proxy.New(cfg, zerolog.Nop(), &r); err != nil {
+		return "", err
+	}
+	slices.SortFunc(r.rows, func(a, b row) int { return cmp.Compare(a.name, b.name) })
+	var b strings.Builder
+	b.WriteString(head)
+	for _, m := range r.rows {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.name, m.kind, m.labels, strings.ReplaceAll(m.help, "|", "\\|"))
+	}
+	return b.String(), nil
+}
+
+type row struct{ name, kind, labels, help string }
+
+// A recorder notes what is registered with it.
+type recorder struct{ rows []row }
+
+var descriptor = regexp.MustCompile(`^Desc\{fqName: "(.*)", help: "(.*)", constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+
+// Register notes the collector's metrics.
+func (r *recorder) Register(c prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc, 100)
+	c.Describe(descs)
+	close(descs)
+	for d := range descs {
+		m := descriptor.FindStringSubmatch(d.String())
+		if m == nil {
+			return fmt.Errorf("unreadable description %s", d)
+		}
+		r.rows = append(r.rows, row{m[1], kind(m[1], c), m[3], strings.ReplaceAll(m[2], `\"`, `"`)})
+	}
+	return nil
+}
+
+// MustRegister is Register for those who can't fail.
+func (r *recorder) MustRegister(cs ...prometheus.Collector) {
+	for _, c := range cs {
+		_ = r.Register(c)
+	}
+}
+
+// Unregister is never asked for.
+func (r *recorder) Unregister(prometheus.Collector) bool { return false }
+
+// Gather gives nothing: no values are shown.
+func (r *recorder) Gather() ([]*dto.MetricFamily, error) { return nil, nil }
+
+func kind(name string, c prometheus.Collector) string {
+	switch c.(type) {
+	case *prometheus.HistogramVec, prometheus.Histogram:
+		return "histogram"
+	}
+	if strings.HasSuffix(name, "_total") {
+		return "counter"
+	}
+	return "gauge"
+}

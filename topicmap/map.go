@@ -1,0 +1,155 @@
+package topicmap
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+)
+
+// Map is a compiled set of rules. It is immutable and may be used by any number of goroutines; only the names its
+// topic templates have made so far grow in it, up to their bounds.
+type Map struct {
+	rules   []Rule
+	filters trie
+	regexes []*compiledRule // in the order of the rules
+	topics  []string        // the literal Kafka topics of the rules
+}
+
+// Len is the number of rules; [Route.Rule] and [Refusal.Rule] are below it.
+func (m *Map) Len() int { return len(m.rules) }
+
+// Rules are the rules the map was made of, as a copy.
+func (m *Map) Rules() []Rule { return cloneRules(m.rules) }
+
+// Topics are the Kafka topics that stand in the rules literally, sorted, each once. Those of templates are known
+// only when a message makes them.
+func (m *Map) Topics() []string {
+	return slices.Compact(slices.Sorted(slices.Values(m.topics)))
+}
+
+// Route finds the first rule that matches msg and fills r with where it goes. The error is [ErrNoRule] or a
+// *[Refusal], both final.
+func (m *Map) Route(msg *Message, r *Route) error {
+	r.reset()
+	if len(msg.Topic) == 0 {
+		return ErrNoRule // no topic name is empty [MQTT-4.7.3-1]
+	}
+	rule := m.match(msg, r)
+	if rule == nil {
+		return ErrNoRule
+	}
+	r.Rule = rule.index
+	return rule.fill(msg, r)
+}
+
+// match finds the first rule that matches.
+func (m *Map) match(msg *Message, r *Route) *compiledRule {
+	best := m.filters.find(msg, r)
+	for _, rule := range m.regexes {
+		if rule.index >= best.order() {
+			break
+		}
+		if rule.regex.matches(msg.Topic) {
+			r.groups = rule.regex.re.FindSubmatchIndex(msg.Topic)
+			if rule.holds(msg, r) {
+				return rule
+			}
+		}
+	}
+	return best
+}
+
+// order is the rule's index; that of no rule comes behind all others.
+func (c *compiledRule) order() int {
+	if c == nil {
+		return noRule
+	}
+	return c.index
+}
+
+// holds tells whether all conditions of the rule hold. What it writes to r.buf is taken back.
+func (c *compiledRule) holds(msg *Message, r *Route) bool {
+	for i := range c.when {
+		value, ok := c.when[i].value.appendTo(r.buf, msg, r)
+		r.buf = value[:len(r.buf)]
+		if !ok || string(value[len(r.buf):]) != c.when[i].want {
+			return false
+		}
+	}
+	return true
+}
+
+// fill renders the rule's templates.
+func (c *compiledRule) fill(msg *Message, r *Route) error {
+	if err := c.fillTopic(msg, r); err != nil {
+		return err
+	}
+	if err := c.fillKey(msg, r); err != nil {
+		return err
+	}
+	for i := range c.headers {
+		h := &c.headers[i]
+		if value, missing := h.value.render(msg, r); missing == nil {
+			r.Headers = append(r.Headers, Header{h.name, value})
+		}
+	}
+	return nil
+}
+
+func (c *compiledRule) fillTopic(msg *Message, r *Route) error {
+	if c.topic.text == nil {
+		r.Topic = c.topic.literal
+		return nil
+	}
+	name, missing := c.topic.text.render(msg, r)
+	if missing != nil {
+		return c.missing("topic", missing, msg)
+	}
+	topic, known, final := c.topic.made.get(name)
+	if !known {
+		return c.newTopic(name, final, r)
+	}
+	r.Topic = topic
+	return nil
+}
+
+// newTopic lets a name in that the template has not made before.
+func (c *compiledRule) newTopic(name []byte, full bool, r *Route) error {
+	if err := LegalKafkaTopic(string(name)); err != nil {
+		reason := ReasonIllegalTopic
+		if errors.Is(err, ErrInternalTopic) {
+			reason = ReasonInternalTopic
+		}
+		return &Refusal{c.index, reason, quote(name) + ": " + err.Error()}
+	}
+	var ok bool
+	if !full {
+		r.Topic, ok = c.topic.made.add(name)
+	}
+	if !ok {
+		return &Refusal{c.index, ReasonTooManyTopics, quote(name) + " would be one more Kafka topic than the rule may create"}
+	}
+	return nil
+}
+
+func (c *compiledRule) fillKey(msg *Message, r *Route) error {
+	if c.key == nil {
+		return nil
+	}
+	key, missing := c.key.render(msg, r)
+	if missing != nil {
+		return c.missing("key", missing, msg)
+	}
+	r.Key, r.HasKey = key, true
+	return nil
+}
+
+// missing is the refusal of a message without a value that the topic or the key needs. Only here, off the path of
+// messages that are routed, is the whole payload checked, to tell a missing value from what is no JSON.
+func (c *compiledRule) missing(field string, p *part, msg *Message) error {
+	detail := "the " + field + " needs {" + p.name + "}"
+	if p.value.kind == fromPayload && !json.Valid(msg.Payload) {
+		return &Refusal{c.index, ReasonNotJSON, detail + ", and the payload is not JSON"}
+	}
+	return &Refusal{c.index, ReasonMissingValue, detail + ", which the message does not have"}
+}
