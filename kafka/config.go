@@ -1,30 +1,39 @@
 package kafka
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
-// Config says how to reach a cluster and how to produce to it. NewAdmin uses Brokers, ClientID, CreateTopics
-// and Logger.
+// Config says how to reach a cluster and how to produce to it. NewAdmin uses Brokers, ClientID, the time-outs,
+// CreateTopics and Logger only.
 type Config struct {
 	// Brokers are host:port addresses to begin with; at least one.
 	Brokers []string
 	// ClientID names this client in the brokers' logs and quotas. Default "sluice".
 	ClientID string
-	// Linger is how long a batch waits for more records. Default 5 ms.
+	// Linger is how long a batch waits for more records. Default 5 ms; without it batches are small and each
+	// record costs more than twice the CPU time.
 	Linger time.Duration
 	// Compression of batches: none, gzip, snappy, lz4, zstd. Default none.
 	Compression string
-	// MaxInFlightBytes bounds what is taken from the Budget. Default 64 MiB.
+	// MaxInFlightBytes is the size of the Budget. Default 64 MiB.
 	MaxInFlightBytes int64
+	// DialTimeout bounds one attempt to connect. Default 3 s.
+	DialTimeout time.Duration
+	// RequestTimeout is how long the replicas of a partition may take to store a batch before the leader says
+	// so and the batch is sent again; a broker that says nothing at all is given half as much again and then
+	// left. Default 8 s, so that a network which swallows packets is noticed after 12 s.
+	RequestTimeout time.Duration
 	// CreateTopics makes topics that are missing; nil: a missing topic is an error.
 	CreateTopics *CreateTopics
-	// Logger gets what an operator should know; zero value: nothing.
+	// Logger gets what an operator should know; the zero value logs nothing.
 	Logger zerolog.Logger
-	// Registerer takes the metrics; nil: they are not registered.
+	// Registerer takes the metrics; nil: they are counted and not registered.
 	Registerer prometheus.Registerer
 	// Burst is called after each burst of RecordDone calls, on the same goroutine and under the same rules, so
 	// that the caller can join what the burst caused. May be nil.
@@ -37,4 +46,43 @@ type CreateTopics struct {
 	Partitions int32
 	// Replication factor of a new topic; 0: the cluster's default.
 	Replication int16
+}
+
+// withDefaults fills in what was left out and says what can't work.
+func (c Config) withDefaults() (Config, error) {
+	c.ClientID = or(c.ClientID, "sluice")
+	c.Linger = or(c.Linger, 5*time.Millisecond)
+	c.Compression = or(c.Compression, "none")
+	c.MaxInFlightBytes = or(c.MaxInFlightBytes, 64<<20)
+	c.DialTimeout = or(c.DialTimeout, 3*time.Second)
+	c.RequestTimeout = or(c.RequestTimeout, 8*time.Second)
+	if c.Burst == nil {
+		c.Burst = func() {}
+	}
+	return c, c.validate()
+}
+
+func or[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if len(c.Brokers) == 0 {
+		errs = append(errs, errors.New("no brokers"))
+	}
+	if _, ok := codecs[c.Compression]; !ok {
+		errs = append(errs, fmt.Errorf("unknown compression %q", c.Compression))
+	}
+	if c.Linger < 0 || c.MaxInFlightBytes < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 {
+		errs = append(errs, errors.New("a duration or size is negative"))
+	}
+	if t := c.CreateTopics; t != nil && (t.Partitions < 0 || t.Replication < 0) {
+		errs = append(errs, errors.New("partitions and replication of new topics can't be negative"))
+	}
+	return errors.Join(errs...)
 }

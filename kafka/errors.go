@@ -2,7 +2,10 @@ package kafka
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+
+	"github.com/IBM/sarama"
 )
 
 // What a record or an administrative request can fail with; test with errors.Is.
@@ -23,7 +26,7 @@ var (
 )
 
 // Final says whether err is a verdict: the same record can never be stored, so a negative answer may be
-// given for it. For any other error, nil included, Final is false.
+// given for it. For any other error, and for nil, Final is false.
 func Final(err error) bool {
 	return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrTopicMissing) ||
 		errors.Is(err, ErrNotAuthorized) || errors.Is(err, ErrInvalidRecord)
@@ -39,3 +42,57 @@ func (e *MissingTopicsError) Error() string {
 
 // Is makes a MissingTopicsError an ErrTopicMissing.
 func (e *MissingTopicsError) Is(target error) bool { return target == ErrTopicMissing }
+
+// errRecalled makes sarama give back the records of a partition that is gone.
+var errRecalled = errors.New("the partition is gone")
+
+// topicVerdict maps what the cluster says of a topic, or of its creation, to a final error; nil: ask again.
+func topicVerdict(err error) error {
+	switch kerror(err) {
+	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
+		return fmt.Errorf("%w: %w", ErrNotAuthorized, err)
+	case sarama.ErrInvalidTopic:
+		return fmt.Errorf("%w: %w", ErrInvalidRecord, err)
+	case sarama.ErrPolicyViolation, sarama.ErrInvalidPartitions, sarama.ErrInvalidConfig:
+		return fmt.Errorf("%w, and can't be created: %w", ErrTopicMissing, err)
+	}
+	return nil
+}
+
+// batchVerdict maps the error of a whole batch to that of one of its records. A record that was alone in its
+// batch is told what Kafka said; one with neighbours may be innocent, so for it nothing is decided, and
+// doubt is true: the next records of this partition have to go alone.
+func batchVerdict(err error, alone bool) (verdict error, doubt bool) {
+	final := topicVerdict(err)
+	if final == nil {
+		final = recordVerdict(kerror(err))
+	}
+	switch {
+	case errors.Is(final, ErrNotAuthorized), errors.Is(final, ErrInvalidRecord) && kerror(err) == sarama.ErrInvalidTopic:
+		return final, false // said of the topic, not of a record
+	case final == nil:
+		return fmt.Errorf("%w: %w", ErrUncertain, err), false
+	case alone:
+		return fmt.Errorf("%w: %w", final, err), false
+	}
+	return fmt.Errorf("%w: its batch was refused: %w", ErrUncertain, err), true
+}
+
+func recordVerdict(err sarama.KError) error {
+	switch err {
+	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
+		return ErrTooLarge
+	case sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp:
+		return ErrInvalidRecord
+	}
+	return nil
+}
+
+// kerror gives the protocol's error in err, or ErrNoError.
+func kerror(err error) sarama.KError {
+	var k sarama.KError
+	if errors.As(err, &k) {
+		return k
+	}
+	return sarama.ErrNoError
+}

@@ -200,6 +200,9 @@ func Compile(rules []Rule) (*Map, error) {
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
+	if m.regexes != nil {
+		m.memo = newRegexMemo(memoSlots)
+	}
 	return m, nil
 }
 

@@ -6,12 +6,13 @@ import (
 	"slices"
 )
 
-// Map is a compiled set of rules. It is immutable and may be used by any number of goroutines; only the names its
-// topic templates have made so far grow in it, up to their bounds.
+// Map is a compiled set of rules. It is immutable and may be used by any number of goroutines; what
+// grows in it, up to bounds, are the names its topic templates have made and a memo of what its regexes matched.
 type Map struct {
 	rules   []Rule
 	filters trie
 	regexes []*compiledRule // in the order of the rules
+	memo    *regexMemo      // of regexes; nil when there are none
 	topics  []string        // the literal Kafka topics of the rules
 }
 
@@ -45,15 +46,23 @@ func (m *Map) Route(msg *Message, r *Route) error {
 // match finds the first rule that matches.
 func (m *Map) match(msg *Message, r *Route) *compiledRule {
 	best := m.filters.find(msg, r)
-	for _, rule := range m.regexes {
-		if rule.index >= best.order() {
+	if len(m.regexes) == 0 || m.regexes[0].index >= best.order() {
+		return best
+	}
+	best = firstHit(m.memo.hits(r.hits[:0], m.regexes, msg.Topic), best, msg, r)
+	clear(r.hits[:]) // an idle Route must not keep the rules of a map that was replaced
+	return best
+}
+
+// firstHit returns the first of hits whose conditions hold, or best if that comes before it.
+func firstHit(hits []hit, best *compiledRule, msg *Message, r *Route) *compiledRule {
+	for _, h := range hits {
+		if h.rule.index >= best.order() {
 			break
 		}
-		if rule.regex.matches(msg.Topic) {
-			r.groups = rule.regex.re.FindSubmatchIndex(msg.Topic)
-			if rule.holds(msg, r) {
-				return rule
-			}
+		r.groups = h.groups
+		if h.rule.holds(msg, r) {
+			return h.rule
 		}
 	}
 	return best

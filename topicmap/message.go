@@ -14,8 +14,8 @@ type Message struct {
 // Property is an MQTT 5 user property.
 type Property struct{ Key, Value []byte }
 
-// Route is where a message goes. The zero value is ready; keep one per connection and hand it to [Map.Route] again
-// and again. Key and the header values lie in the Route itself and are valid till its next use; they must not be
+// Route is where a message goes. The zero value is ready; hand it to [Map.Route] again and again, from one
+// goroutine at a time. Key and the header values lie in the Route itself and are valid till its next use; they must not be
 // changed. After an error only the error counts.
 type Route struct {
 	Rule    int    // the index of the rule that matched
@@ -26,6 +26,7 @@ type Route struct {
 
 	levels []int  // where each level of the MQTT topic begins, as far as any filter looks
 	groups []int  // what the matching regex captured, as regexp's FindSubmatchIndex returns it
+	hits   [2]hit // room for the regexes that match
 	buf    []byte // Key and header values
 }
 

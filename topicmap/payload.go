@@ -60,13 +60,11 @@ func (p jsonPath) appendValue(dst, payload []byte) ([]byte, bool) {
 			return dst, false
 		}
 	}
-	switch kind {
-	case jsonparser.String:
+	switch {
+	case kind == jsonparser.String:
 		return appendUnescaped(dst, value)
-	case jsonparser.Boolean:
+	case kind == jsonparser.Boolean, kind == jsonparser.Number && jsonNumber(value):
 		return append(dst, value...), true
-	case jsonparser.Number:
-		return append(dst, value...), jsonNumber(value)
 	}
 	return dst, false
 }

@@ -119,7 +119,11 @@ func requiredPrefix(tree *syntax.Regexp) []byte {
 	return nil
 }
 
-// matches tells whether the topic matches, without allocating.
-func (e *expression) matches(mqttTopic []byte) bool {
-	return bytes.HasPrefix(mqttTopic, e.prefix) && e.re.Match(mqttTopic)
+// find returns what the groups captured, as FindSubmatchIndex does, or nil when the topic does not match. Only a
+// match allocates.
+func (e *expression) find(mqttTopic []byte) []int {
+	if !bytes.HasPrefix(mqttTopic, e.prefix) {
+		return nil
+	}
+	return e.re.FindSubmatchIndex(mqttTopic)
 }

@@ -22,7 +22,7 @@ func TestRouteRendersTopicKeyAndHeaders(t *testing.T) {
 		t.Helper()
 		require.NoError(t, m.Route(msg, &r))
 		got := r
-		got.levels, got.groups, got.buf = nil, nil, nil
+		got.levels, got.groups, got.buf, got.hits = nil, nil, nil, [2]hit{}
 		if len(got.Headers) == 0 {
 			got.Headers = nil
 		}

@@ -20,8 +20,8 @@ const (
 	exitUsage  = 2 // wrong command line or configuration
 )
 
-// errUsage marks errors of the command line or the configuration.
-var errUsage = errors.New("usage")
+// A usageError is one of the command line or the configuration; it ends the program with exit code 2.
+type usageError struct{ error }
 
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Serve devices as the configuration says."`
@@ -67,11 +67,12 @@ func run(args []string, std streams) int {
 
 // report prints err, if there is one, and gives the exit code.
 func report(err error, std streams) int {
+	var usage usageError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errUsage):
-		fmt.Fprintln(std.err, errors.Unwrap(err))
+	case errors.As(err, &usage):
+		fmt.Fprintln(std.err, usage.error)
 		return exitUsage
 	}
 	fmt.Fprintln(std.err, "sluice:", err)

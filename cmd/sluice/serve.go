@@ -29,12 +29,6 @@ func (f configFlag) load() (*config.Config, error) {
 	return cfg, nil
 }
 
-// A usageError ends the program with exit code 2.
-type usageError struct{ error }
-
-func (usageError) Is(target error) bool { return target == errUsage }
-func (e usageError) Unwrap() error      { return e.error }
-
 type serveCommand struct{ configFlag }
 
 // Run serves until SIGTERM or SIGINT.

@@ -93,12 +93,17 @@ func legalHost(host string) bool {
 
 // checkListeners checks what this process listens on. Port 0 is a free port and never twice the same.
 func (d *decoder) checkListeners(c *Config) {
+	const admin = "admin.address"
 	taken := make(map[string]string)
+	inFile := d.places[admin] != nil
+	if !inFile { // it can't be pointed at, so the listener that takes it is
+		d.checkBound(admin, c.Admin.Address, taken)
+	}
 	for i, l := range c.Listeners {
 		d.checkBound(fmt.Sprintf("listeners[%d].address", i), l.Address, taken)
 	}
-	if c.Admin.Address != "" {
-		d.checkBound("admin.address", c.Admin.Address, taken)
+	if inFile && c.Admin.Address != "" {
+		d.checkBound(admin, c.Admin.Address, taken)
 	}
 }
 

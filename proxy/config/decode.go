@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func (d *decoder) fail(path string, p pos, format string, args ...any) {
 // root decodes the document. An empty one is a mapping without fields, so that what is missing gets named.
 func (d *decoder) root(body ast.Node, v reflect.Value) {
 	d.places[""] = &place{key: pos{1, 1}, value: pos{1, 1}}
-	if body == nil {
+	if isNull(body) {
 		body = &ast.MappingNode{}
 	}
 	d.value("", body, v)
@@ -58,8 +59,8 @@ var (
 
 // value decodes n into v. The kinds of the struct fields decide what n may be.
 func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
-	if null, ok := n.(*ast.NullNode); ok || n == nil {
-		d.null(path, null)
+	if isNull(n) {
+		d.null(path)
 		return
 	}
 	switch v.Type() {
@@ -91,18 +92,19 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	}
 }
 
+func isNull(n ast.Node) bool {
+	_, null := n.(*ast.NullNode)
+	return null || n == nil
+}
+
 // null refuses a field without a value: it is a line somebody has not finished, or one that was meant to be
 // commented out as a whole.
-func (d *decoder) null(path string, n *ast.NullNode) {
-	at := d.places[path].key
-	if strings.HasSuffix(path, "]") && n != nil {
-		at = d.place(n)
-	}
+func (d *decoder) null(path string) {
 	hint := "give it one or leave it out"
 	if strings.HasSuffix(path, ".key") {
 		hint = `write "" for no key, or leave it out for {mqtt.client_id}`
 	}
-	d.fail(path, at, "%s has no value; %s", name(path), hint)
+	d.fail(path, d.places[path].key, "%s has no value; %s", name(path), hint)
 }
 
 // structure decodes a mapping into the struct v.
@@ -111,23 +113,26 @@ func (d *decoder) structure(path string, n ast.Node, v reflect.Value) {
 	if !ok {
 		return
 	}
+	var misspelt []string
 	for _, p := range pairs {
 		child := join(path, p.name)
 		field, ok := fieldOf(v, p.name)
 		if !ok {
-			d.fail("", d.places[child].key, "unknown field %q%s", p.name, d.suggestion(path, p.name, v.Type()))
+			misspelt = append(misspelt, d.unknown(path, p.name, v.Type()))
 			continue
 		}
 		d.value(child, p.value, field)
 	}
-	d.missing(path, v.Type())
+	d.missing(path, v.Type(), misspelt)
 }
 
-// missing reports the fields of t that must be in the file and are not.
-func (d *decoder) missing(path string, t reflect.Type) {
+// missing reports the fields of t that must be in the file and are not. One that is there under a slightly
+// wrong name was reported under that name.
+func (d *decoder) missing(path string, t reflect.Type, misspelt []string) {
 	for i := range t.NumField() {
-		child := join(path, tag(t.Field(i)))
-		if factOf(child).required && d.places[child] == nil {
+		field := tag(t.Field(i))
+		child := join(path, field)
+		if factOf(child).required && d.places[child] == nil && !slices.Contains(misspelt, field) {
 			d.fail("", d.places[path].key, "%s is missing", name(child))
 		}
 	}
@@ -159,6 +164,9 @@ func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
 	for i, entry := range seq.Values {
 		child := path + "[" + strconv.Itoa(i) + "]"
 		at := d.place(entry)
+		if isNull(entry) && i < len(seq.Entries) {
+			at = positionOf(seq.Entries[i].Start) // the hyphen: there is nothing else to point at
+		}
 		d.places[child] = &place{key: at, value: at}
 		if v.Type().Elem() == ruleType {
 			v.Index(i).Set(reflect.ValueOf(defaultRule()))
@@ -176,8 +184,8 @@ func (d *decoder) fields(path string, n ast.Node, v reflect.Value) {
 	var out []topicmap.Field
 	for _, p := range pairs {
 		child := join(path, p.name)
-		if null, ok := p.value.(*ast.NullNode); ok || p.value == nil {
-			d.null(child, null)
+		if isNull(p.value) {
+			d.null(child)
 			continue
 		}
 		text, _ := d.text(child, p.value)
@@ -272,7 +280,7 @@ func braces(n ast.Node) string {
 	if !ok || !m.IsFlowStyle || len(m.Values) != 1 {
 		return ""
 	}
-	if _, ok := m.Values[0].Value.(*ast.NullNode); !ok {
+	if !isNull(m.Values[0].Value) {
 		return ""
 	}
 	return fmt.Sprintf(`; write templates in quotes: "{%s}"`, m.Values[0].Key.GetToken().Value)

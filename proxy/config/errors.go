@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // An Error is one fault and its place in the file.
@@ -29,9 +30,9 @@ const excerptWidth = 80
 // excerpt gives the part of the source line around the column, and the blanks that put a caret under it.
 // Control characters are made visible, save tabs, which the blanks repeat so that the caret stays in place.
 func (e *Error) excerpt() (source, caret string) {
-	runes := []rune(clip(e.Source, e.Column+excerptWidth))
-	at := min(max(e.Column-1, 0), len(runes))
-	from := max(0, at-excerptWidth)
+	shown := clip(e.Source, e.Column-1+excerptWidth)
+	before := clip(shown, e.Column-1)
+	hidden := len(clip(before, utf8.RuneCountInString(before)-excerptWidth))
 	printable := func(r rune) rune {
 		if r != '\t' && !unicode.IsPrint(r) {
 			return unicode.ReplacementChar
@@ -44,13 +45,13 @@ func (e *Error) excerpt() (source, caret string) {
 		}
 		return ' '
 	}
-	return strings.Map(printable, string(runes[from:])), strings.Map(blank, string(runes[from:at]))
+	return strings.Map(printable, shown[hidden:]), strings.Map(blank, before[hidden:])
 }
 
 // clip cuts s after n characters.
 func clip(s string, n int) string {
 	for i := range s {
-		if n == 0 {
+		if n <= 0 {
 			return s[:i]
 		}
 		n--
@@ -79,10 +80,18 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
+// maxFaults is how many faults are told; who has more has given the wrong file.
+const maxFaults = 1000
+
 // sort puts the faults in the order of the file and leaves out repetitions.
 func (e Errors) sort() Errors {
 	slices.SortStableFunc(e, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return slices.CompactFunc(e, func(a, b *Error) bool { return *a == *b })
+	e = slices.CompactFunc(e, func(a, b *Error) bool { return *a == *b })
+	if more := len(e) - maxFaults; more > 0 {
+		e = e[:maxFaults]
+		e[maxFaults-1].Message += fmt.Sprintf(" (and %d more faults)", more)
+	}
+	return e
 }

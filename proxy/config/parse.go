@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -71,21 +72,12 @@ func (s *source) parse() (body ast.Node, errs Errors) {
 	if err != nil {
 		return nil, Errors{s.syntax(err)}
 	}
-	return s.only(file)
-}
-
-// only gives the first document and refuses a second one.
-func (s *source) only(file *ast.File) (body ast.Node, errs Errors) {
 	for _, doc := range file.Docs {
-		switch {
-		case doc.Body == nil && doc.Start == nil:
-		case body != nil:
-			return nil, Errors{s.fault(positionOf(doc.Start), "a second document begins here; the configuration is one document")}
-		default:
-			body = doc.Body
+		if doc.Body != nil {
+			return doc.Body, nil
 		}
 	}
-	return body, nil
+	return nil, nil
 }
 
 // refused are the parts of YAML that are left out: with them one place of the file would be several places of
@@ -99,15 +91,51 @@ var refused = map[token.Type]string{
 	token.DirectiveType:  "directives (%) are not supported",
 }
 
-// unsupported finds what is refused before the parser sees it, and nesting that would make it recurse deeply.
+// unsupported finds what is refused before the parser sees it.
 func (s *source) unsupported(tokens token.Tokens) (errs Errors) {
+	for _, tk := range tokens {
+		if text, ok := refused[tk.Type]; ok {
+			errs = append(errs, s.fault(positionOf(tk), "%s", text))
+		}
+	}
+	if tk := secondDocument(tokens); tk != nil && errs == nil {
+		errs = append(errs, s.fault(positionOf(tk), "a second document begins here; the configuration is one document"))
+	}
+	if tk := tooDeep(tokens); tk != nil {
+		errs = append(errs, s.fault(positionOf(tk), "nested deeper than %d levels", maxNesting))
+	}
+	return errs
+}
+
+// secondDocument finds where a second document begins: at a --- after anything, or at anything after an end.
+func secondDocument(tokens token.Tokens) *token.Token {
+	begun, ended := false, false
+	for _, tk := range tokens {
+		switch tk.Type {
+		case token.CommentType, token.DirectiveType:
+			continue
+		case token.DocumentEndType:
+			ended = true
+			continue
+		case token.DocumentHeaderType:
+			if begun {
+				return tk
+			}
+		}
+		if ended {
+			return tk
+		}
+		begun = true
+	}
+	return nil
+}
+
+// tooDeep finds nesting that would make the parser recurse deeply: of brackets, or of list entries in a line.
+// By indentation alone, a file of the allowed size can't nest deeper than the parser bears.
+func tooDeep(tokens token.Tokens) *token.Token {
 	depth, line, entries := 0, 0, 0
 	for _, tk := range tokens {
-		p := positionOf(tk)
-		if text, ok := refused[tk.Type]; ok {
-			errs = append(errs, s.fault(p, "%s", text))
-		}
-		if p.line != line {
+		if p := positionOf(tk); p.line != line {
 			line, entries = p.line, 0
 		}
 		switch tk.Type {
@@ -119,10 +147,10 @@ func (s *source) unsupported(tokens token.Tokens) (errs Errors) {
 			entries++
 		}
 		if depth > maxNesting || entries > maxNesting {
-			return append(errs, s.fault(p, "nested deeper than %d levels", maxNesting))
+			return tk
 		}
 	}
-	return errs
+	return nil
 }
 
 // syntax turns what the parser says into a fault.
@@ -131,5 +159,18 @@ func (s *source) syntax(err error) *Error {
 	if !errors.As(err, &located) {
 		return s.fault(pos{1, 1}, "cannot read this as YAML: %v", err)
 	}
-	return s.fault(positionOf(located.GetToken()), "%s", located.GetMessage())
+	message := located.GetMessage()
+	for _, h := range hints {
+		if strings.Contains(message, h.part) {
+			message += "; " + h.hint
+		}
+	}
+	return s.fault(positionOf(located.GetToken()), "%s", message)
+}
+
+// hints help with what the parser says when a common slip makes it see something else.
+var hints = []struct{ part, hint string }{
+	{"must be specified", "a text with braces or brackets needs quotes here"},
+	{"found character '\t'", "indent with blanks, not with tabs"},
+	{"mapping value is not allowed", `a text with ": " needs quotes`},
 }

@@ -6,19 +6,21 @@ import (
 	"strings"
 )
 
-// suggestion says what may have been meant by an unknown field of the struct t at path.
-func (d *decoder) suggestion(path, unknown string, t reflect.Type) string {
+// unknown reports a field that the struct t at path does not have, and gives the one that was probably meant.
+func (d *decoder) unknown(path, given string, t reflect.Type) (meant string) {
 	var names []string
 	for i := range t.NumField() {
 		names = append(names, tag(t.Field(i)))
 	}
-	if s := didYouMean(unknown, names); s != "" {
-		return s
+	meant = nearest(given, names)
+	hint := "known here: " + strings.Join(names, ", ")
+	if home := d.homeOf(given, path); meant != "" {
+		hint = fmt.Sprintf("did you mean %q?", meant)
+	} else if home != "" {
+		hint = fmt.Sprintf("it belongs under %q", home)
 	}
-	if home := d.homeOf(unknown, path); home != "" {
-		return fmt.Sprintf(" (it belongs under %q)", home)
-	}
-	return fmt.Sprintf(" (known here: %s)", strings.Join(names, ", "))
+	d.fail("", d.places[join(path, given)].key, "unknown field %q (%s)", given, hint)
+	return meant
 }
 
 // homeOf finds the section in which a field of this name is known, if there is exactly one besides path.
@@ -40,18 +42,24 @@ func (d *decoder) homeOf(field, path string) string {
 	return home
 }
 
-// didYouMean gives the nearest of the words if it is near enough to be a slip of the finger.
+// didYouMean asks for the nearest of the words, if one is near.
 func didYouMean(given string, words []string) string {
-	best, distance := "", len(given)/3+1
-	for _, w := range words {
-		if n := editDistance(strings.ToLower(given), w, distance); n <= distance && (best == "" || n < distance) {
-			best, distance = w, n
-		}
-	}
+	best := nearest(given, words)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+// nearest gives the word that differs from given by no more than a slip of the finger, or "".
+func nearest(given string, words []string) (best string) {
+	distance := len(given)/3 + 1
+	for _, w := range words {
+		if n := editDistance(strings.ToLower(given), w, distance); n < distance || n == distance && best == "" {
+			best, distance = w, n
+		}
+	}
+	return best
 }
 
 // editDistance counts insertions, deletions, replacements and swaps of neighbours that make b of a. It gives

@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"sluice/test/internal/notrun"
 )
 
 // Protocol levels, as CONNECT carries them.
@@ -121,11 +123,7 @@ func obtain(t testing.TB, name, remedy string, install func(context.Context) (Ru
 	if err == nil {
 		return r
 	}
-	why := fmt.Sprintf("no %s: %v. Remedy: %s", name, err, remedy)
-	if Required() {
-		t.Fatalf("SLUICE_TEST_CLIENTS=required: %s", why)
-	}
-	t.Skipf("NOT RUN: %s", why)
+	notrun.Because(t, Required(), "SLUICE_TEST_CLIENTS", fmt.Sprintf("no %s: %v. Remedy: %s", name, err, remedy))
 	return Runner{}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"sluice/test/clients"
+	"sluice/test/internal/notrun"
 	"sluice/test/internal/ports"
 )
 
@@ -59,11 +60,8 @@ func lookBroker(t *testing.T) string {
 			return path
 		}
 	}
-	const why = "no mosquitto server to test the drivers against. Remedy: install it (Debian: apt-get install mosquitto)"
-	if clients.Required() {
-		t.Fatal("SLUICE_TEST_CLIENTS=required: " + why)
-	}
-	t.Skip("NOT RUN: " + why)
+	notrun.Because(t, clients.Required(), "SLUICE_TEST_CLIENTS",
+		"no mosquitto server to test the drivers against. Remedy: install it (Debian: apt-get install mosquitto)")
 	return ""
 }
 

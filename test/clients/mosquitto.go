@@ -104,20 +104,20 @@ func (m mosquitto) execute(ctx context.Context, in []byte, args []string) (stdou
 	if err = cmd.Run(); context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
-	return o.String(), e.String(), err
+	return o.out.String(), e.String(), err
 }
 
 // reconnectWatch keeps a program's output and cancels it at its second
 // CONNECT.
 type reconnectWatch struct {
-	bytes.Buffer
+	out    bytes.Buffer // not embedded: its ReadFrom would go round Write
 	cancel context.CancelCauseFunc
 }
 
 // Write is called by one goroutine, that of exec.
 func (w *reconnectWatch) Write(p []byte) (int, error) {
-	n, err := w.Buffer.Write(p)
-	if bytes.Count(w.Bytes(), []byte(" sending CONNECT\n")) > 1 {
+	n, err := w.out.Write(p)
+	if bytes.Count(w.out.Bytes(), []byte(" sending CONNECT\n")) > 1 {
 		w.cancel(errReconnect)
 	}
 	return n, err

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/test/internal/notrun"
 )
 
 // Required says whether a test that finds no Kafka fails instead of being
@@ -46,10 +48,7 @@ func demand(t testing.TB, cfg Config) {
 		why = "this test kills or configures Kafka's nodes, which the cluster in KAFKA_BROKERS is not for. " +
 			"Remedy: unset KAFKA_BROKERS and install Java 17 and Maven, or start a container engine"
 	}
-	if Required() {
-		t.Fatalf("SLUICE_TEST_KAFKA=required: %s", why)
-	}
-	t.Skipf("NOT RUN: %s", why)
+	notrun.Because(t, Required(), "SLUICE_TEST_KAFKA", why)
 }
 
 func showLogs(t testing.TB, c *Cluster) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -129,11 +130,11 @@ func (p *process) spawn(cmd *exec.Cmd) error {
 
 func (p *process) exited() error {
 	if p.cmd == nil {
-		return fmt.Errorf("Kafka was not started")
+		return errors.New("the Kafka process was not started")
 	}
 	select {
 	case <-p.done:
-		return fmt.Errorf("Kafka has ended: %v", p.cmd.ProcessState)
+		return fmt.Errorf("the Kafka process has ended: %v", p.cmd.ProcessState)
 	default:
 		return nil
 	}

@@ -1,0 +1,55 @@
+# Everything a developer calls. CI calls the same: see .ci/run.
+
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 1m
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The tests of ./test in which Kafka, the network or an instance fails.
+CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling
+
+.PHONY: build dev test check race fuzz bench soak chaos docs clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
+
+dev:
+	$(GO) run ./cmd/sluice dev
+
+# check, then all tests. What this machine cannot run is named at the end, with
+# the reason and the remedy. SLUICE_TEST_KAFKA=required and
+# SLUICE_TEST_CLIENTS=required turn those into failures.
+test: check
+	@GO='$(GO)' ./test/run.sh ./...
+
+check:
+	@echo '== gofmt'
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+	@echo '== go vet'
+	@$(GO) vet ./...
+	@echo '== $(STATICCHECK)'
+	@if $(GO) run $(STATICCHECK) -version; then $(GO) run $(STATICCHECK) ./...; \
+	else echo 'NOT RUN: staticcheck, which go could not get or build. Remedy: let go reach a module proxy (GOPROXY), once'; fi
+
+# Each fuzz target for FUZZTIME: make fuzz FUZZTIME=5m
+fuzz:
+	@grep -rn --include='*_test.go' -oE '^func Fuzz[A-Za-z0-9_]+' . | while IFS=: read -r file _ func; do \
+		name=$${func#func }; echo "== $$name in $$(dirname $$file)"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname $$file)" </dev/null || exit 1; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The tests of the real binary in their long versions.
+soak:
+	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h ./test
+
+chaos:
+	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h -run '$(CHAOS)' ./test
+
+docs:
+	$(GO) generate ./...
+
+clean:
+	rm -rf sluice dist
+	$(GO) clean -testcache

@@ -1,0 +1,99 @@
+package kafka
+
+import (
+	"context"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A dialer makes the connections of one client and can cut them all. sarama's calls take no context; cutting
+// is how they are ended, and how we know that nothing more is written.
+type dialer struct {
+	timeout time.Duration
+
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	cancel map[*context.CancelFunc]struct{} // of attempts under way
+	closed bool
+}
+
+func newDialer(timeout time.Duration) *dialer {
+	return &dialer{timeout: timeout, conns: map[net.Conn]struct{}{}, cancel: map[*context.CancelFunc]struct{}{}}
+}
+
+// Dial connects; sarama calls it.
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
+	if !d.begin(&cancel) {
+		return nil, net.ErrClosed
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	return d.end(&cancel, conn, err)
+}
+
+func (d *dialer) begin(cancel *context.CancelFunc) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.cancel[cancel] = struct{}{}
+	return true
+}
+
+// end remembers conn. It is given out as it is, because sarama looks for a *net.TCPConn, so nobody tells us
+// when it is closed: those that are get forgotten here.
+func (d *dialer) end(cancel *context.CancelFunc, conn net.Conn, err error) (net.Conn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, wanted := d.cancel[cancel]
+	delete(d.cancel, cancel)
+	for c := range d.conns {
+		if isClosed(c) {
+			delete(d.conns, c)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !wanted {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	d.conns[conn] = struct{}{}
+	return conn, nil
+}
+
+func isClosed(c net.Conn) bool {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := s.SyscallConn()
+	return err != nil || raw.Control(func(uintptr) {}) != nil
+}
+
+// cut closes all connections and ends the attempts to make one.
+func (d *dialer) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.conns {
+		_ = c.Close()
+	}
+	for cancel := range d.cancel {
+		(*cancel)()
+	}
+	clear(d.conns)
+	clear(d.cancel)
+}
+
+// close cuts, and lets no connection be made again.
+func (d *dialer) close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.cut()
+}

@@ -1,0 +1,167 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestHalfSentPacketsCostWhatCame(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxPacketSize = 268435460 })
+		for i := range 30 {
+			c := w.device(v, fmt.Sprint(i))
+			c.send(0x30, vbi(250_000_000), str("t"), strings.Repeat("x", 1000))
+		}
+		until(t, "all was read", func() bool { return count(w.s.m.bytesIn) > 30*1000 })
+		w.s.conns.each(func(c *Conn) { require.LessOrEqual(t, cap(c.snapshotPartial()), readBuffer) })
+		require.Zero(t, w.s.partial.Load())
+		w.device(v, "other").ping()
+	})
+}
+
+// snapshotPartial is what c has kept, once its goroutine waits.
+func (c *Conn) snapshotPartial() []byte {
+	var kept []byte
+	_ = c.raw.Control(func(uintptr) { kept = c.partial })
+	return kept
+}
+
+func TestIncompletePacketsAreBoundedOverAllConnections(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxPacketSize, c.MaxPartialBytes = 1<<20, 300_000 })
+		half := pub{topic: "t", payload: strings.Repeat("x", 130_000)}.packet(v)
+		first := w.device(v, "first")
+		first.send(half[:120_000])
+		until(t, "counted", func() bool { return w.s.partial.Load() >= 120_000 })
+		second := w.device(v, "second")
+		second.send(half[:120_000])
+		until(t, "counted", func() bool { return w.s.partial.Load() >= 240_000 })
+		third := w.device(v, "third")
+		_, _ = third.nc.Write(half[:120_000])
+		third.goodbye(ServerBusy)
+		require.LessOrEqual(t, w.s.partial.Load(), int64(300_000))
+		first.send(half[120_000:])
+		require.Len(t, w.next().Payload, 130_000)
+		_ = second.nc.Close()
+		until(t, "given back", func() bool { return w.s.partial.Load() == 0 })
+		third = w.device(v, "third")
+		third.send(half)
+		require.Len(t, w.next().Payload, 130_000)
+	})
+}
+
+func TestPacketsAboveTheMaximumPacketSizeAreRefusedByTheirHeader(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxPacketSize = 1000 })
+		c := w.device(v, "dev")
+		fits := pub{topic: "t", payload: strings.Repeat("x", 990)}.packet(v)
+		for len(fits) > 1000 {
+			fits = pub{topic: "t", payload: strings.Repeat("x", 990-(len(fits)-1000))}.packet(v)
+		}
+		c.send(fits)
+		w.next()
+		c.send(0x30, vbi(998)) // 1001 with its header of 3
+		c.goodbye(PacketTooLarge)
+	})
+}
+
+func TestPanicOfTheHandlerCostsOnlyThatConnection(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		w.answer = func(m *Message) {
+			if string(m.Topic) == "bug" {
+				panic("a bug")
+			}
+			w.got <- m
+		}
+		other := w.device(v, "other")
+		for qos := range 3 {
+			c := w.stored(v, "dev")
+			c.publish(pub{topic: "bug", qos: qos, id: uint16(qos)})
+			c.goodbye(UnspecifiedError)
+			require.Equal(t, qos+1, count(w.s.m.panics))
+		}
+		other.ping()
+		c := w.stored(v, "dev")
+		require.True(t, c.present())
+		c.publish(pub{topic: "fine", qos: 2, id: 2}.again())
+		require.Equal(t, "fine", string(w.next().Topic), "the packet id is not lost to a message nobody answers for")
+	})
+}
+
+// A failing listener gives errors, then connections of the real one.
+type failing struct {
+	net.Listener
+	mu   sync.Mutex
+	errs []error
+}
+
+func (l *failing) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.errs) > 0 {
+		err := l.errs[0]
+		l.errs = l.errs[1:]
+		return nil, err
+	}
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	return l.Listener.Accept()
+}
+
+func TestEveryErrorOfAcceptIsSurvived(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	errs := []error{errors.New("accept4: too many open files"), net.ErrClosed, io.EOF, &net.OpError{Op: "accept", Err: errors.New("reset")}}
+	w := newWorldOn(t, &failing{Listener: l, errs: errs}, nil)
+	w.device(4, "dev").ping()
+	require.Equal(t, len(errs), count(w.s.m.acceptErrors))
+}
+
+func TestConnectionsOfOtherKindsAreClosed(t *testing.T) {
+	w := newWorld(t, nil)
+	ours, theirs := net.Pipe()
+	w.s.accept(ours)
+	_ = theirs.SetReadDeadline(time.Now().Add(tooLong))
+	_, err := theirs.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
+
+func TestDeviceThatClosesInsideEverythingCostsNothing(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		stream := cat(hello{version: v, id: "dev", keep: 5}.packet(), pub{topic: "t", payload: "x", qos: 1, id: 1}.packet(v),
+			pub{topic: "t", payload: "x", qos: 2, id: 2}.packet(v), pubrel(2), pingreq)
+		for cut := range stream {
+			c := w.dial(v)
+			c.send(stream[:cut])
+			_ = c.nc.Close()
+		}
+		w.ended()
+		for len(w.got) > 0 {
+			w.ack(w.next())
+		}
+		require.Zero(t, w.s.partial.Load())
+		require.Zero(t, w.s.sessions.storedCount())
+		require.Zero(t, count(w.s.m.panics))
+		require.Zero(t, count(w.s.m.connections.WithLabelValues(versionName(v))))
+	})
+}
+
+func TestConnectionsAreCountedByVersion(t *testing.T) {
+	w := newWorld(t, nil)
+	w.device(4, "a")
+	w.device(5, "b")
+	w.device(5, "c")
+	w.dial(4)
+	require.Equal(t, 1, count(w.s.m.connections.WithLabelValues("3.1.1")))
+	require.Equal(t, 2, count(w.s.m.connections.WithLabelValues("5")))
+}

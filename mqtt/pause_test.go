@@ -1,0 +1,186 @@
+package mqtt
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestReadingOf311PausesAtTheReceiveMaximum(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 10 })
+	c := w.device(4, "dev")
+	for id := uint16(1); id <= 25; id++ {
+		c.publish(pub{topic: "t", qos: 1 + int(id%2), id: id, payload: fmt.Sprint(id)})
+	}
+	c.send(pingreq)
+	until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+	require.Len(t, w.got, 10)
+	for id := uint16(1); id <= 25; id++ {
+		require.LessOrEqual(t, len(w.got), 10)
+		m := w.next()
+		require.Equal(t, fmt.Sprint(id), string(m.Payload))
+		w.ack(m)
+	}
+	var acks []byte
+	for range 26 {
+		first, body := c.read()
+		if first == 0xD0 {
+			continue // after all messages that it stood behind, before or between their answers
+		}
+		acks = append(acks, body[1])
+		require.Equal(t, byte(0x40+0x10*(body[1]%2)), first)
+	}
+	for i, id := range acks {
+		require.Equal(t, byte(i+1), id)
+	}
+	require.Zero(t, count(w.s.m.paused))
+}
+
+func TestReadingPausesAtTheBytesOfOneConnection(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxInFlightBytes = 3 * (MessageOverhead + 1000) })
+		c := w.device(v, "dev")
+		other := w.device(v, "other")
+		for id := uint16(1); id <= 9; id++ {
+			c.publish(pub{topic: "t", qos: 1, id: id, payload: strings.Repeat("x", 980)})
+		}
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		require.Len(t, w.got, 3)
+		other.publish(pub{topic: "t"}) // nobody else waits
+		other.ping()
+		require.Len(t, w.got, 4)
+		for id := uint16(1); id <= 10; id++ {
+			if m := w.next(); m.QoS == 1 {
+				w.ack(m)
+			}
+		}
+		for id := uint16(1); id <= 9; id++ {
+			c.expect(puback(id))
+		}
+	})
+}
+
+func TestOneMessageAboveTheBytesOfItsConnectionIsTakenAlone(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxInFlightBytes = 10 })
+		c := w.device(v, "dev")
+		c.publish(pub{topic: "t", qos: 1, id: 1})
+		c.publish(pub{topic: "t", qos: 1, id: 2})
+		m := w.next()
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		w.noMessage()
+		w.ack(m)
+		c.expect(puback(1))
+		w.ack(w.next())
+		c.expect(puback(2))
+	})
+}
+
+func TestReadingPausesUntilTheBudgetHasRoom(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.device(v, "dev")
+		w.setFull(true)
+		for id := uint16(1); id <= 5; id++ {
+			c.publish(pub{topic: "t", qos: 1 + int(id%2), id: id, payload: fmt.Sprint(id)})
+		}
+		for round := 1; round <= 5; round++ { // woken with nothing to be had: it waits again
+			until(t, "waiting", func() bool { return w.waiting() == 1 })
+			w.noMessage()
+			require.Zero(t, w.reserved())
+			w.wakeInVain()
+		}
+		until(t, "waiting", func() bool { return w.waiting() == 1 })
+		w.makeRoom()
+		for id := uint16(1); id <= 5; id++ {
+			m := w.next()
+			require.Equal(t, fmt.Sprint(id), string(m.Payload))
+			w.ack(m)
+			c.expect(packet(0x40+0x10*int(id%2), id))
+		}
+	})
+}
+
+// wakeInVain resumes all who wait although there is still no room.
+func (r *recorder) wakeInVain() {
+	r.mu.Lock()
+	all := r.resumes
+	r.resumes = nil
+	r.mu.Unlock()
+	for _, resume := range all {
+		resume()
+	}
+}
+
+func TestResumeInsideAdmitIsNotLost(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		hasty := &hastyHandler{recorder: w.recorder}
+		w.s.handler = hasty
+		c := w.device(v, "dev")
+		for id := uint16(1); id <= 20; id++ {
+			c.publish(pub{topic: "t", qos: 1, id: id})
+			w.ack(w.next())
+			c.expect(puback(id))
+		}
+		require.Equal(t, 20, hasty.refused)
+	})
+}
+
+// A hastyHandler refuses the first time and calls resume before it returns.
+type hastyHandler struct {
+	*recorder
+	ready   bool
+	refused int
+}
+
+func (h *hastyHandler) Admit(n int, resume func()) bool {
+	if h.ready {
+		h.ready = false
+		return h.recorder.Admit(n, resume)
+	}
+	if resume != nil {
+		h.refused++
+		h.ready = true
+		resume()
+	}
+	return false
+}
+
+func TestPausedConnectionKeepsWhatItRead(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxPacketSize = 1 << 20 })
+		c := w.device(v, "dev")
+		w.setFull(true)
+		c.publish(pub{topic: "t", qos: 1, id: 1, payload: strings.Repeat("x", 200_000)})
+		c.publish(pub{topic: "t", qos: 1, id: 2, payload: "y"})
+		for range 3 {
+			until(t, "waiting", func() bool { return w.waiting() == 1 })
+			until(t, "counted", func() bool { return w.s.partial.Load() >= 200_000 })
+			w.wakeInVain()
+		}
+		until(t, "waiting", func() bool { return w.waiting() == 1 })
+		w.makeRoom()
+		require.Len(t, w.next().Payload, 200_000)
+		require.Equal(t, "y", string(w.next().Payload))
+		c.ping()
+		require.Zero(t, w.s.partial.Load(), "nothing is counted any more")
+	})
+}
+
+func TestShutdownOfAPausedConnectionCountsNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.device(4, "dev")
+	w.setFull(true)
+	c.publish(pub{topic: "t", qos: 1, id: 1, payload: strings.Repeat("x", 200_000)})
+	until(t, "waiting", func() bool { return w.waiting() == 1 })
+	w.device(4, "dev").ping()
+	c.closed()
+	w.makeRoom()
+	until(t, "one is left", func() bool { return w.open() == 1 })
+	require.Zero(t, w.s.partial.Load())
+	require.Zero(t, w.reserved())
+	require.Zero(t, count(w.s.m.paused))
+}

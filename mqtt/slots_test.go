@@ -1,0 +1,63 @@
+package mqtt
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestSlotsAreAFIFO compares slots with a plain slice, also where sequence numbers wrap.
+func TestSlotsAreAFIFO(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		start := rapid.SampledFrom([]uint32{0, 1, math.MaxUint32 - 10, math.MaxUint32, 1 << 31}).Draw(rt, "start")
+		s := slots{head: start, tail: start}
+		var model []uint16
+		var settled []bool
+		first := start
+		for i := range rapid.IntRange(0, 200).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 2).Draw(rt, "step") {
+			case 0:
+				q := s.push(uint16(i), typePuback)
+				require.Equal(rt, first+uint32(len(model)), q)
+				model, settled = append(model, uint16(i)), append(settled, false)
+			case 1:
+				if len(model) > 0 {
+					k := rapid.IntRange(0, len(model)-1).Draw(rt, "k")
+					s.at(first + uint32(k)).state = slotAcked
+					settled[k] = true
+				}
+			case 2:
+				h := s.settled()
+				require.Equal(rt, len(model) > 0 && settled[0], h != nil)
+				if h != nil {
+					require.Equal(rt, model[0], h.id)
+					s.pop()
+					model, settled, first = model[1:], settled[1:], first+1
+				}
+			}
+			require.Equal(rt, len(model), s.len())
+			require.False(rt, s.holds(first-1))
+			require.Equal(rt, len(model) > 0, s.holds(first))
+			require.False(rt, s.holds(first+uint32(len(model))))
+		}
+	})
+}
+
+func TestSlotsGiveTheirMemoryBack(t *testing.T) {
+	var s slots
+	require.Nil(t, s.ring)
+	for id := range 100 {
+		s.push(uint16(id), typePuback)
+	}
+	require.Len(t, s.ring, 128)
+	for range 100 {
+		s.pop()
+	}
+	require.Nil(t, s.ring)
+	s.push(1, typePuback)
+	s.pop()
+	require.Len(t, s.ring, 8, "few slots stay for the next message")
+	require.Equal(t, slot{}, s.ring[0], "without the strings of outcomes")
+}

@@ -1,0 +1,142 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/topicmap"
+)
+
+func TestWhatAFileLeavesOutIsTheDefault(t *testing.T) {
+	want := Default()
+	want.Listeners = []Listener{{Address: "0.0.0.0:1883"}}
+	want.Kafka.Brokers = []string{"localhost:9092"}
+	want.Publish = []Rule{{Match: "a/{b}", Topic: "t", MaxTopics: topicmap.DefaultMaxTopics}}
+	require.Equal(t, &want, parse(t, base))
+}
+
+func TestEveryFieldIsDecoded(t *testing.T) {
+	key := "{device}"
+	none := ""
+	want := &Config{
+		Listeners: []Listener{{"0.0.0.0:1883"}, {"[::1]:0"}},
+		Kafka: Kafka{
+			Brokers:      []string{"kafka-1:9092", "10.0.0.2:9093"},
+			Producer:     Producer{Linger: 7 * time.Millisecond, Compression: "zstd", MaxInFlightBytes: 1e9},
+			CreateTopics: &CreateTopics{Partitions: 6, Replication: 2},
+		},
+		Publish: []Rule{
+			{Match: "devices/{device}/#", Topic: "d", Key: &key, Headers: []topicmap.Field{{Name: "z", Value: "{device}"}, {Name: "a", Value: "1"}},
+				When: []topicmap.Field{{Name: "mqtt.user.kind", Value: "meter"}}, MaxTopics: 5},
+			{Regex: `^x/(?P<y>\d+)$`, Topic: "x-{y}", Key: &none, MaxTopics: 1000},
+		},
+		Unmatched: Unmatched{DeadLetter, "dead"},
+		Sessions:  Sessions{90 * time.Minute},
+		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
+			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute},
+		Admin: Admin{""},
+		Log:   Log{"warn", "json"},
+	}
+	require.Equal(t, want, parse(t, `# a comment
+listeners: [{address: "0.0.0.0:1883"}, {address: '[::1]:0'}]
+kafka:
+  brokers:
+    - kafka-1:9092   # the first
+    - 10.0.0.2:9093
+  producer: {linger: 7ms, compression: zstd, max_in_flight_bytes: 1GB}
+  create_topics: {partitions: 6, replication: 2}
+publish:
+- match: devices/{device}/#
+  topic: d
+  key: "{device}"
+  headers:
+    z: "{device}"
+    a: "1"
+  when: {mqtt.user.kind: meter}
+  max_topics: 5
+- regex: '^x/(?P<y>\d+)$'
+  topic: >-
+    x-{y}
+  key: ""
+unmatched:
+  dead_letter: dead
+sessions: {max_expiry: 1h30m}
+limits:
+  max_packet_size: 1048576
+  receive_maximum: 65535
+  keep_alive_max: 65535s
+  connect_timeout: .5s
+  topic_alias_maximum: 0
+  shutdown_timeout: 1m
+admin: {address: ""}
+log: {level: warn, format: json}
+`))
+}
+
+func TestSpellingsThatMeanTheSame(t *testing.T) {
+	want := parse(t, base)
+	same := func(src string) {
+		t.Helper()
+		require.Equal(t, want, parse(t, src))
+	}
+	same("\uFEFF" + base)
+	same(strings.ReplaceAll(base, "\n", "\r\n"))
+	same("---\n" + base + "...\n")
+	same("# comment\n\n" + base + "\n# comment\n")
+	same(strings.ReplaceAll(base, "topic: t", `"topic": 't'`))
+	same(`{"listeners": [{"address": "0.0.0.0:1883"}], "kafka": {"brokers": ["localhost:9092"]}, "publish": [{"match": "a/{b}", "topic": "t"}]}`)
+	same(base + "unmatched: reject\nadmin: {address: 127.0.0.1:8080}\n")
+	same(base + "sessions: {}\nlimits: {}\nlog: {}\n")
+}
+
+func TestUnmatchedWords(t *testing.T) {
+	require.Equal(t, Unmatched{Mode: Drop}, parse(t, base+"unmatched: drop\n").Unmatched)
+	require.Equal(t, Unmatched{Mode: Reject}, parse(t, base+"unmatched: 'reject'\n").Unmatched)
+	require.Equal(t, Unmatched{DeadLetter, "x"}, parse(t, base+"unmatched: {dead_letter: x}\n").Unmatched)
+}
+
+func TestKeyAbsentAndEmptyDiffer(t *testing.T) {
+	require.Nil(t, parse(t, base).Publish[0].Key)
+	require.Equal(t, "", *parse(t, base+"    key: \"\"\n").Publish[0].Key)
+	require.Equal(t, "", *parse(t, base+"    key: ''\n").Publish[0].Key)
+}
+
+func TestHeadersKeepTheOrderOfTheFile(t *testing.T) {
+	headers := parse(t, base+"    headers: {z: '1', a: '2', m: '3', mqtt: '4', b.c: '5'}\n").Publish[0].Headers
+	require.Equal(t, []topicmap.Field{{Name: "z", Value: "1"}, {Name: "a", Value: "2"}, {Name: "m", Value: "3"}, {Name: "mqtt", Value: "4"}, {Name: "b.c", Value: "5"}}, headers)
+}
+
+func TestRulesOfAParsedFileCompile(t *testing.T) {
+	m, err := parse(t, base).Rules()
+	require.NoError(t, err)
+	require.Equal(t, []string{"t"}, m.Topics())
+}
+
+func TestParsedConfigsShareNothing(t *testing.T) {
+	a, b := parse(t, base), parse(t, base)
+	a.Publish[0].Topic, a.Kafka.Brokers[0] = "x", "y"
+	require.Equal(t, parse(t, base), b)
+}
+
+func TestLoadNamesTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	_, err := Load(path, noEnv)
+	require.ErrorIs(t, err, os.ErrNotExist)
+
+	require.NoError(t, os.WriteFile(path, []byte("x: 1\n"+base), 0o600))
+	_, err = Load(path, noEnv)
+	var fault *Error
+	require.True(t, errors.As(err, &fault))
+	require.Equal(t, path, fault.File)
+
+	require.NoError(t, os.WriteFile(path, []byte(base), 0o600))
+	cfg, err := Load(path, noEnv)
+	require.NoError(t, err)
+	require.Equal(t, parse(t, base), cfg)
+}

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Runs the tests of the given packages, with the race detector where it can be
+# had, and says at the end by name what could not run here and how to get it.
+# The output between is go test's own.
+set -u
+
+go=${GO:-go}
+notes=$(mktemp) || exit 1
+trap 'rm -f "$notes"' EXIT
+SLUICE_TEST_NOT_RUN=$notes
+export SLUICE_TEST_NOT_RUN
+
+# The race detector is linked by a C compiler. Linking something small is the
+# only question that also finds a compiler without its headers.
+race=-race
+if ! "$go" test -race -c -o /dev/null errors >"$notes" 2>&1; then
+	race=
+	CGO_ENABLED=0 # or a compiler that does not work would still be called
+	export CGO_ENABLED
+	reason=$(tr "\n" " " <"$notes" | sed "s/ *$//")
+fi
+: >"$notes"
+if [ -z "$race" ]; then
+	echo "the race detector: $reason. Remedy: install a C compiler (Debian: apt-get install gcc libc6-dev)" >>"$notes"
+fi
+
+# Compiling uses all cores, testing one package at a time: tests that kill a
+# Kafka and tests that measure do not go well together.
+echo "== go build $race $*"
+# shellcheck disable=SC2086 # $race is one word or none
+"$go" build $race "$@" || exit 1
+echo "== go test $race -p 1 $*"
+# shellcheck disable=SC2086
+"$go" test $race -p 1 -timeout 20m "$@"
+status=$?
+
+if [ -s "$notes" ]; then
+	echo "== not run on this machine:"
+	# "name: reason" becomes each reason once, with the names under it.
+	sort -u "$notes" | awk '{
+		at = index($0, ": "); name = substr($0, 1, at - 1); why = substr($0, at + 2)
+		if (!(why in names)) order[++n] = why
+		names[why] = names[why] "\n    " name
+	} END { for (i = 1; i <= n; i++) print order[i] names[order[i]] }'
+fi
+exit "$status"
