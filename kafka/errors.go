@@ -63,29 +63,21 @@ func topicVerdict(err error) error {
 // batch is told what Kafka said; one with neighbours may be innocent, so for it nothing is decided, and
 // doubt is true: the next records of this partition have to go alone.
 func batchVerdict(err error, alone bool) (verdict error, doubt bool) {
-	final := topicVerdict(err)
-	if final == nil {
-		final = recordVerdict(kerror(err))
-	}
-	switch {
-	case errors.Is(final, ErrNotAuthorized), errors.Is(final, ErrInvalidRecord) && kerror(err) == sarama.ErrInvalidTopic:
-		return final, false // said of the topic, not of a record
-	case final == nil:
+	var final error
+	switch kerror(err) {
+	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed, sarama.ErrInvalidTopic:
+		return topicVerdict(err), false // not said of a record
+	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
+		final = ErrTooLarge
+	case sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp, sarama.ErrPolicyViolation:
+		final = ErrInvalidRecord
+	default:
 		return fmt.Errorf("%w: %w", ErrUncertain, err), false
-	case alone:
+	}
+	if alone {
 		return fmt.Errorf("%w: %w", final, err), false
 	}
 	return fmt.Errorf("%w: its batch was refused: %w", ErrUncertain, err), true
-}
-
-func recordVerdict(err sarama.KError) error {
-	switch err {
-	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
-		return ErrTooLarge
-	case sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp:
-		return ErrInvalidRecord
-	}
-	return nil
 }
 
 // kerror gives the protocol's error in err, or ErrNoError.

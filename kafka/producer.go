@@ -7,12 +7,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/IBM/sarama"
+	"github.com/rs/zerolog"
 )
 
 // A Producer writes records to Kafka and answers for each. DESIGN.md tells how, and why.
 type Producer struct {
 	cfg    Config
+	log    zerolog.Logger // sampled: what a fleet of topics can trigger
 	m      *metrics
 	budget *Budget
 	start  time.Time // of its clock
@@ -29,20 +31,30 @@ type Producer struct {
 	drained    chan struct{} // closed when closing and nothing is pending
 	stopped    chan struct{} // closed when Run returns
 	up         atomic.Bool
+	closers    sync.WaitGroup // of lanes that end
 
-	mu         sync.Mutex // guards what follows and all topics; no other lock is taken under it
-	topics     map[string]*topic
-	queue      []*Record // for the feeder
-	finished   []*Record // for the finisher, with their errors
-	pending    int       // records that RecordDone was not called for
-	lane       *lane     // where new topics go; nil: none open yet
-	lanes      map[*lane]struct{}
-	progress   time.Duration // when a record was last stored, or the first came after there was none
-	running    bool
-	closing    bool
-	aborting   bool
-	ended      bool // no goroutine is left
-	laneBroken bool // the current lane must not serve topics that were lost
+	mu       sync.Mutex // guards what follows and all topics; no other lock is taken under it
+	topics   map[string]*topic
+	queue    []fed     // for the feeder
+	finished []*Record // for the finisher, with their errors
+	pending  int       // records that RecordDone was not called for
+	lane     *lane     // where new topics go; nil: none open yet
+	lanes    map[*lane]struct{}
+	opening  *lane         // that is to be the next
+	notes    []func()      // log lines, written when mu is not held
+	warned   bool          // that a limit may not be read
+	progress time.Duration // when a record was last stored, or the first came after there was none
+	running  bool
+	closing  bool
+	aborting bool
+	forced   bool // what sarama still has was answered for, and is ignored when it comes
+	ended    bool // no goroutine is left
+}
+
+// A fed record is on its way to the input of a lane.
+type fed struct {
+	lane *lane
+	msg  *sarama.ProducerMessage
 }
 
 // A signal wakes one goroutine; waking it twice before it looks is waking it once.
@@ -64,7 +76,7 @@ func NewProducer(cfg Config) (*Producer, error) {
 		return nil, fmt.Errorf("cannot make a producer: %w", err)
 	}
 	p := &Producer{
-		cfg: cfg, budget: newBudget(cfg.MaxInFlightBytes), start: time.Now(),
+		cfg: cfg, log: cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), budget: newBudget(cfg.MaxInFlightBytes), start: time.Now(),
 		admin: newAdmin(cfg), pinger: newAdmin(cfg.forPings()),
 		feedWake: newSignal(), finishWake: newSignal(), verifyWake: newSignal(), laneWake: newSignal(),
 		aborted: make(chan struct{}), drained: make(chan struct{}), stopped: make(chan struct{}),
@@ -91,17 +103,22 @@ func (p *Producer) Run(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, p.abort)
 	defer stop()
-	work, cancel := context.WithCancel(context.Background())
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	g := new(errgroup.Group)
+	var wg sync.WaitGroup
 	for _, part := range []func(context.Context){p.runFeeder, p.runFinisher, p.runVerifier, p.runLanes, p.runHealth} {
-		g.Go(func() error { part(work); return nil }) // ends with work
+		wg.Go(func() { part(work) }) // ends with work
 	}
 	<-p.drained
+	p.abort() // nothing is left that it could harm; it ends attempts to connect
 	cancel()
 	_ = p.admin.Close()
 	_ = p.pinger.Close()
-	_ = g.Wait()
+	ended := within(grace, wg.Wait)
+	p.closeLanes()
+	if !ended || !within(grace, p.closers.Wait) {
+		p.cfg.Logger.Error().Msg("the Kafka client did not end; some of its goroutines are left")
+	}
 	p.end()
 	return nil
 }
@@ -122,9 +139,6 @@ func (p *Producer) begin() bool {
 func (p *Producer) Produce(r *Record) {
 	now := p.now()
 	r.prepare(now)
-	if r.Owner == nil {
-		return // nobody asks
-	}
 	p.mu.Lock()
 	if p.pending == 0 {
 		p.progress = now
@@ -201,7 +215,7 @@ func (p *Producer) route(t *topic, r *Record, now time.Duration) {
 // so that the order is kept.
 func (p *Producer) admits(part *part, r *Record, now time.Duration) bool {
 	t := part.topic
-	if p.lane == nil || p.aborting || !part.takes(r, now) {
+	if p.lane == nil || p.lane == t.avoid || p.aborting || !part.takes(r, now) {
 		return false
 	}
 	if t.lane != p.lane {
@@ -216,7 +230,7 @@ func (p *Producer) admits(part *part, r *Record, now time.Duration) bool {
 
 func (p *Producer) feed(part *part, r *Record, now time.Duration) {
 	part.put(r, now)
-	p.queue = append(p.queue, r)
+	p.queue = append(p.queue, fed{part.topic.lane, &r.msg})
 }
 
 // pump feeds what waits in part, as far as there is room. The caller holds mu.
@@ -239,13 +253,26 @@ func (p *Producer) fail(r *Record, err error) {
 	p.finished = append(p.finished, r)
 }
 
-// wakes says which goroutines have something to do.
-type wakes struct{ feed, finish bool }
+// wakes is what has to be done when mu is not held any more.
+type wakes struct {
+	feed, finish bool
+	notes        []func()
+}
 
-// due is asked under mu, wake called after.
-func (p *Producer) due() wakes { return wakes{len(p.queue) > 0, len(p.finished) > 0} }
+// due is called under mu, wake after.
+func (p *Producer) due() wakes {
+	w := wakes{len(p.queue) > 0, len(p.finished) > 0, p.notes}
+	p.notes = nil
+	return w
+}
+
+// note has a log line written when mu is not held.
+func (p *Producer) note(f func()) { p.notes = append(p.notes, f) }
 
 func (w wakes) wake(p *Producer) {
+	for _, note := range w.notes {
+		note()
+	}
 	if w.feed {
 		p.feedWake.wake()
 	}
@@ -256,7 +283,7 @@ func (w wakes) wake(p *Producer) {
 
 // runFeeder hands records to sarama. Its input is only ever blocked for moments, see maxInFlight.
 func (p *Producer) runFeeder(ctx context.Context) {
-	var batch []*Record
+	var batch []fed
 	for {
 		select {
 		case <-ctx.Done():
@@ -264,15 +291,15 @@ func (p *Producer) runFeeder(ctx context.Context) {
 		case <-p.feedWake:
 		}
 		for batch = p.takeQueue(batch); len(batch) > 0; batch = p.takeQueue(batch) {
-			for _, r := range batch {
-				r.part.topic.lane.input <- &r.msg
+			for _, f := range batch {
+				f.lane.input <- f.msg
 			}
 		}
 	}
 }
 
 // takeQueue swaps the queue for the one that was worked off.
-func (p *Producer) takeQueue(done []*Record) []*Record {
+func (p *Producer) takeQueue(done []fed) []fed {
 	clear(done)
 	p.mu.Lock()
 	defer p.mu.Unlock()

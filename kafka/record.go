@@ -37,7 +37,8 @@ type Record struct {
 	prev, next *Record       // in the one list it is in
 	err        error         // what RecordDone will say
 	alone      bool          // sent as the only record of its partition, so a verdict is its own
-	returned   bool          // sarama gave it back, to be sent again later
+	returned   bool          // sarama gave it back, and still has others of its partition
+	tried      bool          // sarama gave it back, and may have sent it
 }
 
 // An Owner is told what became of its records.
@@ -61,7 +62,7 @@ func (o *octets) Length() int { return len(*o) }
 // prepare fills in what can be known without the producer's lock.
 func (r *Record) prepare(now time.Duration) {
 	r.since, r.err, r.part = now, nil, nil
-	r.alone, r.returned = false, false
+	r.alone, r.returned, r.tried = false, false, false
 	r.hash = murmur2(r.Key)
 	m := &r.msg
 	m.Metadata, m.Topic, m.Timestamp = r, r.Topic, r.Timestamp

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/rcrowley/go-metrics"
+	gometrics "github.com/rcrowley/go-metrics"
 )
 
 var codecs = map[string]sarama.CompressionCodec{
@@ -35,7 +35,7 @@ const (
 
 // quietMetrics turns off sarama's own metrics, which cost CPU time for every record. The switch is a variable
 // of a library, so it is thrown once and never back.
-var quietMetrics = sync.OnceFunc(func() { metrics.UseNilMetrics = true })
+var quietMetrics = sync.OnceFunc(func() { gometrics.UseNilMetrics = true })
 
 // base is what the clients of producer and admin have in common.
 func (c Config) base(d *dialer) *sarama.Config {

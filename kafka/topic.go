@@ -35,6 +35,7 @@ type topic struct {
 	parts   []*part
 	held    int           // records in its partitions, in sarama or not
 	lane    *lane         // where its records in sarama are; nil: never had one
+	avoid   *lane         // that must not have them: it knows the topic as it was before
 	feeding int           // how many those are
 	room    int           // bytes that one batch may hold: batches stay below the topic's limit
 	careful time.Duration // until then each record goes alone

@@ -1,6 +1,9 @@
 package mqtt
 
 import (
+	"errors"
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,3 +61,24 @@ func DefaultConfig() Config {
 		Logger:            zerolog.Nop(),
 	}
 }
+
+// check says what can't be used, all of it.
+func (c *Config) check() error {
+	var faults []error
+	within := func(name string, v, least, most int) {
+		if v < least || v > most {
+			faults = append(faults, fmt.Errorf("cannot use %s %d: it must be from %d to %d", name, v, least, most))
+		}
+	}
+	within("ReceiveMaximum", c.ReceiveMaximum, 1, math.MaxUint16)
+	within("TopicAliasMaximum", c.TopicAliasMaximum, 0, math.MaxUint16)
+	within("MaxPacketSize", c.MaxPacketSize, 1, largestPacket)
+	within("MaxInFlightBytes", c.MaxInFlightBytes, 1, math.MaxInt)
+	within("MaxUnreadBytes", c.MaxUnreadBytes, 1, math.MaxInt)
+	within("MaxPartialBytes", int(c.MaxPartialBytes), 1, math.MaxInt)
+	within("MaxStoredSessions", c.MaxStoredSessions, 1, math.MaxInt)
+	return errors.Join(faults...)
+}
+
+// largestPacket is what a Remaining Length can say, with its fixed header.
+const largestPacket = 268_435_455 + 5

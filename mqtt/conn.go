@@ -15,11 +15,12 @@ import (
 // socket, everybody else calls shutdown. A second goroutine exists only while the socket takes no more
 // bytes.
 type Conn struct {
-	srv *Server
-	nc  *net.TCPConn
-	raw syscall.RawConn
+	srv    *Server
+	nc     *net.TCPConn
+	raw    syscall.RawConn
+	serial uint64 // no other connection of this Server has it
 
-	// Only the reading goroutine uses these.
+	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
 	partial  []byte // bytes read and not yet consumed, from the start of a packet
 	charged  int    // part of partial that is counted in Server.partial
 	aliases  [][]byte
@@ -28,29 +29,32 @@ type Conn struct {
 	username string
 	now      time.Time // when the bytes at hand were read
 	since    time.Time
+	handed   *Message // in the Handler's Publish now
+	handedID uint16
 	version  byte // 0 until CONNECT
 	tidy     bool // DISCONNECT came: no will
 	problems bool // Request Problem Information: reasons may be told
 	willWait uint32
 
-	keepAlive uint32 // seconds, 0: none
 	maxPacket uint32 // the client's Maximum Packet Size
 	heard     atomic.Int64
 	paused    atomic.Bool
 
-	mu       sync.Mutex // guards all below
-	slots    slots
-	inFlight int // bytes of the messages in slots
-	quota    int // QoS 1 and 2 messages received and not completed, MQTT 5
-	out      []byte
-	writing  bool // somebody writes out to the socket
-	dirty    bool // in Server.dirty
-	wants    bool // reading is paused until slots or bytes are free
-	ending   bool
-	closed   bool
-	end      error // why it ends
-	wake     chan struct{}
-	idle     chan struct{} // closed when slots is empty, if somebody waits for that
+	mu        sync.Mutex // guards all below
+	slots     slots
+	inFlight  int    // bytes of the messages in slots
+	quota     int    // QoS 1 and 2 messages received and not completed, MQTT 5
+	keepAlive uint32 // seconds, 0: none
+	out       []byte
+	writing   bool // somebody writes out to the socket
+	dirty     bool // in the flusher's list
+	wants     bool // reading is paused until slots or bytes are free
+	ending    bool
+	silent    bool  // the last word is in out: no acknowledgement may follow
+	end       error // why it ends
+	wake      chan struct{}
+	idle      chan struct{} // closed when no slot waits, if somebody waits for that
+	written   chan struct{} // closed when writing ends, if somebody waits for that
 }
 
 // ClientID gives the client ID, assigned or chosen; "" before CONNECT was accepted.
@@ -83,6 +87,9 @@ func (c *Conn) guard(f func() error) (err error) {
 		if p := recover(); p != nil {
 			c.srv.m.panics.Inc()
 			c.srv.log.Error().Interface("panic", p).Stack().Str("client_id", c.ClientID()).Msg("recovered from a panic; the connection is closed")
+			if c.handed != nil {
+				c.session.forget(c.handedID, c.handed)
+			}
 			err = &ProtocolFault{UnspecifiedError, "internal error"}
 		}
 	}()
@@ -91,21 +98,23 @@ func (c *Conn) guard(f func() error) (err error) {
 
 // readConnect reads until CONNECT has been answered.
 func (c *Conn) readConnect() error {
-	_ = c.nc.SetReadDeadline(time.Now().Add(c.srv.cfg.ConnectTimeout))
-	err := c.read(func() bool { return c.version != 0 })
-	if err != nil {
+	if err := c.readUntil(time.Now().Add(c.srv.cfg.ConnectTimeout)); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	ending := c.ending
-	if !ending {
-		err = c.nc.SetReadDeadline(time.Time{}) // under mu, so that it can't undo a shutdown's
+	if err := c.read(func() bool { return c.version != 0 }); err != nil {
+		return err
 	}
-	c.mu.Unlock()
-	if ending {
+	return c.readUntil(time.Time{})
+}
+
+// readUntil sets the deadline of reading, under mu so that it can't undo a shutdown's.
+func (c *Conn) readUntil(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
 		return os.ErrDeadlineExceeded
 	}
-	return err
+	return c.nc.SetReadDeadline(t)
 }
 
 func (c *Conn) readAll() error {
@@ -120,16 +129,17 @@ func (c *Conn) readAll() error {
 }
 
 // read feeds what the socket gives until done or an error. The wait for bytes happens inside RawConn.Read
-// with no buffer taken; returning false from its function waits for the next edge of readiness, which can't
-// be missed since nothing is reset in between.
+// with no buffer taken; returning false from its function waits for the next edge of readiness. That is safe
+// only after EAGAIN. A read that did not fill the buffer is not enough: if bytes and the end of the stream
+// arrive together they make one edge, and nobody would ever tell of the end.
 func (c *Conn) read(done func() bool) (err error) {
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		for {
-			var full bool
-			if full, err = c.readOnce(int(fd)); err != nil || done() {
+			var more bool
+			if more, err = c.readOnce(int(fd)); err != nil || done() {
 				return true
 			}
-			if !full {
+			if !more {
 				return false
 			}
 		}
@@ -140,8 +150,8 @@ func (c *Conn) read(done func() bool) (err error) {
 	return err
 }
 
-// readOnce reads and handles one buffer of bytes; full says that the socket may hold more.
-func (c *Conn) readOnce(fd int) (full bool, err error) {
+// readOnce reads and handles one buffer of bytes; more says that the socket may hold more.
+func (c *Conn) readOnce(fd int) (more bool, err error) {
 	buf := readBuffers.Get().(*[readBuffer]byte)
 	n, err := readFD(fd, buf[:])
 	if n > 0 {
@@ -159,8 +169,10 @@ func (c *Conn) readOnce(fd int) (full bool, err error) {
 	case err == nil && n == 0:
 		return false, errHungUp
 	}
-	c.flush()
-	return n == readBuffer, err
+	if c.flush() && err == nil {
+		err = os.ErrDeadlineExceeded // a device that sends all the time would never meet the deadline
+	}
+	return true, err
 }
 
 const readBuffer = 16 << 10
@@ -201,10 +213,10 @@ func (c *Conn) resumeFeeding() error {
 			return os.ErrDeadlineExceeded
 		}
 		rest := c.partial
-		c.partial = nil
-		c.uncharge()
+		c.partial = nil // rest stays counted until it is done
 		c.now = time.Now()
 		if err := c.feed(rest); err != errPause {
+			c.charge(cap(c.partial))
 			return err
 		}
 	}
@@ -269,33 +281,59 @@ func (c *Conn) finish(err error) {
 	if errors.As(err, &fault) && fault.Code == ServerShuttingDown {
 		c.awaitSettled()
 	}
+	c.lastWord(fault)
 	if c.session != nil {
-		c.leave(fault)
+		c.leave()
 	}
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	if fault != nil && c.version != 0 && c.nc.CloseWrite() == nil {
-		c.linger()
+	if fault != nil && c.version != 0 {
+		c.awaitWritten()
+		if c.nc.CloseWrite() == nil {
+			c.linger()
+		}
 	}
 	_ = c.nc.Close()
-	c.uncharge()
+	c.charge(0)
 	c.srv.ended(c, err)
 }
 
-// leave says DISCONNECT to the device and gives its session back.
-func (c *Conn) leave(fault *ProtocolFault) {
-	if fault != nil {
+// lastWord sends the acknowledgements whose turn has come, then DISCONNECT, and nothing after it
+// [MQTT-3.14.4-1].
+func (c *Conn) lastWord(fault *ProtocolFault) {
+	c.mu.Lock()
+	c.drain()
+	c.silent = true
+	c.mu.Unlock()
+	if fault != nil && c.session != nil {
 		c.sendDisconnect(fault)
 	}
 	c.flush()
+}
+
+// leave gives the session back and publishes the will, at once or by the session's sweep.
+func (c *Conn) leave() {
 	will := c.will
 	c.will = nil
 	if c.tidy {
 		will = nil
 	}
-	if due := c.srv.sessions.detach(c.session, will, c.willWait, c.srv.cfg.MaxStoredSessions); due != nil {
+	if due := c.srv.sessions.detach(c.session, will, c.willWait); due != nil {
 		c.srv.publishWill(due)
+	}
+}
+
+// awaitWritten gives a goroutine that is writing a moment to write our last word too.
+func (c *Conn) awaitWritten() {
+	c.mu.Lock()
+	if !c.writing {
+		c.mu.Unlock()
+		return
+	}
+	written := make(chan struct{})
+	c.written = written
+	c.mu.Unlock()
+	select {
+	case <-written:
+	case <-time.After(lingerTime):
 	}
 }
 
@@ -316,13 +354,10 @@ const lingerTime = 500 * time.Millisecond
 
 // awaitSettled waits until every message of the connection has its outcome, or the server's patience ends.
 func (c *Conn) awaitSettled() {
+	idle := make(chan struct{})
 	c.mu.Lock()
-	if c.slots.len() == 0 {
-		c.mu.Unlock()
-		return
-	}
-	c.idle = make(chan struct{})
-	idle := c.idle
+	c.idle = idle
+	c.drain() // closes it if there is nothing to wait for
 	c.mu.Unlock()
 	select {
 	case <-idle:

@@ -51,7 +51,7 @@ func (c *Conn) refuse(err error) {
 			code = packets.Err3UnsupportedProtocolVersion.Code
 		case ClientIdentifierNotValid:
 			code = packets.Err3ClientIdentifierNotValid.Code
-		case ServerUnavailable, ServerBusy:
+		case ServerUnavailable, ServerBusy, ServerShuttingDown:
 			code = packets.Err3ServerUnavailable.Code
 		case NotAuthorized:
 			code = packets.Err3NotAuthorized.Code
@@ -69,7 +69,12 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	}
 	p := &connectParams{}
 	willProps := properties{}
-	if err := checkConnect(b, c.version, &p.props, &willProps); err != nil {
+	err := checkConnect(b, c.version, &p.props, &willProps)
+	c.maxPacket = math.MaxUint32
+	if p.props.maximumPacketLen > 0 {
+		c.maxPacket = p.props.maximumPacketLen
+	}
+	if err != nil {
 		return nil, err
 	}
 	var pk packets.Packet
@@ -212,23 +217,29 @@ func (c *Conn) decodeWill(p *connectParams, pk *packets.ConnectParams, props pro
 
 // open takes the session, from another connection if need be, and says CONNACK.
 func (c *Conn) open(p *connectParams) error {
+	connack := connackPacket(c.version, false, 0, c.offer(p))
+	if _, err := c.encode(connack, (*packets.Packet).ConnackEncode); err != nil {
+		return errNoConnack // before anything is taken
+	}
 	present, err := c.attach(p)
 	if err != nil {
 		return err
 	}
 	c.username, c.will, c.willWait = p.username, p.will, p.willWait
 	c.problems = c.version == 5 && (!p.props.has(propRequestProblem) || p.props.requestProblem == 1)
-	c.maxPacket = math.MaxUint32
-	if p.props.has(propMaximumPacketLen) {
-		c.maxPacket = p.props.maximumPacketLen
-	}
-	c.keepAlive = p.keep
 	c.heard.Store(c.srv.tick.Load())
 	c.since = time.Now()
+	c.mu.Lock()
+	c.keepAlive = p.keep
+	c.mu.Unlock()
 	c.srv.opened(c)
-	c.respond(connackPacket(c.version, present, 0, c.offer(p)), (*packets.Packet).ConnackEncode)
+	connack.SessionPresent = present
+	c.respond(connack, (*packets.Packet).ConnackEncode)
 	return nil
 }
+
+// errNoConnack ends a connection without an answer, since the answer can't be sent.
+var errNoConnack = errors.New("the CONNACK is larger than the client's Maximum Packet Size")
 
 // attach makes this the connection of its client ID; the one before is told and waited for, so that its
 // messages come before ours [MQTT-3.1.4-3].
@@ -236,17 +247,15 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 	deadline := time.NewTimer(c.srv.cfg.ConnectTimeout)
 	defer deadline.Stop()
 	for {
-		s, present, due, busy := c.srv.sessions.attach(c, p.clientID, p.clean, p.expiry)
-		if due != nil {
-			c.srv.publishWill(due)
-		}
-		if busy == nil {
-			c.session = s
-			return present, nil
-		}
-		old, gone := c.srv.sessions.holder(busy)
+		s, present, due, old, gone := c.srv.sessions.attach(c, p.clientID, p.clean, p.expiry)
 		if old == nil {
-			continue
+			c.mu.Lock()
+			c.session = s
+			c.mu.Unlock()
+			if due != nil {
+				c.srv.publishWill(due)
+			}
+			return present, nil
 		}
 		old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
 		select {

@@ -7,26 +7,43 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// respond encodes a packet that is not on the hot path and queues it.
-func (c *Conn) respond(pk *packets.Packet, encode func(*packets.Packet, *bytes.Buffer) error) {
-	var buf bytes.Buffer
-	if err := encode(pk, &buf); err != nil {
+type encoder = func(*packets.Packet, *bytes.Buffer) error
+
+// respond encodes a packet that is not on the hot path and sends it.
+func (c *Conn) respond(pk *packets.Packet, encode encoder) {
+	b, err := c.encode(pk, encode)
+	if err != nil {
 		c.shutdown(err)
 		return
 	}
 	c.mu.Lock()
-	if c.maxPacket == 0 || uint32(buf.Len()) <= c.maxPacket { // [MQTT-3.1.2-24]
-		c.out = append(c.out, buf.Bytes()...)
-	}
+	c.out = append(c.out, b...)
 	c.send()
 	c.mu.Unlock()
+}
+
+// encode gives the packet's bytes, without its Reason String if it would exceed the client's Maximum Packet
+// Size with it [MQTT-3.1.2-24], and an error if it does without.
+func (c *Conn) encode(pk *packets.Packet, encode encoder) ([]byte, error) {
+	for {
+		var buf bytes.Buffer
+		if err := encode(pk, &buf); err != nil {
+			return nil, err
+		}
+		if c.maxPacket == 0 || uint32(buf.Len()) <= c.maxPacket {
+			return buf.Bytes(), nil
+		}
+		if pk.Properties.ReasonString == "" {
+			return nil, &ProtocolFault{PacketTooLarge, "the answer is larger than the client's Maximum Packet Size"}
+		}
+		pk.Properties.ReasonString = ""
+	}
 }
 
 func (c *Conn) newPacket(kind byte) *packets.Packet {
 	pk := &packets.Packet{ProtocolVersion: c.version}
 	pk.FixedHeader.Type = kind
 	pk.Mods.DisallowProblemInfo = !c.problems
-	pk.Mods.MaxSize = c.maxPacket
 	return pk
 }
 
@@ -94,8 +111,10 @@ func checkRequest(r *cursor, id uint16, filters int) error {
 func checkFilter(filter string, options, version byte) error {
 	shared := strings.HasPrefix(filter, "$share/")
 	switch {
-	case options&3 == 3 || options&0xC0 != 0 || version == 4 && options > 2 || options>>4&3 == 3:
+	case options&0xC0 != 0 || version == 4 && options > 2:
 		return malformed("reserved bits of the subscription options") // [MQTT-3.8.3-5]
+	case options&3 == 3 || options>>4&3 == 3:
+		return violation("QoS 3 or Retain Handling 3") // section 3.8.3.1
 	case shared && options&4 != 0:
 		return violation("No Local on a shared subscription") // [MQTT-3.8.3-4]
 	case !validFilter(filter):

@@ -20,7 +20,7 @@ func (c *Conn) feed(b []byte) error {
 		}
 		err = c.packet(b[:size])
 		if err == errPause {
-			c.partial = append([]byte(nil), b...)
+			c.hold(append([]byte(nil), b...))
 			return err
 		}
 		if err != nil {
@@ -71,11 +71,11 @@ func (c *Conn) complete(b []byte) (rest []byte, err error) {
 	}
 	err = c.packet(c.partial)
 	if err == errPause {
-		c.partial = append(c.partial, b...)
+		c.hold(append(c.partial, b...))
 		return nil, err
 	}
 	c.partial = nil
-	c.uncharge()
+	c.charge(0)
 	return b, err
 }
 
@@ -98,12 +98,10 @@ func (c *Conn) grow(n, size int) error {
 	if len(c.partial) > 0 {
 		room = min(max(2*cap(c.partial), n), size)
 	}
-	if room > readBuffer {
-		if c.srv.partial.Add(int64(room-c.charged)) > c.srv.cfg.MaxPartialBytes {
-			c.srv.partial.Add(-int64(room - c.charged))
-			return &ProtocolFault{ServerBusy, "too many incomplete packets"}
-		}
-		c.charged = room
+	before := c.charged
+	if c.charge(room) && room > before {
+		c.charge(before)
+		return &ProtocolFault{ServerBusy, "too many incomplete packets"}
 	}
 	bigger := make([]byte, len(c.partial), room)
 	copy(bigger, c.partial)
@@ -111,11 +109,24 @@ func (c *Conn) grow(n, size int) error {
 	return nil
 }
 
-func (c *Conn) uncharge() {
-	if c.charged > 0 {
-		c.srv.partial.Add(-int64(c.charged))
-		c.charged = 0
+// hold keeps b for the time of a pause. It is in memory already, so it is counted and not refused.
+func (c *Conn) hold(b []byte) {
+	c.partial = b
+	c.charge(cap(b))
+}
+
+// charge counts n bytes of this connection, none if they fit in a read buffer, in place of what was counted
+// before. above says that all connections hold too much together.
+func (c *Conn) charge(n int) (above bool) {
+	if n <= readBuffer {
+		n = 0
 	}
+	if n == c.charged {
+		return false
+	}
+	all := c.srv.partial.Add(int64(n - c.charged))
+	c.charged = n
+	return all > c.srv.cfg.MaxPartialBytes
 }
 
 // packet handles one whole packet.

@@ -58,12 +58,3 @@ func checkFlags(first byte) error {
 	}
 	return nil
 }
-
-// appendVarint appends a variable byte integer (section 1.5.5).
-func appendVarint(b []byte, v int) []byte {
-	for v > 0x7F {
-		b = append(b, byte(v)|0x80)
-		v >>= 7
-	}
-	return append(b, byte(v))
-}

@@ -6,17 +6,20 @@ import (
 )
 
 // A Handler answers for messages. Its methods are called from the goroutine that reads the connection, so
-// they must not block; while they run, nothing more of that connection is read.
+// they must not block; while they run, nothing more of that connection is read. A will may come from any
+// goroutine. A panic in them costs the connection, and a message of it that was not answered for is taken as
+// never handed over.
 type Handler interface {
-	// Admit asks for n bytes of memory for a message with QoS 1 or 2, before Publish. On false nothing was
-	// taken and the connection stops reading until resume is called, once, from any goroutine. For QoS 0
-	// resume is nil and false means: the message is dropped and counted.
+	// Admit asks for n bytes of memory for a message, before Publish. On false nothing was taken. If resume
+	// is not nil, the connection has stopped reading then, until resume is called, once, from any goroutine,
+	// also inside Admit. If it is nil, the connection doesn't wait for this call: a message with QoS 0 is
+	// dropped, one with QoS 1 or 2 is asked for again with a resume.
 	Admit(n int, resume func()) bool
 	// Release gives back what Admit took for a message that was not handed over.
 	Release(n int)
 	// Publish hands m over. Exactly one call of m.Ack, m.Refuse or m.Abandon must follow, from any
 	// goroutine; m and all it points to may not be used after it. Messages of one connection come in the
-	// order of their receipt. A will comes without Admit.
+	// order of their receipt. A will comes without Admit, and nobody hears of its outcome.
 	Publish(m *Message)
 }
 
@@ -46,6 +49,7 @@ type Message struct {
 	session *session
 	slot    uint32
 	id      uint16
+	waiters []waiter // guarded by session.mu
 	props   properties
 	buf     []byte
 }
@@ -88,7 +92,8 @@ func (m *Message) takeProperties() {
 func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
 
 // Refuse says for good that the message will not be stored. code is 0x80 or above and reason its Reason
-// String. An MQTT 3.1.1 connection closes, since its PUBACK can't say no.
+// String, left out if it is longer than 100 bytes. An MQTT 3.1.1 connection closes, since its PUBACK can't
+// say no.
 func (m *Message) Refuse(code Code, reason string) {
 	m.settle(outcome{state: slotRefused, code: code, reason: reason})
 }
@@ -103,7 +108,7 @@ func (m *Message) Abandon(reason string) {
 func (m *Message) settle(o outcome) {
 	if m.conn != nil && m.QoS > 0 {
 		if m.QoS == 2 {
-			m.session.settle(m.id, o)
+			m.session.settle(m, o)
 		}
 		m.conn.settle(m.slot, m.Reserved, o)
 	}

@@ -112,7 +112,7 @@ func (c *cursor) property(id int, p *properties) {
 	case propTopicAlias:
 		p.topicAlias = c.uint16()
 	case propSubscriptionID:
-		p.subscriptionID = c.varint()
+		p.subscriptionID = int(c.notZero(uint32(c.varint())))
 	case propReasonString:
 		c.string()
 	default:

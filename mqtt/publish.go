@@ -6,28 +6,31 @@ import "math"
 func (c *Conn) publish(first byte, body []byte) error {
 	qos := first >> 1 & 3
 	reserved := len(body) + MessageOverhead
-	if ok, err := c.room(qos, reserved); err != nil || !ok {
+	admitted, err := c.room(qos, reserved)
+	if err != nil {
 		return err
 	}
 	m := newMessage(body)
-	if err := c.decodePublish(m, first); err != nil {
+	if err = c.decodePublish(m, first); !admitted { // decoded all the same: it may set a topic alias
+		m.free()
+		return err
+	}
+	fresh := err == nil
+	if err == nil {
+		m.Reserved = reserved
+		c.srv.m.received[qos].Inc()
+		if qos > 0 {
+			fresh, err = c.enter(m)
+		}
+	}
+	if !fresh {
 		c.srv.handler.Release(reserved)
 		m.free()
 		return err
 	}
-	m.Reserved = reserved
-	c.srv.m.received[qos].Inc()
-	if qos == 0 {
-		c.srv.handler.Publish(m)
-		return nil
-	}
-	fresh, err := c.enter(m)
-	if err != nil || !fresh {
-		c.srv.handler.Release(reserved)
-		m.free()
-		return err
-	}
+	c.handed, c.handedID = m, m.id
 	c.srv.handler.Publish(m)
+	c.handed = nil
 	return nil
 }
 
@@ -132,7 +135,8 @@ func (c *Conn) enter(m *Message) (fresh bool, err error) {
 		kind = typePubrec
 	}
 	c.mu.Lock()
-	if c.version == 5 && c.quota >= c.srv.cfg.ReceiveMaximum {
+	// The slots count too: the same message sent again and again is one of the quota.
+	if most := c.srv.cfg.ReceiveMaximum; c.version == 5 && (c.quota >= most || c.slots.len() >= most) {
 		c.mu.Unlock()
 		return false, &ProtocolFault{ReceiveMaximumExceeded, "more unacknowledged messages than the Receive Maximum"}
 	}
@@ -147,12 +151,12 @@ func (c *Conn) enter(m *Message) (fresh bool, err error) {
 }
 
 func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
-	if c.version < 5 && c.session.unreleased() >= max(1024, c.srv.cfg.ReceiveMaximum) {
-		return false, &ProtocolFault{ReceiveMaximumExceeded, "too many QoS 2 messages without PUBREL"}
-	}
-	switch c.session.receive(m.id, c, m.slot) {
+	r := c.session.receive(m, max(1024, c.srv.cfg.ReceiveMaximum))
+	switch r.how {
 	case receivedFirst:
 		return true, nil
+	case receivedTooMany:
+		return false, &ProtocolFault{ReceiveMaximumExceeded, "too many QoS 2 messages without PUBREL"}
 	case receivedStored:
 		c.settle(m.slot, m.Reserved, outcome{state: slotAcked})
 	case receivedAgain:
@@ -160,9 +164,11 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 		c.inFlight -= m.Reserved
 		c.mu.Unlock()
 	}
-	c.mu.Lock()
-	c.quota-- // it was counted when it came first
-	c.mu.Unlock()
+	if r.counted {
+		c.mu.Lock()
+		c.quota = max(0, c.quota-1)
+		c.mu.Unlock()
+	}
 	return false, nil
 }
 

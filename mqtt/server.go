@@ -24,10 +24,12 @@ type Server struct {
 	conns    connSet
 	flusher  flusher
 	tick     atomic.Int64  // seconds since start
+	serial   atomic.Uint64 // of the last connection
 	partial  atomic.Int64  // bytes of incomplete packets beyond a read buffer each
 	patience chan struct{} // closed when Shutdown waits no longer
+	hurry    sync.Once     // closes patience
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards all below
 	listeners []net.Listener
 	stopping  bool
 }
@@ -43,6 +45,9 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.MaxUnreadBytes, d.MaxUnreadBytes)
 	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
 	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
@@ -51,7 +56,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		handler:  handler,
 		log:      cfg.Logger,
 		lines:    cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 200, Period: time.Second}),
-		sessions: newRegistry(),
+		sessions: newRegistry(cfg.MaxStoredSessions),
 		patience: make(chan struct{}),
 	}
 	s.flusher.wake = make(chan struct{}, 1)
@@ -82,6 +87,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case now := <-second.C:
 			s.tick.Add(1)
 			s.sweep(now)
+			s.Flush() // the list of a Handler that answers inside Publish and has no need to
 		}
 	}
 }
@@ -137,7 +143,7 @@ func (s *Server) accept(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	c := &Conn{srv: s, nc: tcp, raw: raw}
+	c := &Conn{srv: s, nc: tcp, raw: raw, serial: s.serial.Add(1)}
 	if !s.conns.add(c) {
 		_ = nc.Close()
 		return
@@ -163,8 +169,15 @@ func (s *Server) sweep(now time.Time) {
 	}
 }
 
-// publishWill hands a Will Message over, which nobody can refuse to take now.
+// publishWill hands a Will Message over, which nobody can refuse to take now. It is called by goroutines
+// that must go on whatever the Handler does: the sweep, the end of another connection.
 func (s *Server) publishWill(m *Message) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.m.panics.Inc()
+			s.log.Error().Interface("panic", p).Msg("recovered from a panic; a will is lost")
+		}
+	}()
 	m.Received = time.Now()
 	s.m.wills.Inc()
 	s.handler.Publish(m)
@@ -172,7 +185,7 @@ func (s *Server) publishWill(m *Message) {
 
 // Shutdown stops accepting, lets every connection's messages be settled until ctx ends, says DISCONNECT
 // 0x8B, closes, and publishes the wills, delayed ones too, since the sessions end with the process. It
-// returns when all connections are closed.
+// returns when all connections are closed. It may be called again.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.stopping = true
@@ -191,7 +204,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	case <-gone:
 	case <-ctx.Done():
 	}
-	close(s.patience)
+	s.hurry.Do(func() { close(s.patience) })
 	<-gone
 	for _, m := range s.sessions.sweep(time.Now(), true) {
 		s.publishWill(m)

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,19 +20,18 @@ type session struct {
 	conn    *Conn         // nil while stored
 	gone    chan struct{} // closed when conn has left; made by the first who waits for that
 	expiry  uint32        // Session Expiry Interval, seconds
-	endsAt  int64         // unix seconds, while stored; 0: never
+	endsAt  int64         // unix milliseconds, while stored; 0: never
 	will    *Message
-	willDue int64 // unix seconds
+	willDue int64 // unix milliseconds
 
 	mu       sync.Mutex
 	received map[uint16]inbound // guarded by mu
 }
 
-// inbound is the state of a QoS 2 message by packet id, from its first PUBLISH to its PUBREL.
+// inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.
 type inbound struct {
-	stored   bool // PUBREC may go out; false: its outcome is awaited
-	released bool // PUBREL came before the outcome
-	waiters  []waiter
+	pending *Message // its outcome is awaited; nil: it is stored, PUBREC may go out
+	serial  uint64   // the connection that sent it last
 }
 
 // A waiter is the slot of a PUBLISH that was sent again while the first one's outcome was awaited.
@@ -40,54 +40,68 @@ type waiter struct {
 	slot uint32
 }
 
-type receipt int
+// A receipt says what a PUBLISH with QoS 2 is.
+type receipt struct {
+	how     receiptKind
+	counted bool // it came before on this connection
+}
+
+type receiptKind int
 
 const (
-	receivedFirst  receipt = iota // hand it over
-	receivedAgain                 // its outcome is awaited, the slot gets it too
-	receivedStored                // acknowledge at once
+	receivedFirst   receiptKind = iota // hand it over
+	receivedAgain                      // its outcome is awaited, the slot gets it too
+	receivedStored                     // acknowledge at once
+	receivedTooMany                    // there are limit others that were not released
 )
 
-// receive enters a PUBLISH with QoS 2. slot is the place of its PUBREC on conn.
-func (s *session) receive(id uint16, conn *Conn, slot uint32) receipt {
+// receive enters a PUBLISH with QoS 2. m.slot is the place of its PUBREC on m.conn.
+func (s *session) receive(m *Message, limit int) receipt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	in, known := s.received[id]
+	in, known := s.received[m.id]
+	r := receipt{counted: known && in.serial == m.conn.serial}
 	switch {
+	case !known && len(s.received) >= limit:
+		return receipt{how: receivedTooMany}
 	case !known:
 		if s.received == nil {
 			s.received = make(map[uint16]inbound)
 		}
-		s.received[id] = inbound{}
-		return receivedFirst
-	case in.stored:
-		return receivedStored
+		in.pending = m
+	case in.pending == nil:
+		r.how = receivedStored
+	default:
+		r.how = receivedAgain
+		in.pending.waiters = append(in.pending.waiters, waiter{m.conn, m.slot})
 	}
-	in.waiters = append(in.waiters, waiter{conn, slot})
-	s.received[id] = in
-	return receivedAgain
+	in.serial = m.conn.serial
+	s.received[m.id] = in
+	return r
 }
 
-// forget takes back a receive that was not handed over.
-func (s *session) forget(id uint16) {
+// forget takes back the receive of a message that nobody answers for.
+func (s *session) forget(id uint16, m *Message) {
 	s.mu.Lock()
-	delete(s.received, id)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if in, known := s.received[id]; known && in.pending == m {
+		s.remove(id)
+	}
 }
 
-// settle notes the outcome of the message with this id and passes it to those who sent it again.
-func (s *session) settle(id uint16, o outcome) {
+// settle notes the outcome of m and passes it to those who sent it again. The packet id is touched only if
+// it still stands for m: a PUBREL that came too early has freed it, and another message may have it now.
+func (s *session) settle(m *Message, o outcome) {
 	s.mu.Lock()
-	in, known := s.received[id]
-	if !known || in.stored {
-		s.mu.Unlock()
-		return
-	}
-	waiters := in.waiters
-	if o.state != slotAcked || in.released {
-		delete(s.received, id)
-	} else {
-		s.received[id] = inbound{stored: true}
+	waiters := m.waiters
+	m.waiters = nil
+	if in, known := s.received[m.id]; known && in.pending == m {
+		if o.state == slotAcked {
+			in.pending = nil
+			s.received[m.id] = in
+		} else {
+			s.remove(m.id)
+		}
 	}
 	s.mu.Unlock()
 	for _, w := range waiters {
@@ -95,40 +109,34 @@ func (s *session) settle(id uint16, o outcome) {
 	}
 }
 
-// release ends the exchange of id at its PUBREL; false if there is none.
+// release frees id at its PUBREL; false if nothing was received with it. A PUBREL before PUBREC breaks the
+// protocol and frees it too: an id that stayed would swallow the next message that uses it.
 func (s *session) release(id uint16) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	in, known := s.received[id]
-	if !known {
+	if _, known := s.received[id]; !known {
 		return false
 	}
-	if in.stored {
-		delete(s.received, id)
-		if len(s.received) == 0 {
-			s.received = nil
-		}
-		return true
-	}
-	// PUBREL before PUBREC breaks the protocol. Kept until the outcome is known: an id that stayed for
-	// good would swallow the next message that uses it.
-	in.released = true
-	s.received[id] = in
+	s.remove(id)
 	return true
 }
 
-func (s *session) unreleased() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.received)
+// remove frees id. mu is held.
+func (s *session) remove(id uint16) {
+	delete(s.received, id)
+	if len(s.received) == 0 {
+		s.received = nil
+	}
 }
 
 const shardCount = 64
 
 // registry holds the sessions by client ID.
 type registry struct {
-	seed   maphash.Seed
-	shards [shardCount]shard
+	seed      maphash.Seed
+	shards    [shardCount]shard
+	stored    atomic.Int64 // sessions without a connection, over all shards
+	maxStored int64
 }
 
 type shard struct {
@@ -137,8 +145,8 @@ type shard struct {
 	stored   int // sessions without a connection
 }
 
-func newRegistry() *registry {
-	r := &registry{seed: maphash.MakeSeed()}
+func newRegistry(maxStored int) *registry {
+	r := &registry{seed: maphash.MakeSeed(), maxStored: int64(maxStored)}
 	for i := range r.shards {
 		r.shards[i].sessions = make(map[string]*session)
 	}
@@ -149,10 +157,16 @@ func (r *registry) shard(clientID string) *shard {
 	return &r.shards[maphash.String(r.seed, clientID)%shardCount]
 }
 
-// attach makes c the connection of its client ID. If another connection holds it, that one's channel is
-// returned and the caller tries again once it is closed. due is a will whose session ended by a clean
-// start [MQTT-3.1.2-8].
-func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (s *session, present bool, due *Message, busy *session) {
+// count adds n to the stored sessions of sh, whose mutex is held.
+func (r *registry) count(sh *shard, n int) {
+	sh.stored += n
+	r.stored.Add(int64(n))
+}
+
+// attach makes c the connection of its client ID. If another connection holds it, that one and the channel
+// that closes when it has left are returned instead, and the caller tries again then. due is a will whose
+// session ended by a clean start [MQTT-3.1.2-8].
+func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (s *session, present bool, due *Message, old *Conn, gone <-chan struct{}) {
 	sh := r.shard(clientID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -161,10 +175,10 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 		if s.gone == nil {
 			s.gone = make(chan struct{})
 		}
-		return nil, false, nil, s
+		return nil, false, nil, s.conn, s.gone
 	}
 	if s != nil {
-		sh.stored--
+		r.count(sh, -1)
 		present = !clean && !s.expired(time.Now())
 		if !present {
 			due = s.will
@@ -178,46 +192,38 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 		sh.sessions[clientID] = s
 	}
 	s.conn, s.expiry, s.endsAt = c, expiry, 0
-	return s, present, due, nil
+	return s, present, due, nil, nil
 }
 
-func (s *session) expired(now time.Time) bool { return s.endsAt != 0 && now.Unix() >= s.endsAt }
+func (s *session) expired(now time.Time) bool { return s.endsAt != 0 && now.UnixMilli() >= s.endsAt }
 
-// holder gives the connection of s and the channel that closes when it has left.
-func (r *registry) holder(s *session) (*Conn, <-chan struct{}) {
-	sh := r.shard(s.clientID)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if s.conn == nil {
-		return nil, nil
-	}
-	return s.conn, s.gone
-}
-
-// detach ends the connection's hold on s. The session is stored if it has an expiry and there is room. will
-// is nil or the Will Message that was not discarded; it is returned if it must be published now.
-func (r *registry) detach(s *session, will *Message, delay uint32, maxStored int) (due *Message) {
+// detach ends the connection's hold on s. The session is stored if it has an expiry and there is room, which
+// a session that another connection waits for does not need. will is nil or the Will Message that was not
+// discarded; it is returned if it must be published now.
+func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message) {
 	sh := r.shard(s.clientID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s.conn = nil
-	if s.gone != nil {
+	awaited := s.gone != nil
+	if awaited {
 		close(s.gone)
 		s.gone = nil
 	}
-	if s.expiry == 0 || sh.stored >= maxStored/shardCount {
+	if s.expiry == 0 || !awaited && r.stored.Load() >= r.maxStored {
 		delete(sh.sessions, s.clientID)
 		return will
 	}
-	now := time.Now().Unix()
-	sh.stored++
+	// Milliseconds rounded up: neither a session nor a will may be early.
+	now := time.Now().UnixMilli() + 1
+	r.count(sh, 1)
 	if s.expiry != neverExpires {
-		s.endsAt = now + int64(s.expiry)
+		s.endsAt = now + 1000*int64(s.expiry)
 	}
 	if will == nil || delay == 0 {
 		return will
 	}
-	s.will, s.willDue = will, now+int64(delay)
+	s.will, s.willDue = will, now+1000*int64(delay)
 	return nil
 }
 
@@ -233,13 +239,13 @@ func (r *registry) sweep(now time.Time, all bool) (due []*Message) {
 					continue
 				}
 				ended := s.expired(now)
-				if s.will != nil && (all || ended || now.Unix() >= s.willDue) {
+				if s.will != nil && (all || ended || now.UnixMilli() >= s.willDue) {
 					due = append(due, s.will)
 					s.will = nil
 				}
 				if ended {
 					delete(sh.sessions, id)
-					sh.stored--
+					r.count(sh, -1)
 				}
 			}
 		}
@@ -263,13 +269,5 @@ func (r *registry) expiryOf(s *session) uint32 {
 	return s.expiry
 }
 
-// stored counts the sessions without a connection.
-func (r *registry) storedCount() (n int) {
-	for i := range r.shards {
-		sh := &r.shards[i]
-		sh.mu.Lock()
-		n += sh.stored
-		sh.mu.Unlock()
-	}
-	return n
-}
+// storedCount counts the sessions without a connection.
+func (r *registry) storedCount() int { return int(r.stored.Load()) }

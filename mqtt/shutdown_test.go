@@ -156,20 +156,6 @@ func TestShutdownPublishesTheWills(t *testing.T) {
 	w.noMessage()
 }
 
-func TestShutdownEndsAnUnfinishedTakeover(t *testing.T) {
-	bothVersions(t, func(t *testing.T, v byte) {
-		w := newWorld(t, func(c *Config) { c.ConnectTimeout = time.Hour })
-		old := w.device(v, "dev")
-		old.publish(pub{topic: "t", qos: 1, id: 1})
-		w.next()
-		done, hurry := w.shutdown()
-		until(t, "waiting", func() bool { return w.awaiting() })
-		hurry()
-		old.goodbye(ServerShuttingDown)
-		w.returned(done)
-	})
-}
-
 func TestShutdownAndConnectAtOnce(t *testing.T) {
 	for range 30 {
 		w := newWorld(t, func(c *Config) { c.ConnectTimeout = time.Hour })
@@ -198,9 +184,15 @@ func TestLastWordWaitsForTheWriter(t *testing.T) {
 	c := w.device(5, "dev")
 	var conn *Conn
 	w.s.conns.each(func(c *Conn) { conn = c })
-	conn.mu.Lock()
-	conn.writing = true
-	conn.mu.Unlock()
+	until(t, "the writer of the CONNACK is done", func() bool {
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		if conn.writing {
+			return false
+		}
+		conn.writing = true
+		return true
+	})
 	c.send(pingreq, packet(0x36, 0))
 	until(t, "DISCONNECT waits", func() bool {
 		conn.mu.Lock()
@@ -208,7 +200,7 @@ func TestLastWordWaitsForTheWriter(t *testing.T) {
 		return len(conn.out) > 4
 	})
 	conn.mu.Lock()
-	conn.wrote()
+	conn.writing = false
 	conn.send()
 	conn.mu.Unlock()
 	c.expect(pingresp)

@@ -32,7 +32,7 @@ func narrowListener(t testing.TB) net.Listener {
 // the number of those.
 func stuff(t testing.TB, w *world, c *client) (pings int) {
 	t.Helper()
-	_ = c.nc.SetReadBuffer(1)
+	_ = c.nc.SetReadBuffer(32 << 10)
 	many := cat()
 	for range 4096 {
 		many = append(many, pingreq...)

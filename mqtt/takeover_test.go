@@ -181,3 +181,58 @@ func TestTakeoverKeepsTheSessionThoughNoMoreMayBeStored(t *testing.T) {
 	require.False(t, w.stored(4, "second").present(), "no room to store it")
 	require.True(t, w.stored(4, "first").present())
 }
+
+// stuckInHandler connects a device whose message the Handler does not return from until release.
+func (w *world) stuckInHandler(v byte) (old *client, release func()) {
+	busy, end := make(chan bool), make(chan bool)
+	w.answer = func(m *Message) {
+		busy <- true
+		<-end
+		m.Ack(Success)
+	}
+	old = w.device(v, "dev")
+	old.publish(pub{topic: "t"})
+	<-busy
+	release = sync.OnceFunc(func() { close(end) })
+	w.t.Cleanup(release)
+	return old, release
+}
+
+func TestTakeoverOfAConnectionThatDoesNotEnd(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.ConnectTimeout = 50 * time.Millisecond })
+		old, release := w.stuckInHandler(v)
+		c := w.dial(v)
+		c.send(willed(v, "dev").packet())
+		_, body := c.read()
+		require.Equal(t, map[byte]byte{4: 3, 5: byte(ServerBusy)}[v], body[1])
+		c.closed()
+		release()
+		old.goodbye(SessionTakenOver) // it was told, and that stays
+		w.device(v, "dev").ping()
+	})
+}
+
+func TestShutdownEndsAnUnfinishedTakeover(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.ConnectTimeout = time.Hour })
+		old, release := w.stuckInHandler(v)
+		c := w.dial(v)
+		c.send(willed(v, "dev").packet())
+		until(t, "the older was told", func() bool {
+			o := w.holder("dev")
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return o.ending
+		})
+		done, hurry := w.shutdown()
+		hurry()
+		_, body := c.read()
+		require.Equal(t, map[byte]byte{4: 3, 5: byte(ServerShuttingDown)}[v], body[1])
+		c.closed()
+		release()
+		old.goodbye(SessionTakenOver)
+		w.returned(done)
+		require.Zero(t, count(w.s.m.wills), "a CONNECT that failed has none")
+	})
+}

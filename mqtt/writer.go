@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -27,18 +28,18 @@ func (c *Conn) settle(seq uint32, bytes int, o outcome) {
 	}
 }
 
-// drain moves the acknowledgements whose turn has come to out. mu is held.
+// drain moves the acknowledgements whose turn has come to out. At a message that can't be answered it ends
+// the connection. mu is held.
 func (c *Conn) drain() {
-	c.dirty = false
-	for h := c.slots.settled(); h != nil && !c.closed; h = c.slots.settled() {
-		if h.state == slotAbandoned || h.state == slotRefused && c.version < 5 {
-			c.shutdownLocked(&ProtocolFault{h.code, h.reason})
-			break
-		}
+	h := c.slots.settled()
+	for ; h != nil && !c.silent && !c.unanswerable(h); h = c.slots.settled() {
 		c.acknowledge(h)
 		c.slots.pop()
 	}
-	if c.slots.len() == 0 && c.idle != nil {
+	if h != nil && !c.silent {
+		c.shutdownLocked(&ProtocolFault{h.code, h.reason})
+	}
+	if c.idle != nil && (h != nil || c.slots.len() == 0) {
 		close(c.idle)
 		c.idle = nil
 	}
@@ -46,6 +47,10 @@ func (c *Conn) drain() {
 		c.wants = false
 		c.wakeLocked()
 	}
+}
+
+func (c *Conn) unanswerable(h *slot) bool {
+	return h.state == slotAbandoned || h.state == slotRefused && c.version < 5
 }
 
 // acknowledge appends PUBACK or PUBREC for h, without its Reason String if the device doesn't want it or it
@@ -69,44 +74,67 @@ func (c *Conn) acknowledge(h *slot) {
 	c.out = append(c.out, reason...)
 }
 
-// flush sends what waits for the device. It never blocks: what the socket does not take at once goes to a
-// goroutine of its own.
-func (c *Conn) flush() {
+// flush sends what waits for the device and says whether the connection is ending. It never blocks: what
+// the socket does not take at once goes to a goroutine of its own.
+func (c *Conn) flush() (ending bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.drain()
 	c.send()
-	c.mu.Unlock()
+	return c.ending
 }
 
-// send writes out while the socket takes it. mu is held, and given up around the write, so that nobody
-// who only wants to mark a slot waits for a system call.
+// send writes what is in out unless somebody else does already. mu is held, see write.
 func (c *Conn) send() {
-	for !c.writing && len(c.out) > 0 && !c.closed {
+	if !c.writing && len(c.out) > 0 {
+		c.write()
+	}
+	if len(c.out) > c.srv.cfg.MaxUnreadBytes {
+		c.tooSlow()
+	}
+}
+
+// write writes out while the socket takes it. mu is held, and given up around the system call, so that
+// nobody who only wants to mark a slot waits for it.
+func (c *Conn) write() {
+	c.writing = true
+	for len(c.out) > 0 {
 		b := c.out
 		c.out = nil
-		c.writing = true
 		c.mu.Unlock()
 		n, err := c.writeNow(b)
 		c.mu.Lock()
 		c.srv.m.bytesOut.Add(float64(n))
 		if err != nil && !errors.Is(err, syscall.EAGAIN) {
-			c.writing = false
 			c.out = nil
 			c.shutdownLocked(err)
-			return
+			break
 		}
 		if n < len(b) {
 			go c.sendSlowly(b[n:]) // ends when out is empty, or with the connection
 			return
 		}
-		c.writing = false
 		if c.out == nil && cap(b) <= 256 && c.slots.len() > 0 {
 			c.out = b[:0] // more will follow soon
 		}
 	}
-	if len(c.out) > c.srv.cfg.MaxUnreadBytes {
+	c.wrote()
+}
+
+// wrote ends the writing. mu is held.
+func (c *Conn) wrote() {
+	c.writing = false
+	if c.written != nil {
+		close(c.written)
+		c.written = nil
+	}
+}
+
+// tooSlow ends the connection of a device that doesn't read. mu is held.
+func (c *Conn) tooSlow() {
+	c.out = nil
+	if !c.ending {
 		c.srv.m.slowReaders.Inc()
-		c.out = nil
 		c.shutdownLocked(errSlowReader)
 	}
 }
@@ -150,25 +178,23 @@ func (c *Conn) writeNow(b []byte) (int, error) {
 
 // sendSlowly writes b and all that joins it, waiting for the device up to the write time-out.
 func (c *Conn) sendSlowly(b []byte) {
-	for {
+	for len(b) > 0 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
 		n, err := c.nc.Write(b)
 		c.mu.Lock()
 		c.srv.m.bytesOut.Add(float64(n))
-		if err != nil {
-			c.out = nil
-			c.writing = false
-			c.srv.m.slowReaders.Inc()
-			c.shutdownLocked(errSlowReader)
-			c.mu.Unlock()
-			return
+		b, c.out = c.out, nil
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			b = nil
+			c.tooSlow()
+		case err != nil:
+			b = nil
+			c.shutdownLocked(err)
 		}
-		b = c.out
-		c.out = nil
 		if len(b) == 0 {
-			c.writing = false
-			c.mu.Unlock()
-			return
+			_ = c.nc.SetWriteDeadline(time.Time{}) // else it would fail a write long after this one
+			c.wrote()
 		}
 		c.mu.Unlock()
 	}
@@ -180,6 +206,16 @@ type flusher struct {
 	dirty []*Conn
 	spare []*Conn
 	wake  chan struct{}
+}
+
+// flushListed is flush for a connection just taken off the list. dirty ends here and not whenever the slots
+// are drained: the reading goroutine drains too, and the list would grow by every message settled in between.
+func (c *Conn) flushListed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirty = false
+	c.drain()
+	c.send()
 }
 
 func (s *Server) enlist(c *Conn) {
@@ -211,7 +247,7 @@ func (s *Server) runFlusher(stop <-chan struct{}) {
 		f.dirty = f.spare[:0]
 		f.mu.Unlock()
 		for i, c := range list {
-			c.flush()
+			c.flushListed()
 			list[i] = nil
 		}
 		f.mu.Lock()

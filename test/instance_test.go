@@ -25,6 +25,8 @@ import (
 type instance struct {
 	t       testing.TB
 	cmd     *exec.Cmd
+	program string
+	attr    *syscall.SysProcAttr // nil: the usual
 	args    []string
 	address string // of the MQTT listener
 	admin   string
@@ -65,7 +67,7 @@ func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
 	taken, err := ports.Take(2)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
-	s := &instance{t: t, address: taken[0].Addr(), admin: taken[1].Addr(), log: new(lockedBuffer)}
+	s := &instance{t: t, program: program, address: taken[0].Addr(), admin: taken[1].Addr(), log: new(lockedBuffer)}
 	config := fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\nlog: {format: json}\nkafka:\n  brokers: [%s]\n%s\npublish:\n%s\n",
 		s.address, s.admin, strings.Join(brokers, ", "), extra, rules)
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
@@ -78,9 +80,11 @@ func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
 // start runs the process.
 func (s *instance) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(program, s.args...)
-	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd = &exec.Cmd{Path: s.program, Args: append([]string{s.program}, s.args...), Stderr: s.log, Stdout: s.log}
+	s.cmd.SysProcAttr = s.attr
+	if s.attr == nil {
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
 	require.NoError(s.t, s.cmd.Start())
 	exited := make(chan struct{})
 	s.exited = exited

@@ -1,7 +1,6 @@
 package topicmap
 
 import (
-	"encoding/json"
 	"errors"
 	"slices"
 )
@@ -157,7 +156,7 @@ func (c *compiledRule) fillKey(msg *Message, r *Route) error {
 // messages that are routed, is the whole payload checked, to tell a missing value from what is no JSON.
 func (c *compiledRule) missing(field string, p *part, msg *Message) error {
 	detail := "the " + field + " needs {" + p.name + "}"
-	if p.value.kind == fromPayload && !json.Valid(msg.Payload) {
+	if p.value.kind == fromPayload && !isJSON(msg.Payload) {
 		return &Refusal{c.index, ReasonNotJSON, detail + ", and the payload is not JSON"}
 	}
 	return &Refusal{c.index, ReasonMissingValue, detail + ", which the message does not have"}

@@ -2,7 +2,6 @@ package topicmap
 
 import (
 	"hash/maphash"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 )
@@ -35,6 +34,7 @@ type hit struct {
 type regexMemo struct {
 	seed  maphash.Seed
 	slots []atomic.Pointer[memoEntry] // a power of two of them
+	luck  atomic.Uint64               // steps by the golden ratio: its upper bits fall evenly, whatever comes in turn
 }
 
 // memoEntry is immutable.
@@ -59,8 +59,8 @@ func (m *regexMemo) hits(scratch []hit, rules []*compiledRule, mqttTopic []byte)
 		return known.hits
 	}
 	hits := appendHits(scratch, rules, mqttTopic)
-	if luck := rand.Uint64(); free == nil && luck%memoAdmission == 0 {
-		free = m.slot(home + luck/memoAdmission%memoWays)
+	if free == nil {
+		free = m.admit(home)
 	}
 	if free != nil && len(hits) <= maxMemoHits {
 		free.Store(&memoEntry{string(mqttTopic), slices.Clone(hits)})
@@ -81,6 +81,15 @@ func (m *regexMemo) find(home uint64, mqttTopic []byte) (known *memoEntry, free 
 		}
 	}
 	return nil, nil
+}
+
+// admit gives one in memoAdmission topics a slot of another, and the rest none.
+func (m *regexMemo) admit(home uint64) *atomic.Pointer[memoEntry] {
+	luck := m.luck.Add(0x9E3779B97F4A7C15) >> 32
+	if luck >= 1<<32/memoAdmission {
+		return nil
+	}
+	return m.slot(home + luck%memoWays)
 }
 
 func (m *regexMemo) slot(i uint64) *atomic.Pointer[memoEntry] {

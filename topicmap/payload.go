@@ -84,7 +84,7 @@ func (s *jsonStep) get(value []byte, kind jsonparser.ValueType) ([]byte, jsonpar
 
 // container tells what the payload as a whole is, by its first character.
 func container(payload []byte) jsonparser.ValueType {
-	trimmed := bytes.TrimLeft(payload, " \t\r\n")
+	trimmed := bytes.TrimLeft(payload, jsonSpace)
 	switch {
 	case len(trimmed) == 0:
 		return jsonparser.NotExist
@@ -95,6 +95,33 @@ func container(payload []byte) jsonparser.ValueType {
 	}
 	return jsonparser.NotExist
 }
+
+// isJSON tells JSON from other payloads, well enough to name the reason of a refusal: brackets, commas and the values
+// at the top are checked, and what stands behind an object or array is not looked at.
+func isJSON(payload []byte) bool {
+	var err error
+	switch container(payload) {
+	case jsonparser.Object:
+		_, err = jsonparser.GetObjectLen(payload)
+	case jsonparser.Array:
+		_, err = jsonparser.GetArrayLen(payload)
+	default:
+		return jsonScalar(payload)
+	}
+	return err == nil
+}
+
+// jsonScalar tells whether the payload is one string, number, boolean or null.
+func jsonScalar(payload []byte) bool {
+	value, kind, end, err := jsonparser.Get(payload)
+	if err != nil || len(bytes.TrimLeft(payload[end:], jsonSpace)) > 0 {
+		return false
+	}
+	return kind != jsonparser.Number || jsonNumber(value)
+}
+
+// jsonSpace are the characters JSON allows between its tokens.
+const jsonSpace = " \t\r\n"
 
 // appendUnescaped appends the text of a JSON string, for which the bytes behind dst serve as workspace: unescaping
 // never makes it longer.

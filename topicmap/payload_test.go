@@ -82,6 +82,21 @@ func TestPayloadPathWithoutValueIsMissing(t *testing.T) {
 	}
 }
 
+// TestIsJSONTellsWhyAValueIsMissing: a refusal names the reason that helps.
+func TestIsJSONTellsWhyAValueIsMissing(t *testing.T) {
+	for _, yes := range []string{`{}`, ` [1, "a", {"b": null}] `, `"x"`, `-1.5e3`, ` null `, `true`} {
+		require.True(t, isJSON([]byte(yes)), yes)
+	}
+	for _, no := range []string{``, ` `, `hello`, `12 degrees`, `012`, `"x`, `{"a":1`, `{"a":1,}`, `[1,2`, `{a:1}`, `<x/>`, `nul`, "\x00", `{"a":[1}`} {
+		require.False(t, isJSON([]byte(no)), no)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		payload, err := json.Marshal(drawJSON(t, 3))
+		require.NoError(t, err)
+		require.True(t, isJSON(payload), "%s", payload)
+	})
+}
+
 // drawJSON draws a value with at most depth containers one in another.
 func drawJSON(t *rapid.T, depth int) any {
 	kind := rapid.IntRange(0, 6).Draw(t, "kind")
@@ -172,6 +187,9 @@ func FuzzPayloadPath(f *testing.F) {
 			return
 		}
 		got, ok := s.path.appendValue(nil, payload)
+		if json.Valid(payload) && !isJSON(payload) {
+			t.Fatalf("JSON taken for something else: %q", payload)
+		}
 		value, unique := decodeJSON(payload)
 		if !unique || !utf8.Valid(payload) || bytes.Contains(bytes.ToLower(payload), []byte(`\ud`)) {
 			return // encoding/json keeps the last of two names, and replaces what is not Unicode

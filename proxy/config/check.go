@@ -21,16 +21,15 @@ func (d *decoder) check(c *Config) {
 	d.checkRules(c.Publish)
 }
 
-// report reports a fault at byte offset of the text at path, or at the field that was in the file nearest to it.
+// report reports a fault at byte offset of the text at path, unless that field has one already.
 func (d *decoder) report(path string, offset int, format string, args ...any) {
 	p := d.places[path]
-	switch {
-	case p == nil:
-		parent := path[:max(strings.LastIndexAny(path, ".["), 0)]
-		d.report(parent, -1, format, args...)
-	case !p.bad:
-		d.fail(path, p.byteAt(offset), format, args...)
+	if p == nil { // nothing in the file to point at
+		p = d.places[""]
+	} else if p.bad {
+		return
 	}
+	d.fail(path, p.byteAt(offset), format, args...)
 }
 
 // byteAt is where the byte at offset of the value stands, or just behind the last one; the beginning of the

@@ -51,7 +51,7 @@ log: {level: "${LEVEL}"}
 // TestValuesOfVariablesAreNotReadAgain: a value is put in as it is, and what it has in it is no reference.
 func TestValuesOfVariablesAreNotReadAgain(t *testing.T) {
 	env := environment(map[string]string{"A": "${B}", "B": "b"})
-	refuseEnv(t, base+"    key: \"$${B}${A}\"\n", env, `8:13: key: unknown name "B"`, `8:15: key: unknown name "B"`)
+	refuseEnv(t, base+"    key: \"$${B}${A}\"\n", env, `8:14: key: unknown name "B"`, `8:16: key: unknown name "B"`)
 }
 
 func TestMissingVariablesAreFaultsWithTheirPlaces(t *testing.T) {

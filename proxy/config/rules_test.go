@@ -18,6 +18,8 @@ func TestFaultsInsideRulesArePlacedInTheFile(t *testing.T) {
 	refuse(t, rule+"  - match: a/{b}\n    topic: t\n    key: |\n      {nope}\n", `8:10: key: unknown name "nope"`)
 	refuse(t, rule+"  - match: a/{b}\n    topic: t\n    key: 'x\n\n      {nope}'\n", `10:8: key: unknown name "nope"`)
 	refuse(t, rule+"  - match: a/{b}\n    topic: t\n    key: \"x\\\n      {nope}\"\n", `9:8: key: unknown name "nope"`)
+	// Where the scalar can't be followed, the caret stands at its beginning.
+	refuse(t, rule+"  - match: a/{b}\n    topic: t\n    key: \"\\ud83d\\ude00{nope}\"\n", `8:10: key: unknown name "nope"`)
 	refuse(t, rule+"  - {match: 'a/{b}', topic: 'x y'}\n", "6:31: topic: illegal Kafka topic name")
 	refuse(t, rule+"  - match: a\n    topic: __t\n", "7:12: topic: internal Kafka topic")
 	refuse(t, rule+"  - match: a\n    topic: ''\n", "7:12: topic: illegal Kafka topic name: it is empty")

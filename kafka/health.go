@@ -1,0 +1,106 @@
+package kafka
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// pingEvery is how often Kafka is asked for a sign of life.
+	pingEvery = time.Second
+	// pingTimeout is how long it may take to give it.
+	pingTimeout = 2 * time.Second
+	// stalledAfter is how old a record may be while none is stored, before Kafka counts as away.
+	stalledAfter = 10 * time.Second
+	// idleAfter is how long a topic without records is remembered.
+	idleAfter = 10 * time.Minute
+	// laneTopics is how many topics a lane may know before it is worth replacing.
+	laneTopics = 256
+)
+
+// forPings shortens the time-outs.
+func (c Config) forPings() Config {
+	c.DialTimeout = min(c.DialTimeout, pingTimeout)
+	c.RequestTimeout = min(c.RequestTimeout, pingTimeout)
+	return c
+}
+
+// Up says whether Kafka answers and stores what it gets, as of the last second or so. It is false before Run.
+func (p *Producer) Up() bool { return p.up.Load() }
+
+// runHealth asks Kafka for a sign of life, and forgets what is not used.
+func (p *Producer) runHealth(ctx context.Context) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		p.check(ctx)
+		p.sweep()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *Producer) check(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	err := p.pinger.Ping(ctx)
+	up := err == nil && !p.stalled()
+	switch was := p.up.Swap(up); {
+	case was && !up && !p.isAborted():
+		p.cfg.Logger.Warn().Err(err).Msg("Kafka does not answer")
+	case up && !was:
+		p.cfg.Logger.Info().Msg("Kafka answers")
+	}
+}
+
+// stalled says whether records wait that should not have to: none was stored for a while, and one of a topic
+// that exists is older than that.
+func (p *Producer) stalled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit := p.now() - stalledAfter
+	if p.pending == 0 || p.progress > limit {
+		return false
+	}
+	for _, t := range p.topics {
+		if t.phase == open && t.held > 0 && t.oldest() < limit {
+			return true
+		}
+	}
+	return false
+}
+
+// oldest is when the first record it holds was produced.
+func (t *topic) oldest() time.Duration {
+	first := time.Duration(1<<63 - 1)
+	for _, p := range t.parts {
+		for _, r := range []*Record{p.inFlight.head, p.fifo.head} {
+			if r != nil {
+				first = min(first, r.since)
+			}
+		}
+	}
+	return first
+}
+
+// sweep forgets topics without records, and replaces a lane that knows too many of them.
+func (p *Producer) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	current := 0
+	for name, t := range p.topics {
+		if t.held == 0 && t.waiting.n == 0 && now-t.used > idleAfter {
+			delete(p.topics, name)
+			p.views.Delete(name)
+		} else if t.lane == p.lane {
+			current++
+		}
+	}
+	if p.lane != nil && p.lane.topics > laneTopics && p.lane.topics > 2*current {
+		p.laneWake.wake()
+	}
+}

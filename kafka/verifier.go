@@ -1,0 +1,274 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+const (
+	// askTogether is how many topics one request asks for.
+	askTogether = 200
+	// verdictTime is how long a negative answer is given without asking again.
+	verdictTime = 3 * time.Second
+	// checkAgain is how often a topic in use is verified anew, for its limit and number of partitions.
+	checkAgain = 5 * time.Minute
+	// suspectAgain is how often it is for who waits for a leader.
+	suspectAgain = 500 * time.Millisecond
+	// lostAgain is how often a topic that is gone is looked for.
+	lostAgain = time.Second
+)
+
+// runVerifier asks for topics before their first record and when there is doubt. Trouble with the network
+// decides nothing: it asks again.
+func (p *Producer) runVerifier(ctx context.Context) {
+	backoff := 100 * time.Millisecond
+	for {
+		names, wait := p.dueTopics()
+		if len(names) > 0 {
+			if err := p.verify(ctx, names); err != nil {
+				p.m.adminFailures.Inc()
+				p.log.Debug().Err(err).Msg("cannot ask Kafka for topics")
+				wait, backoff = backoff, min(2*backoff, 2*time.Second)
+			} else {
+				wait, backoff = 0, 100*time.Millisecond
+			}
+		}
+		if !p.pause(ctx, wait, len(names) > 0) {
+			return
+		}
+	}
+}
+
+// pause waits, or until woken unless it is a back-off. It is false at the end.
+func (p *Producer) pause(ctx context.Context, d time.Duration, backoff bool) bool {
+	wake := p.verifyWake
+	if backoff {
+		wake = nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-wake:
+	}
+	return ctx.Err() == nil
+}
+
+// dueTopics gives the topics to ask for now, and the time until the next one.
+func (p *Producer) dueTopics() (names []string, wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	wait = time.Minute
+	for name, t := range p.topics {
+		switch {
+		case t.phase == refused || len(names) == askTogether:
+		case t.due <= now:
+			names = append(names, name)
+		default:
+			wait = min(wait, t.due-now)
+		}
+	}
+	return names, wait
+}
+
+// verify asks for topics, creates what is missing if that is wanted, and acts on the answers.
+func (p *Producer) verify(ctx context.Context, names []string) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.RequestTimeout)
+	defer cancel()
+	states, err := p.admin.inspect(ctx, names)
+	if err != nil {
+		return err
+	}
+	missing := p.apply(states)
+	if len(missing) == 0 || p.cfg.CreateTopics == nil {
+		return nil
+	}
+	results, err := p.admin.create(ctx, missing)
+	if err != nil {
+		return err
+	}
+	p.applyCreation(results)
+	return nil
+}
+
+// apply acts on what the cluster says, and gives the names of those that are missing.
+func (p *Producer) apply(states []topicState) (missing []string) {
+	p.mu.Lock()
+	now := p.now()
+	for _, s := range states {
+		t := p.topics[s.name]
+		if t == nil {
+			continue // forgotten meanwhile
+		}
+		t.checked = now
+		switch {
+		case s.exists:
+			p.found(t, s, now)
+		case s.missing:
+			missing = append(missing, s.name)
+			p.missed(t, now)
+		case s.verdict != nil:
+			p.refuse(t, s.verdict, now)
+		default:
+			t.due = now + suspectAgain
+		}
+	}
+	w := p.due()
+	p.mu.Unlock()
+	w.wake(p)
+	return missing
+}
+
+// found opens a topic, or keeps it open. One that was made anew is opened when sarama has let go of its
+// records. The caller holds mu.
+func (p *Producer) found(t *topic, s topicState, now time.Duration) {
+	t.misses = 0
+	if t.phase == open && s.id != t.state.id {
+		p.lose(t, "Kafka topic was made anew")
+	}
+	if t.phase != open && t.feeding > 0 {
+		t.due = now + missingAgain // settlePart wakes us before
+		return
+	}
+	if t.lane != nil && t.lane == p.lane && (t.phase == lost || s.id != t.state.id) {
+		t.avoid = t.lane
+		p.laneWake.wake()
+	}
+	if t.phase == lost {
+		records := t.held
+		p.note(func() {
+			p.log.Info().Str("kafka_topic", t.name).Int("records", records).Msg("Kafka topic is there again")
+		})
+		p.doubtTried(t, s)
+	}
+	p.openTopic(t, s, now)
+}
+
+// doubtTried gives up records that may be stored in a topic which was never gone, for all that Kafka said.
+func (p *Producer) doubtTried(t *topic, s topicState) {
+	if s.id != t.state.id || s.id == (sarama.Uuid{}) {
+		return
+	}
+	for _, part := range t.parts {
+		var keep list
+		for r := part.fifo.pop(); r != nil; r = part.fifo.pop() {
+			if r.tried {
+				t.held--
+				p.fail(r, ErrUncertain)
+			} else {
+				keep.push(r)
+			}
+		}
+		part.fifo = keep
+	}
+}
+
+func (p *Producer) openTopic(t *topic, s topicState, now time.Duration) {
+	if !s.limitKnown && !p.warned {
+		p.warned = true
+		p.note(func() {
+			p.log.Warn().Str("kafka_topic", t.name).Int("assumed", s.limit).Msg("cannot read max.message.bytes of Kafka topics")
+		})
+	}
+	t.state, t.phase, t.due = s, open, now+checkAgain
+	t.view.recall.Store(false)
+	t.limitTo(s.limit, codecs[p.cfg.Compression])
+	t.resize(s.partitions)
+	if p.lane == nil {
+		p.laneWake.wake()
+	}
+	for r := t.waiting.pop(); r != nil; r = t.waiting.pop() {
+		p.route(t, r, now)
+	}
+	p.pumpTopic(t, now)
+}
+
+// missed notes that the cluster does not know t, and believes it when it says so again. If topics are created
+// the creation tells. The caller holds mu.
+func (p *Producer) missed(t *topic, now time.Duration) {
+	t.misses++
+	t.due = now + missingAgain
+	if p.cfg.CreateTopics != nil || t.misses < missesToBelieve {
+		return
+	}
+	switch t.phase {
+	case asking:
+		p.refuse(t, ErrTopicMissing, now)
+	case open:
+		p.lose(t, "Kafka topic is gone; its records wait")
+	case lost:
+		t.due = now + lostAgain
+	}
+}
+
+// lose takes the records of a topic that is gone back from sarama.
+func (p *Producer) lose(t *topic, why string) {
+	t.phase = lost
+	t.view.recall.Store(true)
+	p.m.topicsLost.Inc()
+	records := t.held
+	p.note(func() { p.log.Error().Str("kafka_topic", t.name).Int("records", records).Msg(why) })
+}
+
+// refuse ends what waits for t with a final error, and for a while what comes.
+func (p *Producer) refuse(t *topic, verdict error, now time.Duration) {
+	t.phase, t.verdict, t.due = refused, verdict, now+verdictTime
+	t.view.recall.Store(true)
+	for r := t.waiting.pop(); r != nil; r = t.waiting.pop() {
+		p.fail(r, verdict)
+	}
+	for _, part := range t.parts {
+		for r := part.fifo.pop(); r != nil; r = part.fifo.pop() {
+			t.held--
+			p.fail(r, verdict)
+		}
+	}
+	p.note(func() {
+		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Msg("records for a Kafka topic are refused")
+	})
+}
+
+// applyCreation acts on what came of creating topics. A topic that was open and could be created was gone.
+func (p *Producer) applyCreation(results map[string]error) {
+	p.mu.Lock()
+	now := p.now()
+	for name, err := range results {
+		t := p.topics[name]
+		if t == nil {
+			continue
+		}
+		t.due = now + 100*time.Millisecond // metadata follows
+		switch {
+		case err == nil:
+			p.note(func() { p.log.Info().Str("kafka_topic", name).Msg("created a Kafka topic") })
+			p.m.topicsCreated.Inc()
+			if t.phase == open {
+				p.lose(t, "Kafka topic was gone and is made anew")
+			}
+		case errors.Is(err, sarama.ErrTopicAlreadyExists):
+		case topicVerdict(err) != nil:
+			p.refuse(t, topicVerdict(err), now)
+		default:
+			t.due = now + lostAgain
+			p.note(func() { p.log.Warn().Err(err).Str("kafka_topic", name).Msg("cannot create a Kafka topic yet") })
+		}
+	}
+	w := p.due()
+	p.mu.Unlock()
+	w.wake(p)
+}
+
+// suspect has a topic verified whose partition has no leader.
+func (p *Producer) suspect(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t, now := p.topics[name], p.now(); t != nil && t.phase == open && now >= t.checked+suspectAgain && t.due > now {
+		t.due = now
+		p.verifyWake.wake()
+	}
+}

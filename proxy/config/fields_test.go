@@ -1,0 +1,94 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestEveryFieldIsInTheManual(t *testing.T) {
+	fields := Fields()
+	require.Greater(t, len(fields), 30)
+	for _, f := range fields {
+		require.Greater(t, len(f.Doc), 30, "%s has no doc comment that says enough", f.Path)
+		require.NotEmpty(t, f.Type, f.Path)
+		name := f.Path[strings.LastIndexByte(f.Path, '.')+1:]
+		require.True(t, strings.HasPrefix(f.Doc, "`"+name+"` "), "%s: %s", f.Path, f.Doc)
+	}
+}
+
+// TestEveryNumberHasARange: a number without one is accepted at values that nobody has thought about.
+func TestEveryNumberHasARange(t *testing.T) {
+	for _, f := range Fields() {
+		if slices.Contains([]string{"number", "size", "duration"}, f.Type) {
+			require.NotEmpty(t, f.Allowed, f.Path)
+		}
+	}
+}
+
+// TestEveryFactIsOfAField: a fact under a misspelt path would check nothing.
+func TestEveryFactIsOfAField(t *testing.T) {
+	known := []string{"unmatched.dead_letter"} // not a field of a struct, because unmatched has two forms
+	for _, f := range Fields() {
+		known = append(known, strings.ReplaceAll(f.Path, "[]", ""))
+	}
+	for path := range facts {
+		require.Contains(t, known, path)
+	}
+}
+
+func TestFactsAreFoundWithoutIndices(t *testing.T) {
+	require.True(t, factOf("publish[12].topic").required)
+	require.True(t, factOf("kafka").required)
+	require.Zero(t, factOf("publish[12].headers.a[b"))
+	require.Zero(t, factOf("nothing"))
+}
+
+func TestWhatTheManualSaysOfAField(t *testing.T) {
+	byPath := make(map[string]Field)
+	for _, f := range Fields() {
+		byPath[f.Path] = f
+	}
+	field := func(path, kind, value, allowed string, required bool) {
+		t.Helper()
+		f := byPath[path]
+		require.Equal(t, []any{kind, value, allowed, required}, []any{f.Type, f.Default, f.Allowed, f.Required})
+	}
+	field("listeners", "list of mappings", "", "", true)
+	field("kafka.brokers", "list of texts", "", "", true)
+	field("kafka.create_topics.partitions", "number", "", "1 to 100000", true)
+	field("publish[].max_topics", "number", "1000", "1 to 1000000", false)
+	field("publish[].key", "text", `"{mqtt.client_id}"`, "", false)
+	field("limits.max_packet_size", "size", "256KiB", "1KiB to 268435455", false)
+	field("limits.keep_alive_max", "duration", "1h", "0s to 18h12m15s", false)
+	field("limits.topic_alias_maximum", "number", "16", "0 to 65535", false)
+	field("admin.address", "text", "127.0.0.1:8080", "", false)
+	field("unmatched", "word or mapping", "reject", "", false)
+	field("log.level", "text", "info", "trace, debug, info, warn or error", false)
+}
+
+// TestDefaultsPassTheirOwnChecks: every default, written into a file, is accepted and changes nothing.
+func TestDefaultsPassTheirOwnChecks(t *testing.T) {
+	want := parse(t, base)
+	for _, f := range Fields() {
+		section, name, _ := strings.Cut(f.Path, ".")
+		if f.Default == "" || section == "publish[]" {
+			continue
+		}
+		line := section + ": {" + name + ": '" + f.Default + "'}\n"
+		switch {
+		case f.Type == "number":
+			line = strings.ReplaceAll(line, "'", "")
+		case name == "":
+			line = section + ": " + f.Default + "\n"
+		}
+		if inner, ok := strings.CutPrefix(name, "producer."); ok {
+			line = "  producer: {" + inner + ": '" + f.Default + "'}\n"
+			require.Equal(t, want, parse(t, strings.Replace(base, "publish:", line+"publish:", 1)), f.Path)
+			continue
+		}
+		require.Equal(t, want, parse(t, base+line), f.Path)
+	}
+}
