@@ -38,7 +38,7 @@ func (b *Budget) TryTake(n int) bool {
 	need, free := b.need(n), b.max-b.used-b.pledged
 	switch {
 	case len(b.waiters) == 0 && need <= free:
-	case b.pledged >= need:
+	case b.pledged > 0 && b.pledged >= need:
 		b.pledged -= need
 	case len(b.waiters) == 0 && need <= free+b.pledged:
 		b.pledged -= need - free

@@ -34,9 +34,8 @@ type topic struct {
 	used    time.Duration // when the last record came
 	parts   []*part
 	held    int           // records in its partitions, in sarama or not
-	lane    *lane         // where its records in sarama are; nil: never had one
+	feeding int           // how many of them are
 	avoid   *lane         // that must not have them: it knows the topic as it was before
-	feeding int           // how many those are
 	room    int           // bytes that one batch may hold: batches stay below the topic's limit
 	careful time.Duration // until then each record goes alone
 	view    *view
@@ -53,11 +52,12 @@ const stickyBatch = 16 << 10
 type part struct {
 	topic    *topic
 	id       int32
-	fifo     list // waits for room in sarama
-	inFlight list // in sarama, in the order it was fed
-	bytes    int  // of inFlight
-	returned int  // of inFlight, given back by sarama to be sent again
-	alone    bool // its one record must stay alone
+	lane     *lane // where its records in sarama are, or last were; nil: never had one
+	fifo     list  // waits for room in sarama
+	inFlight list  // in sarama, in the order it was fed
+	bytes    int   // of inFlight
+	returned int   // of inFlight, given back by sarama to be sent again
+	alone    bool  // its one record must stay alone
 }
 
 // A view is what sarama's goroutines see of a topic without a lock.
@@ -156,7 +156,7 @@ func (p *part) put(r *Record, now time.Duration) {
 	p.inFlight.push(r)
 	p.bytes += r.size
 	t.feeding++
-	t.lane.records++
+	p.lane.records++
 }
 
 // take notes that r is not in sarama any more.
@@ -165,7 +165,7 @@ func (p *part) take(r *Record) {
 	p.inFlight.remove(r)
 	p.bytes -= r.size
 	t.feeding--
-	t.lane.records--
+	p.lane.records--
 	if r.alone {
 		p.alone, r.alone = false, false
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -27,7 +28,7 @@ type connectParams struct {
 // connect handles CONNECT and answers with CONNACK. An error ends the connection; the CONNACK that says so
 // has been sent then.
 func (c *Conn) connect(body []byte) error {
-	p, err := c.decodeConnect(append([]byte(nil), body...)) // the parts live as long as the connection
+	p, err := c.decodeConnect(body)
 	if err == nil {
 		err = c.open(p)
 	}
@@ -62,7 +63,8 @@ func (c *Conn) refuse(err error) {
 	c.respond(connackPacket(c.version, false, code, packets.Properties{ReasonString: fault.Detail}), (*packets.Packet).ConnackEncode)
 }
 
-// decodeConnect reads and checks a CONNECT. b must not be used again by the caller.
+// decodeConnect reads and checks a CONNECT. Nothing of the result points into b: a password must not stay in
+// memory as long as a client ID does.
 func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	if err := c.protocol(b); err != nil {
 		return nil, err
@@ -172,7 +174,7 @@ func checkConnect(b []byte, version byte, props, will *properties) error {
 
 // identify takes the client ID or assigns one [MQTT-3.1.3-6] [MQTT-3.1.3-7].
 func (c *Conn) identify(p *connectParams, pk *packets.ConnectParams) error {
-	p.clientID, p.clean = pk.ClientIdentifier, pk.Clean
+	p.clientID, p.clean = strings.Clone(pk.ClientIdentifier), pk.Clean // mochi's points into the packet
 	if p.clientID != "" {
 		return nil
 	}
@@ -210,6 +212,7 @@ func (c *Conn) decodeWill(p *connectParams, pk *packets.ConnectParams, props pro
 	}
 	m := &Message{props: props, Topic: []byte(pk.WillTopic), Payload: pk.WillPayload, QoS: pk.WillQos, Retain: pk.WillRetain, Will: true}
 	m.takeProperties()
+	m.ownMemory()
 	m.ClientID, m.Username = p.clientID, p.username
 	p.will, p.willWait = m, props.willDelay
 	return nil

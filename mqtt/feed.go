@@ -53,12 +53,13 @@ func (c *Conn) size(b []byte) (int, error) {
 // complete moves bytes from b to the packet begun in c.partial and handles it when it is whole.
 func (c *Conn) complete(b []byte) (rest []byte, err error) {
 	size, err := c.size(c.partial)
-	if err != nil {
-		return nil, err
-	}
-	if size == 0 { // inside the fixed header: byte by byte
+	for size == 0 && err == nil && len(b) > 0 { // inside the fixed header: byte by byte
 		c.partial = append(c.partial, b[0])
-		return b[1:], nil
+		b = b[1:]
+		size, err = c.size(c.partial)
+	}
+	if err != nil || size == 0 {
+		return nil, err
 	}
 	take := min(size-len(c.partial), len(b))
 	if err = c.grow(len(c.partial)+take, size); err != nil {

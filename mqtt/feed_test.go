@@ -100,6 +100,24 @@ func TestAnySplitOfAStreamMeansTheSame(t *testing.T) {
 	})
 }
 
+// TestPacketWithoutBodyInTwoPieces: its last byte is one of the fixed header, and nothing follows.
+func TestPacketWithoutBodyInTwoPieces(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.device(v, "dev")
+		pieces := func(p []byte) {
+			before := count(w.s.m.bytesIn)
+			c.send(p[:1])
+			until(t, "the piece was read", func() bool { return count(w.s.m.bytesIn) > before })
+			c.send(p[1:])
+		}
+		pieces(pingreq)
+		c.expect(pingresp)
+		pieces(packet(0xE0))
+		c.closed()
+	})
+}
+
 func TestByteByByteMeansTheSame(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		stream := cat(hello{version: v, id: "dev", will: &lastWill{topic: "w"}}.packet(), pub{topic: "t", payload: "abc", qos: 1, id: 1}.packet(v),

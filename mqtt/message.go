@@ -88,6 +88,28 @@ func (m *Message) takeProperties() {
 	m.Expiry, m.HasExpiry = p.messageExpiry, p.has(propMessageExpiry)
 }
 
+// ownMemory copies all that m points to into one piece of memory of its own.
+func (m *Message) ownMemory() {
+	parts := []*[]byte{&m.Topic, &m.Payload, &m.ContentType, &m.ResponseTopic, &m.CorrelationData}
+	for i := range m.User {
+		parts = append(parts, &m.User[i].Key, &m.User[i].Value)
+	}
+	n := 0
+	for _, p := range parts {
+		n += len(*p)
+	}
+	own := make([]byte, 0, n)
+	for _, p := range parts {
+		if *p == nil {
+			continue // absent
+		}
+		begin := len(own)
+		own = append(own, *p...)
+		*p = own[begin:len(own):len(own)]
+	}
+	m.props = properties{}
+}
+
 // Ack says that the message is stored (Success), or was accepted and not kept (NoMatchingSubscribers).
 func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
 

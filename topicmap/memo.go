@@ -7,15 +7,16 @@ import (
 )
 
 // The memo's bounds: how many topics it remembers, how long a topic may be, and how many regexes may match it, to be
-// remembered. Together they bound its memory, to some 20 MB at worst, against devices that make up topics.
+// remembered. Together they bound its memory against devices that make up topics: full of topics of the greatest length
+// with one match each it holds 13 MB.
 const (
 	memoSlots    = 1 << 15
 	maxMemoTopic = 256
 	maxMemoHits  = 8
 )
 
-// memoWays is how many slots a topic may lie in. With one, a third of 10 000 topics push each other out for ever;
-// with more than four, a topic that is not there costs more reads than it is worth.
+// memoWays is how many slots a topic may lie in. With one, a quarter of 10 000 topics share theirs and push each
+// other out for ever; each more is one more read for a topic that is not there.
 const memoWays = 4
 
 // memoAdmission: where all slots are taken, one in so many topics gets one. A topic in use gets in soon, while a

@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // text decodes a string and puts the environment in. Numbers and true/false are refused rather than turned
@@ -26,9 +28,34 @@ func (d *decoder) text(path string, n ast.Node) (string, bool) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		d.fail(path, p.value, "%s must be a text; write it in quotes: %q", name(path), n.GetToken().Value)
 		return "", false
+	case *ast.MappingNode:
+		if whole := joined(n); whole != "" {
+			p.at = slices.Repeat([]pos{p.value}, len(whole))
+			return d.expand(path, whole)
+		}
 	}
 	d.mismatch(path, n, "a text")
 	return "", false
+}
+
+// joined undoes a misreading of the YAML library: inside braces it takes kafka-1:9092 for a mapping, although
+// a colon separates only before a blank (YAML 1.2, section 7.3.3). It gives "" for what is a mapping.
+func joined(m *ast.MappingNode) string {
+	if len(m.Values) != 1 || m.IsFlowStyle {
+		return ""
+	}
+	line := m.Values[0]
+	key, colon, value := line.Key.GetToken(), line.Start, line.Value.GetToken()
+	if !plain(key) || !plain(value) || key.Position.Line != value.Position.Line ||
+		colon.Position.Column != key.Position.Column+utf8.RuneCountInString(key.Value) || value.Position.Column != colon.Position.Column+1 {
+		return ""
+	}
+	return key.Value + ":" + value.Value
+}
+
+// plain says whether tk is a scalar without quotes.
+func plain(tk *token.Token) bool {
+	return tk.Type == token.StringType || tk.Type == token.IntegerType || tk.Type == token.FloatType
 }
 
 // scalar gives the text of a number, a size or a duration. Those may come from the environment, and then may

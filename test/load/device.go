@@ -116,21 +116,28 @@ func (d *device) session(ctx, drained context.Context) error {
 	d.mu.Lock()
 	d.conn, d.ping = c, time.Time{}
 	d.mu.Unlock()
-	readDone := make(chan error, 1)
-	go func() { readDone <- d.read(c) }() // ends with the connection
-	err = d.write(ctx, drained, c, present, readDone)
+	lost := make(chan struct{})
+	var readErr error
+	go func() { // ends with the connection
+		readErr = d.read(c)
+		close(lost)
+	}()
+	err = d.write(ctx, drained, c, present, lost)
 	if err == nil || errors.Is(err, errStopped) {
 		c.disconnect()
 	}
 	c.close()
-	if readErr := <-readDone; readErr != nil && err != nil && !errors.Is(err, errStopped) && !errors.Is(readErr, net.ErrClosed) {
+	<-lost
+	if err != nil && !errors.Is(err, errStopped) && !errors.Is(readErr, net.ErrClosed) {
 		err = errors.Join(err, readErr)
 	}
 	return err
 }
 
+var errLost = errors.New("connection lost")
+
 // write sends what is unacknowledged again and then new messages, until ctx ends and all is acknowledged.
-func (d *device) write(ctx, drained context.Context, c *conn, present bool, lost <-chan error) error {
+func (d *device) write(ctx, drained context.Context, c *conn, present bool, lost <-chan struct{}) error {
 	if err := d.resend(c, present); err != nil {
 		return err
 	}
@@ -159,7 +166,7 @@ func (d *device) write(ctx, drained context.Context, c *conn, present bool, lost
 }
 
 // publish sends one message when the window has room.
-func (d *device) publish(ctx context.Context, c *conn, lost <-chan error) error {
+func (d *device) publish(ctx context.Context, c *conn, lost <-chan struct{}) error {
 	var id uint16
 	if d.f.QoS > 0 {
 		select {
@@ -192,15 +199,15 @@ func (d *device) publish(ctx context.Context, c *conn, lost <-chan error) error 
 }
 
 // awaitFree waits for room in the window and goes on asking whether the server is alive meanwhile.
-func (d *device) awaitFree(ctx context.Context, c *conn, lost <-chan error) (uint16, error) {
+func (d *device) awaitFree(ctx context.Context, c *conn, lost <-chan struct{}) (uint16, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case id := <-d.free:
 			return id, nil
-		case err := <-lost:
-			return 0, fmt.Errorf("connection lost: %w", err)
+		case <-lost:
+			return 0, errLost
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		case <-tick.C:
@@ -247,7 +254,7 @@ func (d *device) resend(c *conn, present bool) error {
 }
 
 // drain waits until everything is acknowledged.
-func (d *device) drain(drained context.Context, c *conn, lost <-chan error) error {
+func (d *device) drain(drained context.Context, c *conn, lost <-chan struct{}) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -261,8 +268,8 @@ func (d *device) drain(drained context.Context, c *conn, lost <-chan error) erro
 		select {
 		case <-drained.Done():
 			return fmt.Errorf("%d messages unacknowledged at the end", left)
-		case err := <-lost:
-			return fmt.Errorf("connection lost: %w", err)
+		case <-lost:
+			return errLost
 		case <-time.After(5 * time.Millisecond):
 		}
 		if err := d.maybePing(c); err != nil {

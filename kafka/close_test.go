@@ -1,0 +1,142 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+func TestCloseFlushes(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(3, "t"))
+	p := start(t, testConfig(c.ListenAddrs()))
+	l := newLedger()
+	const n = 10000
+	for i := range n {
+		p.Produce(l.record(i, "t", fmt.Sprint(i%5)))
+	}
+	require.NoError(t, p.Close(context.Background()))
+	l.once(t, n)
+	require.Zero(t, l.errs())
+	p.Produce(l.record(n, "t", "k"))
+	eventually(t, func() bool { return l.count() == n+1 }, "what comes later is answered too")
+	require.ErrorIs(t, l.of(n)[0], ErrClosed)
+	require.NoError(t, p.Close(context.Background()), "closing twice is no harm")
+}
+
+func TestCloseWithKafkaAwayEndsEveryRecordOnce(t *testing.T) {
+	for _, outage := range []mode{down, swallows} {
+		t.Run(fmt.Sprint(outage), func(t *testing.T) {
+			c, g := gated(t, kfake.NumBrokers(2), kfake.SeedTopics(4, "t"))
+			p := start(t, testConfig(c.ListenAddrs()))
+			l := newLedger()
+			for i := range 100 {
+				p.Produce(l.record(i, "t", fmt.Sprint(i%5)))
+			}
+			eventually(t, func() bool { return l.count() == 100 }, "it flows")
+			g.set(outage)
+			const n = 10000
+			for i := 100; i < n; i++ {
+				p.Produce(l.record(i, "t", fmt.Sprint(i%5)))
+			}
+			p.Produce(l.record(n, "unknown", ""))
+			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+			defer cancel()
+			require.ErrorContains(t, p.Close(ctx), fmt.Sprint(n+1-100))
+			require.False(t, p.forced, "sarama gave all of them back")
+			l.once(t, n+1)
+			for i := 100; i <= n; i++ {
+				require.ErrorIs(t, l.of(i)[0], ErrClosed)
+			}
+		})
+	}
+}
+
+func TestCloseWhenKafkaWasNeverThere(t *testing.T) {
+	p := start(t, testConfig([]string{"127.0.0.1:1"}))
+	l := newLedger()
+	for i := range 100 {
+		p.Produce(l.record(i, fmt.Sprint("t", i%3), ""))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	require.Error(t, p.Close(ctx))
+	l.once(t, 100)
+}
+
+func TestCloseBeforeRunAnswers(t *testing.T) {
+	p, err := NewProducer(testConfig([]string{"127.0.0.1:1"}))
+	require.NoError(t, err)
+	l := newLedger()
+	p.Produce(l.record(0, "t", ""))
+	require.NoError(t, p.Close(context.Background()))
+	l.once(t, 1)
+	require.ErrorIs(t, l.of(0)[0], ErrClosed)
+}
+
+func TestEndOfRunsContextAnswersAll(t *testing.T) {
+	c, g := gated(t, kfake.SeedTopics(2, "t"))
+	p, err := NewProducer(testConfig(c.ListenAddrs()))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }() // ends with ctx
+	l := newLedger()
+	p.Produce(l.record(0, "t", ""))
+	eventually(t, func() bool { return l.count() == 1 }, "it flows")
+	g.set(down)
+	for i := 1; i < 3000; i++ {
+		p.Produce(l.record(i, "t", "k"))
+	}
+	cancel()
+	require.NoError(t, <-done)
+	l.once(t, 3000)
+}
+
+func TestProduceDuringCloseIsAnsweredOnce(t *testing.T) {
+	for range 20 {
+		c := fake(t, kfake.SeedTopics(2, "t"))
+		p := start(t, testConfig(c.ListenAddrs()))
+		l := newLedger()
+		const n, senders = 2000, 4
+		var wg sync.WaitGroup
+		for s := range senders {
+			wg.Go(func() {
+				for i := s; i < n; i += senders {
+					p.Produce(l.record(i, "t", "k"))
+				}
+			})
+		}
+		eventually(t, func() bool { return l.count() > 0 }, "it flows")
+		require.NoError(t, p.Close(context.Background()))
+		wg.Wait()
+		eventually(t, func() bool { return l.count() == n }, "all are answered")
+		l.once(t, n)
+	}
+}
+
+func TestWhatSaramaNeverGivesBackIsAnsweredByForce(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"))
+	p := start(t, testConfig(c.ListenAddrs()))
+	l := newLedger()
+	p.Produce(l.record(0, "t", "k"))
+	eventually(t, func() bool { return l.count() == 1 }, "it flows")
+	p.mu.Lock() // a record that is noted as handed over and never was
+	stray := l.record(1, "t", "k")
+	stray.prepare(0)
+	tp := p.topics["t"]
+	tp.parts[0].put(stray, 0)
+	stray.part = tp.parts[0]
+	tp.held++
+	p.pending++
+	p.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.Error(t, p.Close(ctx))
+	l.once(t, 2)
+	require.ErrorIs(t, l.of(1)[0], ErrClosed)
+}

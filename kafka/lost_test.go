@@ -1,0 +1,170 @@
+package kafka
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// flow produces to topic until stop is closed, in keys 0 to 4.
+func flow(p *Producer, l *ledger, topic string, stop chan struct{}) (sent int) {
+	for ; ; sent++ {
+		select {
+		case <-stop:
+			return sent
+		default:
+		}
+		p.Produce(l.record(sent, topic, fmt.Sprint(sent%5)))
+		if sent%50 == 0 {
+			time.Sleep(time.Millisecond) // a pace, not a wait
+		}
+	}
+}
+
+func TestTopicDeletedInUseIsCreatedAgain(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(3, "free"))
+	cfg := testConfig(c.ListenAddrs())
+	cfg.CreateTopics = &CreateTopics{Partitions: 3}
+	p := start(t, cfg)
+	l, free := newLedger(), newLedger()
+	stop, sent, sentFree := make(chan struct{}), make(chan int), make(chan int)
+	go func() { sent <- flow(p, l, "doomed", stop) }()      // ends with stop
+	go func() { sentFree <- flow(p, free, "free", stop) }() // ends with stop
+	for range 3 {
+		before := l.count()
+		eventually(t, func() bool { return l.count() > before+200 }, "it flows")
+		require.NoError(t, c.DeleteTopic("doomed"))
+	}
+	before := l.count()
+	eventually(t, func() bool { return l.count() > before+200 }, "it flows again")
+	close(stop)
+	n, m := <-sent, <-sentFree
+	eventually(t, func() bool { return l.count() == n && free.count() == m }, "all end")
+	l.once(t, n)
+	free.once(t, m)
+	require.Zero(t, free.errs())
+	for i := range n { // a batch on its way during the deletion may be left open; nothing is refused
+		for _, err := range l.of(i) {
+			require.False(t, Final(err))
+		}
+	}
+	stored := 0
+	for _, info := range c.PartitionInfos("doomed") {
+		stored += int(info.HighWatermark)
+	}
+	inOrder(t, read(t, c.ListenAddrs(), "doomed", stored))
+}
+
+func TestRecordsOfADeletedTopicWaitAndDelayNoOther(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(3, "doomed", "free"))
+	p := start(t, testConfig(c.ListenAddrs()))
+	l, free := newLedger(), newLedger()
+	p.Produce(l.record(0, "doomed", "k"))
+	eventually(t, func() bool { return l.count() == 1 }, "it exists")
+	require.NoError(t, c.DeleteTopic("doomed"))
+	const n = 3 * maxInFlight
+	for i := 1; i < n; i++ {
+		p.Produce(l.record(i, "doomed", fmt.Sprint(i%5)))
+	}
+	eventually(t, func() bool { return p.phases()[lost] == 1 }, "its end is noticed")
+	for i := range n {
+		p.Produce(free.record(i, "free", fmt.Sprint(i%5)))
+	}
+	eventually(t, func() bool { return free.count() == n }, "the other flows")
+	require.Zero(t, free.errs())
+	require.Equal(t, 1, l.count(), "nothing is refused")
+	require.NoError(t, c.CreateTopic("doomed", 2, nil)) // fewer partitions than before
+	eventually(t, func() bool { return l.count() == n }, "all are stored when it is there again")
+	l.once(t, n)
+	require.Zero(t, l.errs())
+	inOrder(t, read(t, c.ListenAddrs(), "doomed", n-1))
+}
+
+// phases counts topics by phase.
+func (p *Producer) phases() (n [phases]int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.topics {
+		n[t.phase]++
+	}
+	return n
+}
+
+func TestNewPartitionsAreUsed(t *testing.T) {
+	p := &Producer{topics: map[string]*topic{}}
+	tp := &topic{view: new(view)}
+	p.topics["t"] = tp
+	tp.resize(2)
+	waits := &Record{Key: []byte("key1")}
+	waits.prepare(0)
+	tp.place(waits).fifo.push(waits)
+	tp.resize(5)
+	require.Len(t, tp.parts, 5)
+	require.Equal(t, []int32{0, 1, 2, 3, 4}, *tp.view.partitions.Load())
+	for i := range 100 {
+		r := &Record{Key: fmt.Append(nil, i)}
+		r.prepare(0)
+		require.Equal(t, PartitionOf(r.Key, 5), tp.place(r).id)
+	}
+	tp.resize(1)
+	require.Equal(t, waits, tp.parts[0].fifo.head, "what waited moves when its partition is gone")
+}
+
+func TestRecordsComeBackInTheirOrder(t *testing.T) {
+	tp := &topic{phase: open, room: 1 << 20, view: new(view), lane: new(lane)}
+	tp.resize(1)
+	part := tp.parts[0]
+	var rs []*Record
+	for range 5 {
+		r := &Record{part: part}
+		rs = append(rs, r)
+	}
+	for _, r := range rs[:3] {
+		part.put(r, 0)
+	}
+	part.fifo.push(rs[3])
+	part.fifo.push(rs[4])
+	for _, i := range []int{2, 0} { // sarama gives back in any order
+		rs[i].returned = true
+		part.returned++
+		part.rewind()
+		require.Equal(t, 2, part.fifo.n)
+	}
+	part.take(rs[1]) // this one was stored after all
+	part.rewind()
+	require.Zero(t, part.inFlight.n)
+	require.Zero(t, tp.feeding)
+	require.Equal(t, 4, part.fifo.n)
+	for _, i := range []int{0, 2, 3, 4} {
+		require.Equal(t, rs[i], part.fifo.pop())
+	}
+}
+
+func TestTopicsThatAreNotUsedAreForgottenAndTheirLaneReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := NewProducer(testConfig([]string{"127.0.0.1:1"}))
+		require.NoError(t, err)
+		p.lane = &lane{topics: laneTopics + 1}
+		for i := range 300 {
+			p.Produce((&ledger{}).record(i, fmt.Sprint("t", i), ""))
+		}
+		p.mu.Lock()
+		for name, tp := range p.topics {
+			tp.lane = p.lane
+			if name != "t0" {
+				tp.waiting = list{} // as if they were stored
+			}
+		}
+		p.mu.Unlock()
+		p.sweep()
+		require.Len(t, p.topics, 300)
+		time.Sleep(idleAfter + time.Second)
+		p.sweep()
+		require.Len(t, p.topics, 1, "the one with a record stays")
+		require.Len(t, p.laneWake, 1)
+	})
+}
