@@ -61,6 +61,7 @@ func serve(t testing.TB, brokers []string, rules, extra string) *instance {
 	return s
 }
 
+// extra beginning with a blank belongs to kafka:, else it stands at the top.
 // prepare writes the configuration and takes ports that stay the instance's own through restarts.
 func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
 	t.Helper()
@@ -173,6 +174,7 @@ func (s *instance) metric(name string, labels ...string) float64 {
 	s.t.Helper()
 	status, body := s.get("/metrics")
 	require.Equal(s.t, http.StatusOK, status)
+	require.Contains(s.t, body, "# TYPE "+name+" ", "no such metric")
 	sum := 0.0
 series:
 	for line := range strings.Lines(body) {
