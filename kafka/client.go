@@ -17,7 +17,7 @@ type laneClient struct {
 
 const (
 	leaderPoll     = 100 * time.Millisecond
-	leaderPollSlow = time.Second
+	leaderPollSlow = 500 * time.Millisecond
 )
 
 // RefreshMetadata asks once. The error does not matter: who needs an answer calls Leader, which waits for it,

@@ -19,21 +19,28 @@ func (p *Producer) Close(ctx context.Context) error {
 	p.checkDrained()
 	p.mu.Unlock()
 	if idle {
+		err := p.unacknowledged(ErrClosed)
 		p.abort()
 		p.end()
-		return nil
+		return err
 	}
 	var err error
 	select {
 	case <-p.drained:
 	case <-ctx.Done():
-		if left := p.outstanding(); left > 0 {
-			err = fmt.Errorf("%d records were not acknowledged by Kafka: %w", left, ctx.Err())
-		}
+		err = p.unacknowledged(ctx.Err())
 		p.abort()
 	}
 	<-p.stopped
 	return err
+}
+
+// unacknowledged says how many records are given up, and why; nil if none.
+func (p *Producer) unacknowledged(why error) error {
+	if left := p.outstanding(); left > 0 {
+		return fmt.Errorf("%d records were not acknowledged by Kafka: %w", left, why)
+	}
+	return nil
 }
 
 // outstanding gives how many records RecordDone was not called for.

@@ -73,7 +73,7 @@ func TestCloseBeforeRunAnswers(t *testing.T) {
 	require.NoError(t, err)
 	l := newLedger()
 	p.Produce(l.record(0, "t", ""))
-	require.NoError(t, p.Close(context.Background()))
+	require.ErrorIs(t, p.Close(context.Background()), ErrClosed)
 	l.once(t, 1)
 	require.ErrorIs(t, l.of(0)[0], ErrClosed)
 }

@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"time"
+
+	"github.com/IBM/sarama"
 )
 
 // carefulTime is how long the records of a topic go alone after Kafka refused a batch for one of them.
@@ -47,15 +49,12 @@ func (p *Producer) settle(batch []*Record, now time.Duration) {
 
 func (p *Producer) settlePart(part *part, now time.Duration) {
 	t := part.topic
+	was := part.lane
 	part.rewind()
-	was := t.lane
-	if t.feeding == 0 && was != p.lane {
-		p.pumpTopic(t, now) // the whole topic waited to change its lane
-	} else if part.fifo.n > 0 {
-		p.pump(part, now)
-	}
+	p.pump(part, now)
 	p.closeIfDone(was)
 	if t.feeding == 0 && t.phase == lost {
+		was.skips.Store(0)
 		t.due = now // it can be opened again
 		p.verifyWake.wake()
 	}
@@ -74,6 +73,7 @@ func (p *Producer) failed(r *Record, err error) {
 
 func (p *Producer) failedLocked(r *Record, err error) {
 	now, part := p.now(), r.part
+	r.renew()
 	t := part.topic
 	verdict, doubt := batchVerdict(err, r.alone)
 	switch {
@@ -85,6 +85,9 @@ func (p *Producer) failedLocked(r *Record, err error) {
 		// is one again, in their order: they are put back when sarama has let go of the last of them.
 		r.returned, r.tried = true, true
 		part.returned++
+		if kerror(err) == sarama.ErrNoError { // said by us and not by Kafka
+			part.lane.skips.Add(1)
+		}
 	default:
 		p.release(r)
 		p.fail(r, verdict)

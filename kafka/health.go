@@ -14,8 +14,8 @@ const (
 	stalledAfter = 10 * time.Second
 	// idleAfter is how long a topic without records is remembered.
 	idleAfter = 10 * time.Minute
-	// laneTopics is how many topics a lane may know before it is worth replacing.
-	laneTopics = 256
+	// laneParts is how many partitions a lane may know before it is worth replacing.
+	laneParts = 4096
 )
 
 // forPings shortens the time-outs.
@@ -91,16 +91,16 @@ func (p *Producer) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	current := 0
+	used := 0
 	for name, t := range p.topics {
 		if t.held == 0 && t.waiting.n == 0 && now-t.used > idleAfter {
 			delete(p.topics, name)
 			p.views.Delete(name)
-		} else if t.lane == p.lane {
-			current++
+		} else {
+			used += len(t.parts)
 		}
 	}
-	if p.lane != nil && p.lane.topics > laneTopics && p.lane.topics > 2*current {
-		p.laneWake.wake()
+	if p.lane != nil && p.lane.parts > laneParts && p.lane.parts > 2*used {
+		p.replaceLane()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -21,9 +22,14 @@ type lane struct {
 	input  chan<- *sarama.ProducerMessage
 	drains sync.WaitGroup
 
+	// skips is how many waits to leave out. When sarama gives back the records of a partition that has no
+	// leader, it does so one by one and waits after each as it would before a retry; a thousand would take
+	// minutes. So each such record leaves a skip for the wait that follows it.
+	skips atomic.Int64
+
 	// Guarded by Producer.mu.
 	records int // handed over and not done
-	topics  int // that it ever had
+	parts   int // partitions that it ever had
 	closed  bool
 }
 
@@ -37,9 +43,24 @@ func (p *Producer) runLanes(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-p.laneWake:
-			p.openLane(ctx)
+			if p.wantsLane() {
+				p.openLane(ctx)
+			}
 		}
 	}
+}
+
+// replaceLane has a new lane opened. The caller holds mu.
+func (p *Producer) replaceLane() {
+	p.laneWanted = true
+	p.laneWake.wake()
+}
+
+// wantsLane says whether that is still to be done.
+func (p *Producer) wantsLane() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.laneWanted
 }
 
 // openLane makes a new lane the current one, however long Kafka is away.
@@ -65,7 +86,7 @@ func (p *Producer) openLane(ctx context.Context) {
 // newLane connects to the cluster and gets a producer ID.
 func (p *Producer) newLane() (*lane, error) {
 	l := &lane{p: p, dial: newDialer(p.cfg.DialTimeout)}
-	client, err := sarama.NewClient(p.cfg.Brokers, p.cfg.producer(l.dial, p.isAborted)) // connects to nothing yet
+	client, err := sarama.NewClient(p.cfg.Brokers, p.cfg.producer(l.dial, l.skip)) // connects to nothing yet
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a Kafka client: %w", err)
 	}
@@ -86,6 +107,19 @@ func (p *Producer) newLane() (*lane, error) {
 	l.drains.Go(l.drainSuccesses) // ends after close
 	l.drains.Go(l.drainErrors)    // ends after close
 	return l, nil
+}
+
+// skip takes a skip if there is one.
+func (l *lane) skip() bool {
+	if l.p.isAborted() {
+		return true
+	}
+	for n := l.skips.Load(); n > 0; n = l.skips.Load() {
+		if l.skips.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+	return false
 }
 
 // setOpening notes whose connections abort has to cut too.
@@ -114,7 +148,7 @@ func (p *Producer) anyTopic() string {
 func (p *Producer) switchTo(l *lane) {
 	p.mu.Lock()
 	old := p.lane
-	p.lane = l
+	p.lane, p.laneWanted = l, false
 	p.lanes[l] = struct{}{}
 	if p.aborting {
 		l.dial.close()

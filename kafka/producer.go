@@ -33,22 +33,23 @@ type Producer struct {
 	up         atomic.Bool
 	closers    sync.WaitGroup // of lanes that end
 
-	mu       sync.Mutex // guards what follows and all topics; no other lock is taken under it
-	topics   map[string]*topic
-	queue    []fed     // for the feeder
-	finished []*Record // for the finisher, with their errors
-	pending  int       // records that RecordDone was not called for
-	lane     *lane     // where new topics go; nil: none open yet
-	lanes    map[*lane]struct{}
-	opening  *lane         // that is to be the next
-	notes    []func()      // log lines, written when mu is not held
-	warned   bool          // that a limit may not be read
-	progress time.Duration // when a record was last stored, or the first came after there was none
-	running  bool
-	closing  bool
-	aborting bool
-	forced   bool // what sarama still has was answered for, and is ignored when it comes
-	ended    bool // no goroutine is left
+	mu         sync.Mutex // guards what follows and all topics; no other lock is taken under it
+	topics     map[string]*topic
+	queue      []fed     // for the feeder
+	finished   []*Record // for the finisher, with their errors
+	pending    int       // records that RecordDone was not called for
+	lane       *lane     // where new topics go; nil: none open yet
+	lanes      map[*lane]struct{}
+	opening    *lane         // that is to be the next
+	laneWanted bool          // a new one is to be opened
+	notes      []func()      // log lines, written when mu is not held
+	warned     bool          // that a limit may not be read
+	progress   time.Duration // when a record was last stored, or the first came after there was none
+	running    bool
+	closing    bool
+	aborting   bool
+	forced     bool // what sarama still has was answered for, and is ignored when it comes
+	ended      bool // no goroutine is left
 }
 
 // A fed record is on its way to the input of a lane.
@@ -99,7 +100,7 @@ func (p *Producer) now() time.Duration { return time.Since(p.start) }
 // end of ctx is a Close that waits for nothing. It returns nil, and is called once.
 func (p *Producer) Run(ctx context.Context) error {
 	if !p.begin() {
-		return ErrClosed
+		return nil // closed before it began
 	}
 	stop := context.AfterFunc(ctx, p.abort)
 	defer stop()
@@ -211,26 +212,25 @@ func (p *Producer) route(t *topic, r *Record, now time.Duration) {
 	}
 }
 
-// admits says whether r can go to sarama now. A topic changes its lane only while it has no record in one,
+// admits says whether r can go to sarama now. A partition changes its lane only while it has no record in one,
 // so that the order is kept.
 func (p *Producer) admits(part *part, r *Record, now time.Duration) bool {
-	t := part.topic
-	if p.lane == nil || p.lane == t.avoid || p.aborting || !part.takes(r, now) {
+	if p.lane == nil || p.lane == part.topic.avoid || p.aborting || !part.takes(r, now) {
 		return false
 	}
-	if t.lane != p.lane {
-		if t.feeding > 0 {
+	if part.lane != p.lane {
+		if part.inFlight.n > 0 {
 			return false
 		}
-		t.lane = p.lane
-		t.lane.topics++
+		part.lane = p.lane
+		part.lane.parts++
 	}
 	return true
 }
 
 func (p *Producer) feed(part *part, r *Record, now time.Duration) {
 	part.put(r, now)
-	p.queue = append(p.queue, fed{part.topic.lane, &r.msg})
+	p.queue = append(p.queue, fed{part.lane, r.msg})
 }
 
 // pump feeds what waits in part, as far as there is room. The caller holds mu.

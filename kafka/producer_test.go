@@ -388,5 +388,5 @@ func TestNewProducerStartsNothingAndChecks(t *testing.T) {
 	require.False(t, p.Up())
 	require.Equal(t, int64(64<<20), p.Budget().Max())
 	require.NoError(t, p.Close(context.Background()))
-	require.ErrorIs(t, p.Run(context.Background()), ErrClosed)
+	require.NoError(t, p.Run(context.Background()), "there is nothing to run any more")
 }

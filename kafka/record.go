@@ -28,7 +28,7 @@ type Record struct {
 	Partition int32
 	Offset    int64
 
-	msg        sarama.ProducerMessage
+	msg        *sarama.ProducerMessage // made by the first Produce and kept
 	key, value octets
 	since      time.Duration // when Produce was called, on the Producer's clock
 	size       int           // upper bound of what it adds to a batch
@@ -64,7 +64,10 @@ func (r *Record) prepare(now time.Duration) {
 	r.since, r.err, r.part = now, nil, nil
 	r.alone, r.returned, r.tried = false, false, false
 	r.hash = murmur2(r.Key)
-	m := &r.msg
+	if r.msg == nil {
+		r.msg = new(sarama.ProducerMessage)
+	}
+	m := r.msg
 	m.Metadata, m.Topic, m.Timestamp = r, r.Topic, r.Timestamp
 	m.Key, m.Value = nil, nil // a nil pointer in the interface would be an empty key, not none
 	if r.key = r.Key; r.Key != nil {
@@ -83,8 +86,18 @@ func (r *Record) prepare(now time.Duration) {
 // forget drops what the record referred to, so that a pooled record keeps nobody's memory.
 func (r *Record) forget() {
 	r.part, r.key, r.value = nil, nil, nil
-	r.msg.Metadata = nil
-	clear(r.msg.Headers)
+	if r.msg != nil {
+		r.msg.Metadata = nil
+		clear(r.msg.Headers)
+	}
+}
+
+// renew replaces what sarama gave back with an error. It still looks at that for a moment (at how often it was
+// tried, in updateLeaderIfBrokerProducerIsNil), so it must not be used again.
+func (r *Record) renew() {
+	old := r.msg
+	r.msg = &sarama.ProducerMessage{Metadata: r, Topic: old.Topic, Key: old.Key, Value: old.Value,
+		Headers: old.Headers, Partition: old.Partition, Timestamp: old.Timestamp}
 }
 
 const (

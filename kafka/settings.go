@@ -54,8 +54,8 @@ func (c Config) base(d *dialer) *sarama.Config {
 	return s
 }
 
-// producer is base for an idempotent producer. stopped cuts the waits short.
-func (c Config) producer(d *dialer, stopped func() bool) *sarama.Config {
+// producer is base for an idempotent producer. skip says whether to leave out a wait before the next try.
+func (c Config) producer(d *dialer, skip func() bool) *sarama.Config {
 	s := c.base(d)
 	s.Net.MaxOpenRequests = 1
 	s.ChannelBufferSize = maxInFlight + channelSlack
@@ -69,15 +69,15 @@ func (c Config) producer(d *dialer, stopped func() bool) *sarama.Config {
 	s.Producer.Partitioner = sarama.NewManualPartitioner // the partition is chosen in topic.choose
 	s.Producer.MaxMessageBytes = int(sarama.MaxRequestSize) - 1
 	s.Producer.Retry.Max = maxRetries
-	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return backoff(retries, stopped) }
+	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return backoff(retries, skip) }
 	s.Producer.Transaction.Retry.Max = 2 // of InitProducerId; openLane asks again
 	s.Producer.Transaction.Retry.BackoffFunc = s.Producer.Retry.BackoffFunc
 	return s
 }
 
 // backoff doubles from minBackoff to maxBackoff.
-func backoff(retries int, stopped func() bool) time.Duration {
-	if stopped() {
+func backoff(retries int, skip func() bool) time.Duration {
+	if skip() {
 		return 0
 	}
 	return min(minBackoff<<min(max(retries-1, 0), 10), maxBackoff)

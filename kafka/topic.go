@@ -66,8 +66,9 @@ type view struct {
 	recall     atomic.Bool // let go of all records: the topic is gone
 }
 
-// resize makes as many partitions as the topic has now. Records of partitions that are gone, which can only be
-// when it was made anew, move to their key's new one.
+// resize makes as many partitions as the topic has now. If none of its records is in sarama, those that wait move
+// to their key's new partition: a topic that was made anew may have fewer than before. Otherwise it has grown, and
+// they stay with those before them, as with Kafka's own clients.
 func (t *topic) resize(n int32) {
 	old := t.parts
 	if int(n) == len(old) {
@@ -82,8 +83,19 @@ func (t *topic) resize(n int32) {
 	}
 	t.sticky = nil
 	t.view.partitions.Store(&ids)
-	for _, gone := range old[min(int(n), len(old)):] {
-		for r := gone.fifo.pop(); r != nil; r = gone.fifo.pop() {
+	if t.feeding == 0 {
+		t.replace(old)
+	}
+}
+
+// replace gives the records that wait in old partitions their new ones, in their order.
+func (t *topic) replace(old []*part) {
+	waiting := make([]list, len(old))
+	for i, p := range old {
+		waiting[i], p.fifo = p.fifo, list{}
+	}
+	for i := range waiting {
+		for r := waiting[i].pop(); r != nil; r = waiting[i].pop() {
 			t.place(r).fifo.push(r)
 		}
 	}

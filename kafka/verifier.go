@@ -135,9 +135,8 @@ func (p *Producer) found(t *topic, s topicState, now time.Duration) {
 		t.due = now + missingAgain // settlePart wakes us before
 		return
 	}
-	if t.lane != nil && t.lane == p.lane && (t.phase == lost || s.id != t.state.id) {
-		t.avoid = t.lane
-		p.laneWake.wake()
+	if t.phase == lost || t.state.exists && s.id != t.state.id {
+		p.avoidLane(t)
 	}
 	if t.phase == lost {
 		records := t.held
@@ -147,6 +146,18 @@ func (p *Producer) found(t *topic, s topicState, now time.Duration) {
 		p.doubtTried(t, s)
 	}
 	p.openTopic(t, s, now)
+}
+
+// avoidLane lets no record of t into the current lane, if that knows it: sarama goes on with the sequence
+// numbers of the old topic there, which the new one may refuse, and may not ask for a leader for a while.
+func (p *Producer) avoidLane(t *topic) {
+	for _, part := range t.parts {
+		if part.lane == p.lane && p.lane != nil {
+			t.avoid = p.lane
+			p.replaceLane()
+			return
+		}
+	}
 }
 
 // doubtTried gives up records that may be stored in a topic which was never gone, for all that Kafka said.
@@ -180,7 +191,7 @@ func (p *Producer) openTopic(t *topic, s topicState, now time.Duration) {
 	t.limitTo(s.limit, codecs[p.cfg.Compression])
 	t.resize(s.partitions)
 	if p.lane == nil {
-		p.laneWake.wake()
+		p.replaceLane()
 	}
 	for r := t.waiting.pop(); r != nil; r = t.waiting.pop() {
 		p.route(t, r, now)

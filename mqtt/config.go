@@ -32,7 +32,8 @@ type Config struct {
 	MaxUnreadBytes int
 	// MaxPartialBytes bounds the bytes of incomplete packets over all connections.
 	MaxPartialBytes int64
-	// SessionExpiryMax caps the Session Expiry Interval and is that of MQTT 3.1.1 sessions with clean session 0.
+	// SessionExpiryMax caps the Session Expiry Interval and is that of MQTT 3.1.1 sessions with clean session 0;
+	// 0: every session ends with its connection.
 	SessionExpiryMax time.Duration
 	// MaxStoredSessions bounds the sessions without a connection; the ones beyond it end with their connection.
 	MaxStoredSessions int

@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -33,6 +32,7 @@ type Conn struct {
 	handedID uint16
 	version  byte // 0 until CONNECT
 	tidy     bool // DISCONNECT came: no will
+	persists bool // CONNECT asked for a Session Expiry Interval above 0
 	problems bool // Request Problem Information: reasons may be told
 	willWait uint32
 
@@ -117,16 +117,8 @@ func (c *Conn) readUntil(t time.Time) error {
 	return c.nc.SetReadDeadline(t)
 }
 
-func (c *Conn) readAll() error {
-	if rest := c.partial; len(rest) > 0 { // what came in one piece with CONNECT
-		c.partial = nil
-		c.now = time.Now()
-		if err := c.feedPausing(rest); err != nil {
-			return err
-		}
-	}
-	return c.read(func() bool { return false })
-}
+// readAll reads until the end. The beginning of a packet that came in one piece with CONNECT is in partial.
+func (c *Conn) readAll() error { return c.read(func() bool { return false }) }
 
 // read feeds what the socket gives until done or an error. The wait for bytes happens inside RawConn.Read
 // with no buffer taken; returning false from its function waits for the next edge of readiness. That is safe
@@ -186,14 +178,6 @@ func readFD(fd int, b []byte) (int, error) {
 			return max(n, 0), err
 		}
 	}
-}
-
-func (c *Conn) feedPausing(b []byte) error {
-	err := c.feed(b)
-	if err == errPause {
-		return c.resumeFeeding()
-	}
-	return err
 }
 
 // resumeFeeding waits until reading may go on and handles what was left over, until all of it is done.
@@ -267,100 +251,4 @@ func (c *Conn) shutdownLocked(reason error) {
 	c.end = reason
 	c.wakeLocked()
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
-}
-
-// finish ends the connection: DISCONNECT with the reason, will, session, close. err is why reading ended.
-func (c *Conn) finish(err error) {
-	c.mu.Lock()
-	if c.ending {
-		err = c.end
-	}
-	c.ending = true
-	c.mu.Unlock()
-	var fault *ProtocolFault
-	if errors.As(err, &fault) && fault.Code == ServerShuttingDown {
-		c.awaitSettled()
-	}
-	c.lastWord(fault)
-	if c.session != nil {
-		c.leave()
-	}
-	if fault != nil && c.version != 0 {
-		c.awaitWritten()
-		if c.nc.CloseWrite() == nil {
-			c.linger()
-		}
-	}
-	_ = c.nc.Close()
-	c.charge(0)
-	c.srv.ended(c, err)
-}
-
-// lastWord sends the acknowledgements whose turn has come, then DISCONNECT, and nothing after it
-// [MQTT-3.14.4-1].
-func (c *Conn) lastWord(fault *ProtocolFault) {
-	c.mu.Lock()
-	c.drain()
-	c.silent = true
-	c.mu.Unlock()
-	if fault != nil && c.session != nil {
-		c.sendDisconnect(fault)
-	}
-	c.flush()
-}
-
-// leave gives the session back and publishes the will, at once or by the session's sweep.
-func (c *Conn) leave() {
-	will := c.will
-	c.will = nil
-	if c.tidy {
-		will = nil
-	}
-	if due := c.srv.sessions.detach(c.session, will, c.willWait); due != nil {
-		c.srv.publishWill(due)
-	}
-}
-
-// awaitWritten gives a goroutine that is writing a moment to write our last word too.
-func (c *Conn) awaitWritten() {
-	c.mu.Lock()
-	if !c.writing {
-		c.mu.Unlock()
-		return
-	}
-	written := make(chan struct{})
-	c.written = written
-	c.mu.Unlock()
-	select {
-	case <-written:
-	case <-time.After(lingerTime):
-	}
-}
-
-// linger reads on for a moment after our last word: closing a socket with unread bytes resets it, and the
-// reset can overtake the DISCONNECT that says why.
-func (c *Conn) linger() {
-	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-	buf := readBuffers.Get().(*[readBuffer]byte)
-	defer readBuffers.Put(buf)
-	for range 8 {
-		if _, err := io.ReadFull(c.nc, buf[:]); err != nil {
-			return
-		}
-	}
-}
-
-const lingerTime = 500 * time.Millisecond
-
-// awaitSettled waits until every message of the connection has its outcome, or the server's patience ends.
-func (c *Conn) awaitSettled() {
-	idle := make(chan struct{})
-	c.mu.Lock()
-	c.idle = idle
-	c.drain() // closes it if there is nothing to wait for
-	c.mu.Unlock()
-	select {
-	case <-idle:
-	case <-c.srv.patience:
-	}
 }

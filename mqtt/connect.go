@@ -229,6 +229,7 @@ func (c *Conn) open(p *connectParams) error {
 		return err
 	}
 	c.username, c.will, c.willWait = p.username, p.will, p.willWait
+	c.persists = p.props.sessionExpiry > 0
 	c.problems = c.version == 5 && (!p.props.has(propRequestProblem) || p.props.requestProblem == 1)
 	c.heard.Store(c.srv.tick.Load())
 	c.since = time.Now()

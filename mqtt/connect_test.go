@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -340,22 +339,4 @@ func TestConnackKeepsToTheClientsMaximumPacketSize(t *testing.T) {
 	c = w.dial(5)
 	c.send(hello{version: 5, id: "a", props: cat(0x27, uint32(10))}.packet())
 	c.closed() // its CONNACK does not fit, and what must be told can't be left out
-}
-
-// TestConnectIsNotKeptInMemory: what CONNECT said and nobody needs again, a password above all, is let go.
-func TestConnectIsNotKeptInMemory(t *testing.T) {
-	bothVersions(t, func(t *testing.T, v byte) {
-		const devices, password = 60, 60_000
-		w := newWorld(t, nil)
-		before := heap()
-		for i := range devices {
-			h := persistent(v, fmt.Sprint(i))
-			h.username, h.password = "u", strings.Repeat("p", password)
-			if i%2 == 0 {
-				h.will = &lastWill{topic: "w", payload: "gone"}
-			}
-			w.connect(h)
-		}
-		require.Less(t, heap(), before+devices*password/4)
-	})
 }

@@ -191,3 +191,14 @@ func TestWhatIsSaidFitsTheClientsMaximumPacketSize(t *testing.T) {
 		c.closed()
 	}
 }
+
+func TestAnswerThatCannotFitEndsTheConnection(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.connect(hello{version: 5, id: "dev", props: cat(0x27, uint32(40))})
+	request := cat(uint16(5), props())
+	for range 50 {
+		request = cat(request, str("a"), 0)
+	}
+	c.send(packet(0x82, request))
+	c.goodbye(PacketTooLarge)
+}

@@ -167,3 +167,21 @@ func TestConnectionsAreCountedByVersion(t *testing.T) {
 	require.Equal(t, 1, count(w.s.m.connections.WithLabelValues("3.1.1")))
 	require.Equal(t, 2, count(w.s.m.connections.WithLabelValues("5")))
 }
+
+// TestConnectIsNotKeptInMemory: what CONNECT said and nobody needs again, a password above all, is let go.
+func TestConnectIsNotKeptInMemory(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		const devices, password = 60, 60_000
+		w := newWorld(t, nil)
+		before := heap()
+		for i := range devices {
+			h := persistent(v, fmt.Sprint(i))
+			h.username, h.password = "u", strings.Repeat("p", password)
+			if i%2 == 0 {
+				h.will = &lastWill{topic: "w", payload: "gone"}
+			}
+			w.connect(h)
+		}
+		require.Less(t, heap(), before+devices*password/4)
+	})
+}

@@ -237,7 +237,7 @@ func (c *Conn) disconnect(body []byte) error {
 		return r.err
 	}
 	if p.has(propSessionExpiry) {
-		if p.sessionExpiry > 0 && c.srv.sessions.expiryOf(c.session) == 0 {
+		if p.sessionExpiry > 0 && !c.persists {
 			return violation("DISCONNECT sets a Session Expiry Interval that CONNECT had as 0") // [MQTT-3.14.2-2]
 		}
 		c.srv.sessions.setExpiry(c.session, c.srv.capExpiry(p.sessionExpiry))

@@ -61,8 +61,11 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	}
 	s.flusher.wake = make(chan struct{}, 1)
 	m, err := newMetrics(cfg.Registerer, s)
+	if err != nil {
+		return nil, err
+	}
 	s.m = m
-	return s, err
+	return s, nil
 }
 
 func setDefault[T comparable](v *T, d T) {

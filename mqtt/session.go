@@ -262,12 +262,5 @@ func (r *registry) setExpiry(s *session, expiry uint32) {
 	sh.mu.Unlock()
 }
 
-func (r *registry) expiryOf(s *session) uint32 {
-	sh := r.shard(s.clientID)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return s.expiry
-}
-
 // storedCount counts the sessions without a connection.
 func (r *registry) storedCount() int { return int(r.stored.Load()) }

@@ -102,3 +102,20 @@ func TestFewerStoredIDsHoldNoMap(t *testing.T) {
 	require.Nil(t, s.received)
 	require.False(t, s.release(1))
 }
+
+func TestNoSessionIsStoredWhenNoneMayBe(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.SessionExpiryMax = 0 })
+		c := w.stored(v, "dev")
+		if v == 5 {
+			require.Equal(t, "\x00\x00\x00\x00", serverProps(t, c.connack[2:])[0x11], "the device is told")
+			c.send(packet(0xE0, 0, props(0x11, uint32(60)))) // legal: CONNECT asked for more than 0 [MQTT-3.14.2-2]
+		} else {
+			c.send(packet(0xE0))
+		}
+		c.closed()
+		w.ended()
+		require.Zero(t, w.s.sessions.storedCount())
+		require.False(t, w.stored(v, "dev").present())
+	})
+}

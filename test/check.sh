@@ -1,0 +1,28 @@
+#!/bin/sh
+# Looks at the source without running it: gofmt, go vet, staticcheck. Goes
+# through all of them before it fails.
+set -u
+
+go=${GO:-go}
+staticcheck=${STATICCHECK:?the tool with its version, as go run takes it}
+status=0
+
+echo '== gofmt'
+unformatted=$(gofmt -l .)
+if [ -n "$unformatted" ]; then
+	printf 'not formatted:\n%s\n' "$unformatted"
+	status=1
+fi
+
+echo '== go vet'
+"$go" vet ./... || status=1
+
+echo "== $staticcheck"
+if "$go" run "$staticcheck" -version; then
+	# ST1005 wants errors to begin in lower case; ours may begin with a name,
+	# such as Kafka's.
+	"$go" run "$staticcheck" -checks inherit,-ST1005 ./... || status=1
+else
+	echo 'NOT RUN: staticcheck, which go could not get or build. Remedy: let go reach a module proxy (GOPROXY) once'
+fi
+exit "$status"
