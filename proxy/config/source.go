@@ -69,7 +69,8 @@ func (s *source) fault(p pos, format string, args ...any) *Error {
 		width = utf8.RuneCountInString(line)
 	}
 	p.column = min(max(p.column, 1), width+1)
-	return &Error{File: s.name, Line: p.line, Column: p.column, Message: fmt.Sprintf(format, args...), Source: line}
+	message := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", `\n`) // of a quoted text; a message is one line
+	return &Error{File: s.name, Line: p.line, Column: p.column, Message: message, Source: line}
 }
 
 // illegal finds the first byte that is no text: broken UTF-8, or a control character that YAML excludes.
