@@ -128,16 +128,22 @@ func (p *Producer) finish() {
 // deliver calls RecordDone, and holds no lock meanwhile. After it the records are not ours: all that is needed
 // of them is read before.
 func (p *Producer) deliver(batch []*Record) {
-	now, reserved := p.now(), 0
+	now, reserved, ok := p.now(), 0, 0
 	for _, r := range batch {
 		reserved += r.Reserved
 		err, owner := r.err, r.Owner
-		p.m.done(err, now-r.since)
+		if err == nil {
+			ok++
+			p.m.latency.Observe((now - r.since).Seconds())
+		} else {
+			p.m.failed(err)
+		}
 		r.forget()
 		if owner != nil {
 			owner.RecordDone(r, err)
 		}
 	}
+	p.m.records[stored].Add(float64(ok))
 	p.budget.Give(reserved)
 	p.cfg.Burst()
 	p.mu.Lock()

@@ -36,7 +36,8 @@ type Config struct {
 	// Registerer takes the metrics; nil: they are counted and not registered.
 	Registerer prometheus.Registerer
 	// Burst is called after each burst of RecordDone calls, on the same goroutine and under the same rules, so
-	// that the caller can join what the burst caused. May be nil.
+	// that the caller can join what the burst caused. Like those, calls may come from different goroutines at
+	// once. May be nil.
 	Burst func()
 }
 

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"errors"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -118,15 +117,8 @@ func (m *metrics) register(reg prometheus.Registerer) error {
 	return nil
 }
 
-// done counts a record that ended.
-func (m *metrics) done(err error, took time.Duration) {
-	if err == nil {
-		m.records[stored].Inc()
-		m.latency.Observe(took.Seconds())
-		return
-	}
-	m.records[outcomeOf(err)].Inc()
-}
+// failed counts a record that ended with an error.
+func (m *metrics) failed(err error) { m.records[outcomeOf(err)].Inc() }
 
 // outcomeOf gives the label of an error.
 func outcomeOf(err error) outcome {

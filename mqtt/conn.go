@@ -161,7 +161,7 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 	case err == nil && n == 0:
 		return false, errHungUp
 	}
-	if c.flush() && err == nil {
+	if c.answer() && err == nil {
 		err = os.ErrDeadlineExceeded // a device that sends all the time would never meet the deadline
 	}
 	return true, err

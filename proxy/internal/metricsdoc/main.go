@@ -69,7 +69,7 @@ type row struct{ name, kind, labels, help string }
 // A recorder notes what is registered with it.
 type recorder struct{ rows []row }
 
-var descriptor = regexp.MustCompile(`^Desc\{fqName: "(.*)", help: "(.*)", constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+var descriptor = regexp.MustCompile(`^Desc\{fqName: "(.*)", help: "(.*?)"(?:, unit: ".*?")?, constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 
 // Register notes the collector's metrics.
 func (r *recorder) Register(c prometheus.Collector) error {

@@ -21,14 +21,15 @@ class Run:
 
     def __init__(self, job):
         self.job = job
-        # Guards the fields below. Reentrant, for the library may call back
-        # from within publish().
+        # Guards the fields below. Never held while calling the library, which
+        # calls back under locks of its own. Reentrant, for fail().
         self.changed = threading.Condition(threading.RLock())
         self.connected = False
         self.leaving = False
         self.disconnected = False
         self.failure = None
-        self.indexes = {}  # packet identifier -> message index
+        self.indexes = {}  # packet identifier -> message index, not yet acknowledged
+        self.reasons = {}  # packet identifier -> acknowledgement that came before publish() returned
         self.acked = 0
         self.client = self.make_client()
 
@@ -86,12 +87,17 @@ class Run:
 
     def on_publish(self, client, userdata, mid, reason, properties):
         with self.changed:
-            index = self.indexes.pop(mid, -1)
-            print(json.dumps({"index": index, "reason": reason.value}), flush=True)
-            if reason.is_failure:
-                self.fail(f"message {index} refused: {reason} {properties}")
-            self.acked += 1
-            self.changed.notify_all()
+            if mid in self.indexes:
+                self.acknowledge(self.indexes.pop(mid), reason)
+            else:
+                self.reasons[mid] = reason
+
+    def acknowledge(self, index, reason):
+        print(json.dumps({"index": index, "reason": reason.value}), flush=True)
+        if reason.is_failure:
+            self.fail(f"message {index} refused: {reason}")
+        self.acked += 1
+        self.changed.notify_all()
 
     def wait(self, condition):
         """Waits for the condition and raises the failure if one comes first."""
@@ -117,17 +123,20 @@ class Run:
         return p
 
     def publish(self, index, message):
-        with self.changed:  # so that the acknowledgement finds the identifier
-            info = self.client.publish(
-                message["topic"],
-                base64.b64decode(message["payload"] or ""),
-                qos=self.job["qos"],
-                retain=message.get("retain", False),
-                properties=self.properties(message),
-            )
-            if info.rc != mqtt.MQTT_ERR_SUCCESS:
-                raise RuntimeError(f"cannot publish message {index}: {info.rc!r}")
-            self.indexes[info.mid] = index
+        info = self.client.publish(
+            message["topic"],
+            base64.b64decode(message["payload"] or ""),
+            qos=self.job["qos"],
+            retain=message.get("retain", False),
+            properties=self.properties(message),
+        )
+        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+            raise RuntimeError(f"cannot publish message {index}: {info.rc!r}")
+        with self.changed:
+            if info.mid in self.reasons:
+                self.acknowledge(index, self.reasons.pop(info.mid))
+            else:
+                self.indexes[info.mid] = index
 
     def run(self):
         messages = self.job["messages"] or []
