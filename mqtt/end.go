@@ -22,11 +22,9 @@ func (c *Conn) finish(err error) {
 	if c.session != nil {
 		c.leave()
 	}
-	if fault != nil && c.version != 0 {
-		c.awaitWritten()
-		if c.nc.CloseWrite() == nil {
-			c.linger()
-		}
+	c.awaitWritten()
+	if fault != nil && c.version != 0 && c.nc.CloseWrite() == nil {
+		c.linger()
 	}
 	_ = c.nc.Close()
 	c.charge(0)

@@ -12,11 +12,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"sluice/test/clients"
 	"sluice/test/internal/notrun"
 	"sluice/test/internal/ports"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // broker starts mosquitto, an MQTT server not written here, that refuses what
 // is published under "forbidden/", and returns its address: the drivers are
