@@ -15,7 +15,7 @@ const (
 	// idleAfter is how long a topic without records is remembered.
 	idleAfter = 10 * time.Minute
 	// laneParts is how many partitions a lane may know before it is worth replacing.
-	laneParts = 4096
+	laneParts = 2048
 )
 
 // forPings shortens the time-outs.
