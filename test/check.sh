@@ -2,9 +2,10 @@
 # Looks at the source without running it: gofmt, go vet, staticcheck. Goes
 # through all of them before it fails.
 set -u
+cd "$(dirname "$0")/.." || exit 1
 
 go=${GO:-go}
-staticcheck=${STATICCHECK:?the tool with its version, as go run takes it}
+staticcheck=${STATICCHECK:-honnef.co/go/tools/cmd/staticcheck@v0.8.2}
 status=0
 
 echo '== gofmt'

@@ -1,8 +1,16 @@
 #!/bin/sh
-# Runs the tests of the given packages, with the race detector where it can be
-# had, and says at the end by name what could not run here and how to get it.
+# Passes all tests: looks at the source (check.sh), then runs the tests of all
+# packages, or of the given ones alone. It needs Go and nothing else; it runs the
+# tests with the race detector where it can be had, and says at the end by name what could not run here and how to get it.
 # The output between is go test's own.
 set -u
+cd "$(dirname "$0")/.." || exit 1
+
+source=0
+if [ $# -eq 0 ]; then
+	./test/check.sh || source=1
+	set -- ./...
+fi
 
 go=${GO:-go}
 notes=$(mktemp) || exit 1
@@ -43,4 +51,5 @@ if [ -s "$notes" ]; then
 		names[why] = names[why] "\n    " name
 	} END { for (i = 1; i <= n; i++) print order[i] names[order[i]] }'
 fi
-exit "$status"
+[ "$source" -eq 0 ] || echo "== the source has faults, see the beginning"
+[ "$status" -eq 0 ] && [ "$source" -eq 0 ]
