@@ -1,8 +1,8 @@
 #!/bin/sh
 # Passes all tests: looks at the source (check.sh), then runs the tests of all
-# packages, or of the given ones alone. It needs Go and nothing else; it runs the
-# tests with the race detector where it can be had, and says at the end by name what could not run here and how to get it.
-# The output between is go test's own.
+# packages, or of the given ones alone. It needs nothing but Go. The race detector
+# is used where it can be had, and what could not run here is named at the end,
+# with how to get it. The output between is go test's own.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
