@@ -168,7 +168,7 @@ func (a *Admin) ask(ctx context.Context, f func(*sarama.Broker) error) error {
 	var errs []error
 	for tries := 0; tries <= len(a.addrs); tries++ {
 		if ctx.Err() != nil {
-			return fmt.Errorf("Kafka did not answer: %w", ctx.Err())
+			return fmt.Errorf("no answer from Kafka: %w", ctx.Err())
 		}
 		b, err := a.connect()
 		if err == nil {

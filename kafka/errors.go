@@ -13,7 +13,7 @@ var (
 	// ErrTooLarge: the record is larger than its topic takes.
 	ErrTooLarge = errors.New("record is larger than its Kafka topic takes")
 	// ErrTopicMissing: the topic does not exist and nothing may create it.
-	ErrTopicMissing = errors.New("Kafka topic does not exist")
+	ErrTopicMissing = errors.New("the Kafka topic does not exist")
 	// ErrNotAuthorized: the cluster does not let this principal write to, or create, the topic.
 	ErrNotAuthorized = errors.New("not authorized by Kafka")
 	// ErrInvalidRecord: the cluster can't take this record whatever happens, e.g. a record without a key for
