@@ -58,6 +58,9 @@ var (
 	headerWill            = []byte("mqtt.will")
 	reservedPrefix        = []byte("mqtt.")
 
+	// noBytes is an empty payload: stored as what it is, not as the null that deletes a key.
+	noBytes = []byte{}
+
 	valueTrue = []byte("true")
 	valueQoS  = [3][]byte{[]byte("0"), []byte("1"), []byte("2")}
 )
@@ -108,6 +111,9 @@ func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header)
 		d.header(stringBytes(h.Name), h.Value)
 	}
 	d.rec.Topic, d.rec.Key, d.rec.Value, d.rec.Headers = kafkaTopic, key, m.Payload, d.headers
+	if d.rec.Value == nil {
+		d.rec.Value = noBytes
+	}
 	d.rec.Timestamp, d.rec.Reserved, d.rec.Owner = m.Received, m.Reserved, d
 }
 

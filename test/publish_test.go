@@ -3,6 +3,8 @@ package test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -151,5 +153,31 @@ func TestKeysHashAsKafkasOwnClients(t *testing.T) {
 	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic(topic)
 	for _, r := range records(t, kafka.Brokers(), topic, 40) {
 		require.EqualValues(t, partitioner.Partition(&kgo.Record{Key: r.Key}, 7), r.Partition, "key %q", r.Key)
+	}
+}
+
+// TestAnEmptyPayloadIsNotATombstone: the record's value is empty, not null, which would delete the key from a compacted
+// topic.
+func TestAnEmptyPayloadIsNotATombstone(t *testing.T) {
+	kafka := cluster.Shared(t)
+	topic := newTopic(t, kafka, 1)
+	s := serve(t, kafka.Brokers(), oneTopic(topic), "")
+	d := connectDevice(t, s.address, "empty", 5)
+	d.publish("devices/d1/telemetry/x", 1, "")
+	_, body := d.packet()
+	require.Equal(t, []byte{0, 1}, body)
+	withEmptyWill := []byte{0, 4, 'M', 'Q', 'T', 'T', 4, 0x06, 0, 60, 0, 1, 'w', 0, 22}
+	withEmptyWill = append(append(withEmptyWill, "devices/d1/telemetry/w"...), 0, 0)
+	c, err := dialFrom(s.address, 0)
+	require.NoError(t, err)
+	_, err = c.Write(append([]byte{0x10, byte(len(withEmptyWill))}, withEmptyWill...))
+	require.NoError(t, err)
+	require.NoError(t, c.(*net.TCPConn).CloseWrite())
+	_, err = io.Copy(io.Discard, c)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	for _, r := range records(t, kafka.Brokers(), topic, 2) {
+		require.NotNil(t, r.Value, headersOf(r))
+		require.Empty(t, r.Value)
 	}
 }
