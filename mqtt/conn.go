@@ -21,6 +21,9 @@ type Conn struct {
 
 	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
 	partial  []byte // bytes read and not yet consumed, from the start of a packet
+	holding  bool   // reading is paused; partial begins with the packet that must wait
+	scanned  int    // up to where partial was searched for PINGREQ
+	deaf     bool   // nothing more is read during this pause
 	charged  int    // part of partial that is counted in Server.partial
 	aliases  [][]byte
 	will     *Message
@@ -38,7 +41,7 @@ type Conn struct {
 
 	maxPacket uint32 // the client's Maximum Packet Size
 	heard     atomic.Int64
-	paused    atomic.Bool
+	paused    atomic.Bool // keep-alive spares it
 
 	mu        sync.Mutex // guards all below
 	slots     slots
@@ -49,6 +52,7 @@ type Conn struct {
 	writing   bool // somebody writes out to the socket
 	dirty     bool // in the flusher's list
 	wants     bool // reading is paused until slots or bytes are free
+	nudged    bool // the read deadline was set to end a wait, not the connection
 	ending    bool
 	silent    bool  // the last word is in out: no acknowledgement may follow
 	end       error // why it ends
@@ -125,7 +129,7 @@ func (c *Conn) readAll() error { return c.read(func() bool { return false }) }
 // only after EAGAIN. A read that did not fill the buffer is not enough: if bytes and the end of the stream
 // arrive together they make one edge, and nobody would ever tell of the end.
 func (c *Conn) read(done func() bool) (err error) {
-	rerr := c.raw.Read(func(fd uintptr) bool {
+	work := func(fd uintptr) bool {
 		for {
 			var more bool
 			if more, err = c.readOnce(int(fd)); err != nil || done() {
@@ -135,15 +139,23 @@ func (c *Conn) read(done func() bool) (err error) {
 				return false
 			}
 		}
-	})
-	if err == nil {
-		err = rerr
 	}
-	return err
+	for {
+		waited := c.raw.Read(work)
+		if err != nil || waited == nil {
+			return err
+		}
+		if !errors.Is(waited, os.ErrDeadlineExceeded) || !c.awake() {
+			return waited
+		}
+	}
 }
 
 // readOnce reads and handles one buffer of bytes; more says that the socket may hold more.
 func (c *Conn) readOnce(fd int) (more bool, err error) {
+	if c.holding {
+		return c.readHeld(fd)
+	}
 	buf := readBuffers.Get().(*[readBuffer]byte)
 	n, err := readFD(fd, buf[:])
 	if n > 0 {
@@ -155,7 +167,8 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 	readBuffers.Put(buf) // before a pause, which may last
 	switch {
 	case err == errPause:
-		err = c.resumeFeeding()
+		c.pause()
+		err = nil
 	case errors.Is(err, syscall.EAGAIN):
 		return false, nil
 	case err == nil && n == 0:
@@ -177,62 +190,6 @@ func readFD(fd int, b []byte) (int, error) {
 		if err != syscall.EINTR {
 			return max(n, 0), err
 		}
-	}
-}
-
-// resumeFeeding waits until reading may go on and handles what was left over, until all of it is done.
-func (c *Conn) resumeFeeding() error {
-	for {
-		c.flush()
-		c.paused.Store(true)
-		c.srv.m.paused.Inc()
-		<-c.wake // made before the pause; resume and shutdown both signal it
-		c.srv.m.paused.Dec()
-		c.heard.Store(c.srv.tick.Load())
-		c.paused.Store(false)
-		c.mu.Lock()
-		ending := c.ending
-		c.mu.Unlock()
-		if ending {
-			return os.ErrDeadlineExceeded
-		}
-		rest := c.partial
-		c.partial = nil // rest stays counted until it is done
-		c.now = time.Now()
-		if err := c.feed(rest); err != errPause {
-			c.charge(cap(c.partial))
-			return err
-		}
-	}
-}
-
-// canPause makes the channel that ends a pause. It must exist before anybody is asked to resume. mu is held.
-func (c *Conn) canPause() {
-	if c.wake == nil {
-		c.wake = make(chan struct{}, 1)
-	}
-	select { // a signal of an earlier pause
-	case <-c.wake:
-	default:
-	}
-	if c.ending {
-		c.wakeLocked()
-	}
-}
-
-func (c *Conn) resume() {
-	c.mu.Lock()
-	c.wakeLocked()
-	c.mu.Unlock()
-}
-
-func (c *Conn) wakeLocked() {
-	if c.wake == nil {
-		return
-	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
 	}
 }
 

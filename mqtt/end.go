@@ -8,6 +8,7 @@ import (
 
 // finish ends the connection: DISCONNECT with the reason, will, session, close. err is why reading ended.
 func (c *Conn) finish(err error) {
+	c.endPause()
 	c.mu.Lock()
 	if c.ending {
 		err = c.end

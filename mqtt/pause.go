@@ -1,0 +1,150 @@
+package mqtt
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+)
+
+// holdBytes is how much is read of a paused connection, to find the PINGREQ behind the messages that wait.
+const holdBytes = readBuffer
+
+// pause begins a pause. Reading goes on for a while, but nothing is handled except PINGREQ: a device whose
+// messages wait for Kafka must not be left to think that we are gone.
+func (c *Conn) pause() {
+	c.holding, c.deaf, c.scanned = true, false, 0
+	c.paused.Store(true)
+	c.srv.m.paused.Inc()
+	c.answerPings()
+}
+
+// readHeld is readOnce during a pause.
+func (c *Conn) readHeld(fd int) (more bool, err error) {
+	select {
+	case <-c.wake:
+		return true, c.goOn()
+	default:
+	}
+	if c.deaf || len(c.partial) >= holdBytes || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes {
+		<-c.wake // made before the pause; resume and shutdown both signal it
+		return true, c.goOn()
+	}
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	defer readBuffers.Put(buf)
+	n, err := readFD(fd, buf[:])
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
+		return false, nil
+	case n <= 0: // the end, which has its turn after what came before it
+		c.deaf = true
+		return true, nil
+	}
+	c.heard.Store(c.srv.tick.Load())
+	c.srv.m.bytesIn.Add(float64(n))
+	c.hold(append(c.partial, buf[:n]...))
+	c.answerPings()
+	c.answer()
+	return true, nil
+}
+
+// answerPings answers every PINGREQ among the packets that wait, and takes it out. Whatever is wrong with a
+// packet is found when its turn comes.
+func (c *Conn) answerPings() {
+	for {
+		rest := c.partial[c.scanned:]
+		if len(rest) == 0 {
+			return
+		}
+		size, err := c.size(rest)
+		if err != nil || size == 0 || size > len(rest) {
+			return
+		}
+		if rest[0] != typePingreq<<4 || size != 2 {
+			c.scanned += size
+			continue
+		}
+		_ = c.pingreq(nil)
+		c.partial = append(c.partial[:c.scanned], rest[size:]...)
+	}
+}
+
+// endPause also serves a connection that ends while it is paused.
+func (c *Conn) endPause() {
+	if !c.holding {
+		return
+	}
+	c.holding = false
+	c.srv.m.paused.Dec()
+	c.heard.Store(c.srv.tick.Load())
+	c.paused.Store(false)
+}
+
+// goOn ends the pause and handles what waited, which may be the beginning of the next pause.
+func (c *Conn) goOn() error {
+	c.endPause()
+	c.mu.Lock()
+	ending := c.ending
+	c.mu.Unlock()
+	if ending {
+		return os.ErrDeadlineExceeded
+	}
+	rest := c.partial
+	c.partial = nil // rest stays counted until it is done
+	c.now = time.Now()
+	err := c.feed(rest)
+	if err == errPause {
+		c.pause()
+		err = nil
+	} else {
+		c.charge(cap(c.partial))
+	}
+	c.answer()
+	return err
+}
+
+// canPause makes the channel that ends a pause. It must exist before anybody is asked to resume. mu is held.
+func (c *Conn) canPause() {
+	if c.wake == nil {
+		c.wake = make(chan struct{}, 1)
+	}
+	select { // a signal of an earlier pause
+	case <-c.wake:
+	default:
+	}
+	if c.ending {
+		c.wakeLocked()
+	}
+}
+
+func (c *Conn) resume() {
+	c.mu.Lock()
+	c.wakeLocked()
+	c.mu.Unlock()
+}
+
+// wakeLocked ends a pause, wherever the reading goroutine waits: for the channel, or for bytes. mu is held.
+func (c *Conn) wakeLocked() {
+	if c.wake == nil {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	if !c.ending {
+		c.nudged = true
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// awake takes back the deadline by which wakeLocked ended the wait for bytes; false if it was another one.
+func (c *Conn) awake() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending || !c.nudged {
+		return false
+	}
+	c.nudged = false
+	return c.nc.SetReadDeadline(time.Time{}) == nil
+}
