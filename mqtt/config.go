@@ -56,7 +56,7 @@ func DefaultConfig() Config {
 		ConnectTimeout:    10 * time.Second,
 		WriteTimeout:      20 * time.Second,
 		MaxUnreadBytes:    64 << 10,
-		MaxPartialBytes:   64 << 20,
+		MaxPartialBytes:   32 << 20,
 		SessionExpiryMax:  24 * time.Hour,
 		MaxStoredSessions: 100_000,
 		Logger:            zerolog.Nop(),

@@ -24,7 +24,7 @@ type Handler interface {
 }
 
 // MessageOverhead is what a message in flight costs beside its packet, in bytes; Admit is asked for it too.
-const MessageOverhead = 1024
+const MessageOverhead = 2048
 
 // A Message is a PUBLISH, or a will, that somebody must answer for. The slices point into its own memory.
 type Message struct {

@@ -8,7 +8,7 @@ import (
 )
 
 // holdBytes is how much is read of a paused connection, to find the PINGREQ behind the messages that wait.
-const holdBytes = readBuffer
+const holdBytes = 64 << 10
 
 // pause begins a pause. Reading goes on for a while, but nothing is handled except PINGREQ: a device whose
 // messages wait for Kafka must not be left to think that we are gone.

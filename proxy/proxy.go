@@ -97,6 +97,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return p.producer.Run(failed) })
 	g.Go(func() error { return p.server.Run(failed) })
+	g.Go(func() error { return runMemory(failed, p.producer.Budget()) })
 	err := p.open(ctx, g)
 	if err == nil {
 		select {
