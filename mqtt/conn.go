@@ -23,7 +23,6 @@ type Conn struct {
 	partial  []byte // bytes read and not yet consumed, from the start of a packet
 	holding  bool   // reading is paused; partial begins with the packet that must wait
 	scanned  int    // up to where partial was searched for PINGREQ
-	deaf     bool   // nothing more is read during this pause
 	charged  int    // part of partial that is counted in Server.partial
 	aliases  [][]byte
 	will     *Message
@@ -160,7 +159,6 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 	n, err := readFD(fd, buf[:])
 	if n > 0 {
 		c.now = time.Now()
-		c.heard.Store(c.srv.tick.Load())
 		c.srv.m.bytesIn.Add(float64(n))
 		err = c.feed(buf[:n])
 	}

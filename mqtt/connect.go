@@ -172,8 +172,17 @@ func checkConnect(b []byte, version byte, props, will *properties) error {
 	return r.err
 }
 
+// clientIDMax bounds a client ID, which is kept for the life of its session.
+const clientIDMax = 1 << 10
+
+// willPropertiesMax bounds the User Properties of a will, which is kept as long as its connection is idle.
+const willPropertiesMax = 64
+
 // identify takes the client ID or assigns one [MQTT-3.1.3-6] [MQTT-3.1.3-7].
 func (c *Conn) identify(p *connectParams, pk *packets.ConnectParams) error {
+	if len(pk.ClientIdentifier) > clientIDMax {
+		return &ProtocolFault{ClientIdentifierNotValid, "longer than 1024 bytes"} // [MQTT-3.1.3-8]
+	}
 	p.clientID, p.clean = strings.Clone(pk.ClientIdentifier), pk.Clean // mochi's points into the packet
 	if p.clientID != "" {
 		return nil
@@ -209,6 +218,9 @@ func (c *Conn) timing(p *connectParams, pk *packets.ConnectParams) {
 func (c *Conn) decodeWill(p *connectParams, pk *packets.ConnectParams, props properties) error {
 	if !pk.WillFlag {
 		return nil
+	}
+	if len(props.user) > willPropertiesMax {
+		return &ProtocolFault{QuotaExceeded, "more than 64 user properties in the will"}
 	}
 	m := &Message{props: props, Topic: []byte(pk.WillTopic), Payload: pk.WillPayload, QoS: pk.WillQos, Retain: pk.WillRetain, Will: true}
 	m.takeProperties()

@@ -29,6 +29,8 @@ func (c *Conn) finish(err error) {
 	}
 	_ = c.nc.Close()
 	c.charge(0)
+	// Somebody may hold c for long, the budget's list of those who wait for one; not what it has read.
+	c.partial, c.aliases = nil, nil
 	c.srv.ended(c, err)
 }
 

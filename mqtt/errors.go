@@ -11,7 +11,7 @@ var errPause = errors.New("reading is paused")
 // errHungUp says that the device closed its side without DISCONNECT.
 var errHungUp = errors.New("connection closed by the device")
 
-// ErrServerClosed is returned by Run after Shutdown.
+// ErrServerClosed is returned by Serve after Shutdown.
 var ErrServerClosed = errors.New("mqtt server closed")
 
 // A ProtocolFault ends a connection because of what the device sent. Code goes to an MQTT 5 device in

@@ -135,6 +135,7 @@ func (c *Conn) packet(p []byte) error {
 	if err := checkFlags(p[0]); err != nil {
 		return err
 	}
+	c.heard.Store(c.srv.tick.Load()) // a whole packet: bytes alone keep nobody alive [MQTT-3.1.2-22]
 	header, _, _ := frame(p)
 	body := p[header:]
 	if c.version == 0 {

@@ -26,6 +26,10 @@ type Handler interface {
 // MessageOverhead is what a message in flight costs beside its packet, in bytes; Admit is asked for it too.
 const MessageOverhead = 2048
 
+// propertyOverhead is what each User Property costs beside its bytes, which may be none: its places in the
+// message and, by experience with a Handler that copies them, in what is made of it.
+const propertyOverhead = 400
+
 // A Message is a PUBLISH, or a will, that somebody must answer for. The slices point into its own memory.
 type Message struct {
 	Topic   []byte // never an alias, never empty

@@ -13,7 +13,7 @@ const holdBytes = 64 << 10
 // pause begins a pause. Reading goes on for a while, but nothing is handled except PINGREQ: a device whose
 // messages wait for Kafka must not be left to think that we are gone.
 func (c *Conn) pause() {
-	c.holding, c.deaf, c.scanned = true, false, 0
+	c.holding, c.scanned = true, 0
 	c.paused.Store(true)
 	c.srv.m.paused.Inc()
 	c.answerPings()
@@ -26,7 +26,7 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 		return true, c.goOn()
 	default:
 	}
-	if c.deaf || len(c.partial) >= holdBytes || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes {
+	if len(c.partial) >= holdBytes || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes {
 		<-c.wake // made before the pause; resume and shutdown both signal it
 		return true, c.goOn()
 	}
@@ -36,16 +36,30 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
 		return false, nil
-	case n <= 0: // the end, which has its turn after what came before it
-		c.deaf = true
-		return true, nil
+	case n <= 0:
+		return true, c.leaveHeld()
 	}
-	c.heard.Store(c.srv.tick.Load())
 	c.srv.m.bytesIn.Add(float64(n))
 	c.hold(append(c.partial, buf[:n]...))
 	c.answerPings()
 	c.answer()
 	return true, nil
+}
+
+// leaveHeld ends a connection whose device is gone: what it had not been answered for is not handled, save a
+// farewell, without which there is a will.
+func (c *Conn) leaveHeld() error {
+	for rest := c.partial; len(rest) > 0; {
+		size, err := c.size(rest)
+		if err != nil || size == 0 || size > len(rest) {
+			break
+		}
+		if rest[0] == typeDisconnect<<4 {
+			return c.packet(rest[:size])
+		}
+		rest = rest[size:]
+	}
+	return errHungUp
 }
 
 // answerPings answers every PINGREQ among the packets that wait, and takes it out. Whatever is wrong with a
@@ -65,6 +79,7 @@ func (c *Conn) answerPings() {
 			continue
 		}
 		_ = c.pingreq(nil)
+		c.heard.Store(c.srv.tick.Load())
 		c.partial = append(c.partial[:c.scanned], rest[size:]...)
 	}
 }

@@ -184,3 +184,89 @@ func TestShutdownOfAPausedConnectionCountsNothing(t *testing.T) {
 	require.Zero(t, w.reserved())
 	require.Zero(t, count(w.s.m.paused))
 }
+
+// TestPingreqIsAnsweredDuringAPause: whatever waits before it, and in however many pieces it comes.
+func TestPingreqIsAnsweredDuringAPause(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.device(v, "dev")
+		w.setFull(true)
+		c.send(cat(pub{topic: "t", qos: 1, id: 1, payload: "a"}.packet(v), pingreq, pub{topic: "t", qos: 2, id: 2, payload: "b"}.packet(v), pingreq))
+		c.expect(pingresp)
+		c.expect(pingresp)
+		third := pub{topic: "t", qos: 1, id: 3, payload: "c"}.packet(v)
+		c.send(third[:3])
+		c.send(cat(third[3:], pingreq[:1]))
+		c.send(pingreq[1:])
+		c.expect(pingresp)
+		w.noMessage()
+		until(t, "waiting", func() bool { return w.waiting() == 1 })
+		w.makeRoom()
+		for id, payload := range []string{"a", "b", "c"} {
+			m := w.next()
+			require.Equal(t, payload, string(m.Payload))
+			w.ack(m)
+			c.expect(packet(0x40+0x10*(id%2), uint16(id+1)))
+		}
+		c.ping()
+		require.Zero(t, count(w.s.m.paused))
+	})
+}
+
+// TestFarewellDuringAPauseCounts: DISCONNECT behind messages that wait still means that there is no will.
+func TestFarewellDuringAPauseCounts(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.connect(hello{version: v, id: "dev", will: &lastWill{topic: "w"}})
+		w.setFull(true)
+		c.send(cat(pub{topic: "t", qos: 1, id: 1, payload: "a"}.packet(v), packet(0xE0)))
+		_ = c.nc.CloseWrite()
+		until(t, "it left", func() bool { return w.open() == 0 })
+		w.makeRoom()
+		w.noMessage()
+		require.Zero(t, count(w.s.m.paused))
+	})
+}
+
+// TestAPausedDeviceThatVanishesIsMissed: its will does not wait for Kafka to come back.
+func TestAPausedDeviceThatVanishesIsMissed(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.connect(hello{version: v, id: "dev", will: &lastWill{topic: "w"}})
+		w.setFull(true)
+		c.publish(pub{topic: "t", qos: 1, id: 1, payload: "a"})
+		until(t, "waiting", func() bool { return w.waiting() == 1 })
+		_ = c.nc.Close()
+		require.True(t, w.next().Will)
+		until(t, "it left", func() bool { return w.open() == 0 })
+		w.makeRoom()
+		w.noMessage()
+	})
+}
+
+// TestAPausedConnectionIsReadOnlySoFar: the rest stays in the socket.
+func TestAPausedConnectionIsReadOnlySoFar(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.device(5, "dev")
+	w.setFull(true)
+	sent := make(chan struct{})
+	go func() { // ends when the connection closes
+		defer close(sent)
+		b := pub{topic: "t", qos: 1, id: 1, payload: strings.Repeat("x", 1000)}.packet(5)
+		for range 100_000 {
+			if _, err := c.nc.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	until(t, "waiting", func() bool { return w.waiting() == 1 })
+	until(t, "reading stops", func() bool { return count(w.s.m.bytesIn) >= holdBytes })
+	for range 20 {
+		w.wakeInVain()
+		until(t, "waiting", func() bool { return w.waiting() == 1 })
+	}
+	require.Less(t, count(w.s.m.bytesIn), 2*holdBytes)
+	_ = c.nc.Close()
+	<-sent
+	w.makeRoom()
+}

@@ -4,27 +4,27 @@ import "math"
 
 // publish handles PUBLISH: decode, make room, enter it in the order of acknowledgements, hand it over.
 func (c *Conn) publish(first byte, body []byte) error {
-	qos := first >> 1 & 3
-	reserved := len(body) + MessageOverhead
-	admitted, err := c.room(qos, reserved)
-	if err != nil {
-		return err
-	}
 	m := newMessage(body)
-	if err = c.decodePublish(m, first); !admitted { // decoded all the same: it may set a topic alias
+	// Decoded before there is room for it: what it costs depends on its properties, and even one that is
+	// dropped may set a topic alias.
+	if err := c.decodePublish(m, first); err != nil {
 		m.free()
 		return err
 	}
-	fresh := err == nil
-	if err == nil {
-		m.Reserved = reserved
-		c.srv.m.received[qos].Inc()
-		if qos > 0 {
-			fresh, err = c.enter(m)
-		}
+	qos, cost := m.QoS, len(body)+MessageOverhead+len(m.User)*propertyOverhead
+	admitted, err := c.room(qos, cost)
+	if err != nil || !admitted {
+		m.free()
+		return err
+	}
+	m.Reserved = cost
+	c.srv.m.received[qos].Inc()
+	fresh := true
+	if qos > 0 {
+		fresh, err = c.enter(m)
 	}
 	if !fresh {
-		c.srv.handler.Release(reserved)
+		c.srv.handler.Release(cost)
 		m.free()
 		return err
 	}
@@ -36,15 +36,12 @@ func (c *Conn) publish(first byte, body []byte) error {
 
 // room asks for the memory of a message. false: it is dropped. errPause: it waits unread.
 func (c *Conn) room(qos byte, n int) (bool, error) {
-	switch qos {
-	case 0:
-		if !c.srv.handler.Admit(n, nil) {
+	if qos == 0 {
+		admitted := c.srv.handler.Admit(n, nil)
+		if !admitted {
 			c.srv.m.dropped.Inc()
-			return false, nil
 		}
-		return true, nil
-	case 3:
-		return false, malformed("QoS 3") // [MQTT-3.3.1-4]
+		return admitted, nil
 	}
 	c.mu.Lock()
 	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes ||
@@ -72,6 +69,9 @@ func (c *Conn) room(qos byte, n int) (bool, error) {
 func (c *Conn) decodePublish(m *Message, first byte) error {
 	r := cursor{b: m.buf}
 	m.QoS, m.Retain = first>>1&3, first&1 != 0
+	if m.QoS == 3 {
+		return malformed("QoS 3") // [MQTT-3.3.1-4]
+	}
 	if m.QoS == 0 && first&8 != 0 {
 		return malformed("DUP with QoS 0") // [MQTT-3.3.1-2]
 	}
@@ -158,7 +158,7 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 	case receivedTooMany:
 		return false, &ProtocolFault{ReceiveMaximumExceeded, "too many QoS 2 messages without PUBREL"}
 	case receivedStored:
-		c.settle(m.slot, m.Reserved, outcome{state: slotAcked})
+		c.settle(m.slot, m.Reserved, outcome{state: slotAcked, code: r.code})
 	case receivedAgain:
 		c.mu.Lock()
 		c.inFlight -= m.Reserved

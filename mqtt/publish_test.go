@@ -256,3 +256,16 @@ func settleAtRandom(t *testing.T, w *world, total int) {
 		w.s.Flush()
 	}
 }
+
+// TestPropertiesAreAdmittedByWhatTheyCost: empty user properties take five bytes on the wire and far more in memory.
+func TestPropertiesAreAdmittedByWhatTheyCost(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.device(5, "dev")
+	p := pub{topic: "t", qos: 1, id: 1, props: []byte(strings.Repeat("\x26\x00\x00\x00\x00", 1000))}
+	c.publish(p)
+	m := w.next()
+	require.Len(t, m.User, 1000)
+	require.GreaterOrEqual(t, w.reserved(), 1000*propertyOverhead)
+	w.ack(m)
+	c.expect(puback(1))
+}

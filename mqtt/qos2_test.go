@@ -271,3 +271,18 @@ func TestUnreleasedQoS2MessagesAreBounded(t *testing.T) {
 		c.expect(pubrec(id))
 	})
 }
+
+// TestQoS2RepeatGetsTheSameCode: a message that was accepted and not kept is not called stored when it is repeated.
+func TestQoS2RepeatGetsTheSameCode(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.device(5, "dev")
+	p := pub{topic: "t", qos: 2, id: 7}
+	c.publish(p)
+	m := w.next()
+	m.Ack(NoMatchingSubscribers)
+	w.s.Flush()
+	c.expect(packet(0x50, uint16(7), 0x10))
+	c.publish(p)
+	c.expect(packet(0x50, uint16(7), 0x10))
+	w.noMessage()
+}

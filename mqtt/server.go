@@ -120,7 +120,7 @@ func (s *Server) Serve(l net.Listener) error {
 		// Whatever it is (no file left, a connection reset before it was accepted), the next one may do.
 		s.m.acceptErrors.Inc()
 		backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
-		s.lines.Warn().Err(err).Dur("retry_in", backoff).Msg("cannot accept a connection")
+		s.lines.Warn().Err(err).Stringer("retry_in", backoff).Msg("cannot accept a connection")
 		select {
 		case <-time.After(backoff):
 		case <-s.patience:
@@ -228,7 +228,7 @@ func (s *Server) ended(c *Conn, err error) {
 	}
 	line := s.lines.Info().Stringer("remote", c.nc.RemoteAddr()).Str("reason", reason)
 	if c.session != nil {
-		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Dur("after", time.Since(c.since))
+		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Stringer("after", time.Since(c.since).Round(time.Millisecond))
 	}
 	var fault *ProtocolFault
 	if errors.As(err, &fault) {

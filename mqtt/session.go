@@ -30,7 +30,8 @@ type session struct {
 
 // inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.
 type inbound struct {
-	pending *Message // its outcome is awaited; nil: it is stored, PUBREC may go out
+	pending *Message // its outcome is awaited; nil: it is known, PUBREC may go out
+	code    Code     // of that PUBREC
 	serial  uint64   // the connection that sent it last
 }
 
@@ -43,6 +44,7 @@ type waiter struct {
 // A receipt says what a PUBLISH with QoS 2 is.
 type receipt struct {
 	how     receiptKind
+	code    Code // of the PUBREC, if receivedStored
 	counted bool // it came before on this connection
 }
 
@@ -70,7 +72,7 @@ func (s *session) receive(m *Message, limit int) receipt {
 		}
 		in.pending = m
 	case in.pending == nil:
-		r.how = receivedStored
+		r.how, r.code = receivedStored, in.code
 	default:
 		r.how = receivedAgain
 		in.pending.waiters = append(in.pending.waiters, waiter{m.conn, m.slot})
@@ -97,7 +99,7 @@ func (s *session) settle(m *Message, o outcome) {
 	m.waiters = nil
 	if in, known := s.received[m.id]; known && in.pending == m {
 		if o.state == slotAcked {
-			in.pending = nil
+			in.pending, in.code = nil, o.code
 			s.received[m.id] = in
 		} else {
 			s.remove(m.id)

@@ -34,14 +34,15 @@ const keptHeaders = 64
 
 // free recycles d. Only the memory that is meant to be used again stays.
 func (d *delivery) free() {
-	headers := d.headers
-	if cap(headers) > keptHeaders {
-		headers = nil
+	if cap(d.headers) > keptHeaders {
+		return // one message with very many properties must not make the pool large
 	}
-	clear(headers)
+	clear(d.headers)
+	clear(d.in.UserProperties)
 	d.p, d.msg, d.rule, d.dead = nil, nil, nil, false
-	d.headers = headers[:0]
+	d.headers = d.headers[:0]
 	d.in = topicmap.Message{UserProperties: d.in.UserProperties[:0]}
+	d.rec.Key, d.rec.Value, d.rec.Headers = nil, nil, nil
 	deliveries.Put(d)
 }
 
@@ -56,7 +57,7 @@ var (
 	headerCorrelationData = []byte("mqtt.correlation_data")
 	headerExpiry          = []byte("mqtt.expiry")
 	headerWill            = []byte("mqtt.will")
-	reservedPrefix        = []byte("mqtt.")
+	reservedPrefixes      = [2][]byte{[]byte("mqtt."), []byte("sluice.")}
 
 	// noBytes is an empty payload: stored as what it is, not as the null that deletes a key.
 	noBytes = []byte{}
@@ -101,7 +102,7 @@ func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header)
 	d.headers = d.headers[:0]
 	d.mqttHeaders(m)
 	for _, u := range m.User {
-		if bytes.HasPrefix(u.Key, reservedPrefix) {
+		if bytes.HasPrefix(u.Key, reservedPrefixes[0]) || bytes.HasPrefix(u.Key, reservedPrefixes[1]) {
 			d.p.m.forged.Inc() // a device can't speak in the name of the proxy
 			continue
 		}

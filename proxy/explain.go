@@ -49,7 +49,6 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 		return nil, err
 	}
 	p := &publisher{unmatched: cfg.Unmatched, m: m}
-	p.rules.Store(rules)
 	msg := &mqtt.Message{Topic: []byte(s.MQTTTopic), ClientID: s.ClientID, Username: s.Username, Payload: []byte(s.Payload),
 		QoS: s.QoS, Retain: s.Retain, User: s.UserProperties, Received: time.Now()}
 	d := &delivery{p: p, msg: msg}

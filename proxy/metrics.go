@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer, rules []topicmap.Rule) (*metrics, err
 		Buckets: []float64{.001, .0025, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	}, []string{"qos"})
 	forged := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "publish", Name: "forged_properties_total",
-		Help: "User properties named mqtt.*, left out of the record because only the proxy may set such headers."})
+		Help: "User properties named mqtt.* or sluice.*, left out of the record because only the proxy may set such headers."})
 	m := &metrics{
 		messages: counter("messages_total", "Messages by the rule that took them and their outcome: stored, refused, dropped, dead_letter, or unknown (Kafka left it open and the device was disconnected).", "rule", "outcome"),
 		bytes:    counter("payload_bytes_total", "Payload bytes of the messages in sluice_publish_messages_total.", "rule", "outcome"),

@@ -144,25 +144,33 @@ func (p *Proxy) open(ctx context.Context, g *errgroup.Group) error {
 // awaitTopics verifies or creates the topics that the rules name, and waits for Kafka as long as it is
 // away: an instance that starts during an outage is not ready, and not broken.
 func (p *Proxy) awaitTopics(ctx context.Context) error {
-	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, 10*time.Second) {
-		created, err := ensureTopics(ctx, kafkaConfig(p.cfg, p.log, nil), p.topics)
-		if len(created) > 0 {
-			p.log.Info().Strs("kafka_topics", created).Msg("created topics")
+	created, err := ensureTopics(ctx, kafkaConfig(p.cfg, p.log, nil), p.topics)
+	if len(created) > 0 {
+		p.log.Info().Strs("kafka_topics", created).Msg("created topics")
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// ensureTopics verifies or creates topics, and asks until Kafka answers or ctx ends. It gives the last error.
+func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string) (created []string, err error) {
+	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+		created, err = ensureOnce(ctx, cfg, topics)
+		if err == nil || kafka.Final(err) || ctx.Err() != nil {
+			return created, err
 		}
-		if err == nil || kafka.Final(err) {
-			return err
-		}
-		p.log.Warn().Err(err).Dur("retry_in", wait).Msg("waiting for Kafka")
+		cfg.Logger.Warn().Err(err).Stringer("retry_in", wait).Msg("waiting for Kafka")
 		select {
 		case <-ctx.Done():
+			return created, err
 		case <-time.After(wait):
 		}
 	}
-	return nil
 }
 
-// ensureTopics does the work of awaitTopics and of `sluice topics` once.
-func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string) (created []string, err error) {
+func ensureOnce(ctx context.Context, cfg kafka.Config, topics []string) (created []string, err error) {
 	admin, err := kafka.NewAdmin(cfg)
 	if err != nil {
 		return nil, err
@@ -177,7 +185,11 @@ func (p *Proxy) stop(ctx context.Context) error {
 	p.log.Info().Msg("stopping")
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Limits.ShutdownTimeout)
 	defer cancel()
-	p.server.Shutdown(bounded)
+	// A part of the time is left for what the end of the connections makes: wills, whose Kafka topics may be
+	// well although another one is stuck.
+	devices, done := context.WithTimeout(bounded, p.cfg.Limits.ShutdownTimeout*2/3)
+	defer done()
+	p.server.Shutdown(devices)
 	if err := p.producer.Close(bounded); err != nil {
 		return fmt.Errorf("stopped with records that Kafka has not acknowledged: %w", err)
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -15,7 +14,7 @@ import (
 
 // A publisher is the mqtt.Handler: it routes messages and answers for them.
 type publisher struct {
-	rules     atomic.Pointer[topicmap.Map]
+	rules     *topicmap.Map
 	producer  *kafka.Producer
 	budget    *kafka.Budget
 	unmatched config.Unmatched
@@ -24,15 +23,14 @@ type publisher struct {
 }
 
 func newPublisher(rules *topicmap.Map, producer *kafka.Producer, unmatched config.Unmatched, m *metrics, log zerolog.Logger) *publisher {
-	p := &publisher{
+	return &publisher{
+		rules:     rules,
 		producer:  producer,
 		budget:    producer.Budget(),
 		unmatched: unmatched,
 		m:         m,
 		log:       log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
 	}
-	p.rules.Store(rules)
-	return p
 }
 
 // Admit takes n bytes of the memory budget.
@@ -59,7 +57,7 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	d := deliveries.Get().(*delivery)
 	d.p, d.msg = p, m
 	d.describe(m)
-	if err := p.rules.Load().Route(&d.in, &d.route); err != nil {
+	if err := p.rules.Route(&d.in, &d.route); err != nil {
 		d.rule = p.m.rule(ruleOf(err))
 		p.refuse(d, refusalOf(err))
 		return

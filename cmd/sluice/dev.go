@@ -41,7 +41,7 @@ const devRules = `
 // Run serves devices on an embedded Kafka until it is interrupted, and prints every record as it lands.
 func (c *devCommand) Run(std streams) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	cluster, err := embedded.Start(embedded.Config{Port: c.Kafka})
 	if err != nil {
 		return fmt.Errorf("cannot start the embedded Kafka: %w", err)

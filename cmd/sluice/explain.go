@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"sluice/mqtt"
 	"sluice/proxy"
@@ -27,6 +28,9 @@ func (c *explainCommand) Run(std streams) error {
 	cfg, err := c.load()
 	if err != nil {
 		return err
+	}
+	if c.Topic == "" || strings.ContainsAny(c.Topic, "+#\x00") || !utf8.ValidString(c.Topic) {
+		return usageError{fmt.Errorf("--topic %q is not a topic a device can publish to", c.Topic)}
 	}
 	sample := proxy.Sample{MQTTTopic: c.Topic, ClientID: c.ClientID, Username: c.Username, QoS: c.QoS, Retain: c.Retain, Partitions: c.Partitions}
 	if sample.Payload, err = payloadOf(c.Payload); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,7 +39,7 @@ func (c *serveCommand) Run(std streams) error {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	log := newLogger(std, cfg.Log)
 	p, err := proxy.New(cfg, log, newRegistry())
 	if err != nil {
@@ -60,6 +61,7 @@ func newRegistry() *prometheus.Registry {
 }
 
 func newLogger(std streams, cfg config.Log) zerolog.Logger {
+	zerolog.TimeFieldFormat = time.RFC3339Nano
 	level, err := zerolog.ParseLevel(cfg.Level)
 	if err != nil {
 		level = zerolog.InfoLevel // unreachable: the configuration was checked

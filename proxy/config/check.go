@@ -179,8 +179,8 @@ func (d *decoder) checkDeadLetter(u Unmatched) {
 	}
 }
 
-// reservedHeader begins the names of the headers that only the proxy sets, so that consumers can trust them.
-const reservedHeader = "mqtt."
+// reservedHeaders begin the names of the headers that only the proxy sets, so that consumers can trust them.
+var reservedHeaders = []string{"mqtt.", "sluice."}
 
 // checkRules compiles the rules and translates what is wrong with them into places of the file.
 func (d *decoder) checkRules(rules []Rule) {
@@ -209,9 +209,11 @@ func (d *decoder) checkRule(path string, r Rule) {
 		d.fail("", d.places[path].key, "a rule needs match, a topic filter, or regex")
 	}
 	for _, h := range r.Headers {
-		if strings.HasPrefix(h.Name, reservedHeader) {
-			header := path + ".headers." + h.Name
-			d.fail(header, d.places[header].key, "header %q: names that begin with %s are the proxy's own", h.Name, reservedHeader)
+		for _, reserved := range reservedHeaders {
+			if strings.HasPrefix(h.Name, reserved) {
+				header := path + ".headers." + h.Name
+				d.fail(header, d.places[header].key, "header %q: names that begin with %s are the proxy's own", h.Name, reserved)
+			}
 		}
 	}
 }

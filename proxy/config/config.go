@@ -100,7 +100,8 @@ type Rule struct {
 	Key *string `yaml:"key"`
 	// Headers are record headers by their name, each value a template; they come after the headers the
 	// proxy sets, in the order of the file. A header whose value is missing in a message is left out of its
-	// record. Names that begin with `mqtt.` are the proxy's own.
+	// record. Names that begin with `mqtt.` or `sluice.` are the proxy's
+	// own.
 	Headers []topicmap.Field `yaml:"headers"`
 	// When narrows the rule: each name, written as in a template but without braces (`mqtt.user.NAME`,
 	// `mqtt.username`, `payload.PATH`, a capture), must have exactly this value in the message. The next
