@@ -162,7 +162,7 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 		c.srv.m.bytesIn.Add(float64(n))
 		err = c.feed(buf[:n])
 	}
-	readBuffers.Put(buf) // before a pause, which may last
+	readBuffers.Put(buf)
 	switch {
 	case err == errPause:
 		c.pause()

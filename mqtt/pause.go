@@ -49,38 +49,39 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 // leaveHeld ends a connection whose device is gone: what it had not been answered for is not handled, save a
 // farewell, without which there is a will.
 func (c *Conn) leaveHeld() error {
-	for rest := c.partial; len(rest) > 0; {
-		size, err := c.size(rest)
-		if err != nil || size == 0 || size > len(rest) {
-			break
+	rest := c.partial
+	for p := c.whole(rest); p != nil; p = c.whole(rest) {
+		if p[0] == typeDisconnect<<4 {
+			return c.packet(p)
 		}
-		if rest[0] == typeDisconnect<<4 {
-			return c.packet(rest[:size])
-		}
-		rest = rest[size:]
+		rest = rest[len(p):]
 	}
 	return errHungUp
 }
 
-// answerPings answers every PINGREQ among the packets that wait, and takes it out. Whatever is wrong with a
-// packet is found when its turn comes.
+// whole gives the packet at the start of b, nil if it is not complete or not one. What is wrong with it is
+// found when its turn comes.
+func (c *Conn) whole(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	size, err := c.size(b)
+	if err != nil || size == 0 || size > len(b) {
+		return nil
+	}
+	return b[:size]
+}
+
+// answerPings answers every PINGREQ among the packets that wait, and takes it out.
 func (c *Conn) answerPings() {
-	for {
-		rest := c.partial[c.scanned:]
-		if len(rest) == 0 {
-			return
-		}
-		size, err := c.size(rest)
-		if err != nil || size == 0 || size > len(rest) {
-			return
-		}
-		if rest[0] != typePingreq<<4 || size != 2 {
-			c.scanned += size
+	for p := c.whole(c.partial[c.scanned:]); p != nil; p = c.whole(c.partial[c.scanned:]) {
+		if p[0] != typePingreq<<4 || len(p) != 2 {
+			c.scanned += len(p)
 			continue
 		}
 		_ = c.pingreq(nil)
 		c.heard.Store(c.srv.tick.Load())
-		c.partial = append(c.partial[:c.scanned], rest[size:]...)
+		c.partial = append(c.partial[:c.scanned], c.partial[c.scanned+len(p):]...)
 	}
 }
 

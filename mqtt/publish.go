@@ -249,6 +249,7 @@ func (c *Conn) disconnect(body []byte) error {
 // errGoodbye ends the reading after a DISCONNECT.
 type errGoodbye struct{ code Code }
 
+// Error gives the name of the device's reason code.
 func (e errGoodbye) Error() string { return e.code.String() }
 
 func (s *Server) capExpiry(seconds uint32) uint32 {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"sluice/kafka"
 	"sluice/mqtt"
 	"sluice/proxy/config"
@@ -44,7 +46,7 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(discard{}, rules.Rules())
+	m, err := newMetrics(prometheus.NewRegistry(), rules.Rules())
 	if err != nil {
 		return nil, err
 	}
@@ -59,33 +61,37 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 
 func (p *publisher) explain(d *delivery, err error, rules []topicmap.Rule, partitions int32) *Explanation {
 	e := &Explanation{Partition: -1}
+	rule := d.route.Rule
+	if err != nil {
+		rule = ruleOf(err)
+	}
+	if rule != noRule {
+		e.Rule, e.Match = rule+1, rules[rule].Match+rules[rule].Regex
+	}
 	if err == nil {
-		e.Rule, e.Match = d.route.Rule+1, rules[d.route.Rule].Match+rules[d.route.Rule].Regex
 		d.fillRouted()
-	} else {
-		if i := ruleOf(err); i >= 0 {
-			e.Rule, e.Match = i+1, rules[i].Match+rules[i].Regex
-		}
-		r := refusalOf(err)
-		e.Refused, e.Code, e.ReasonText = r.reason, r.code, r.text
-		var detail *topicmap.Refusal
-		if errors.As(err, &detail) && detail.Detail != "" {
-			e.Refused += ": " + detail.Detail
-		}
-		switch {
-		case p.unmatched.Mode == config.DeadLetter:
-			e.DeadLetter = true
-			d.fillDead(p.unmatched.DeadLetter, r.reason)
-		case p.unmatched.Mode == config.Drop && r.norule:
-			e.Dropped = true
-			return e
-		default:
-			return e
-		}
+	} else if !p.explainRefusal(e, d, err) {
+		return e
 	}
 	e.KafkaTopic, e.Key, e.Headers = d.rec.Topic, d.rec.Key, d.rec.Headers
 	if e.Key != nil && partitions > 0 {
 		e.Partition = kafka.PartitionOf(e.Key, partitions)
 	}
 	return e
+}
+
+// explainRefusal says why there is no route, and whether there is a record all the same: the dead letter.
+func (p *publisher) explainRefusal(e *Explanation, d *delivery, err error) bool {
+	r := refusalOf(err)
+	e.Refused, e.Code, e.ReasonText = r.reason, r.code, r.text
+	var detail *topicmap.Refusal
+	if errors.As(err, &detail) && detail.Detail != "" {
+		e.Refused += ": " + detail.Detail
+	}
+	fate := p.fate(d, r)
+	e.DeadLetter, e.Dropped = fate == deadLettered, fate == dropped
+	if e.DeadLetter {
+		d.fillDead(p.unmatched.DeadLetter, r.reason)
+	}
+	return e.DeadLetter
 }

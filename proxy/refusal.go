@@ -64,19 +64,31 @@ func ofRoute(r *topicmap.Refusal) refusal {
 func (p *publisher) refuse(d *delivery, r refusal) {
 	m := d.msg
 	p.m.refused.WithLabelValues(r.reason).Inc()
-	if p.unmatched.Mode == config.DeadLetter && !d.dead {
+	fate := p.fate(d, r)
+	if fate == deadLettered {
 		d.fillDead(p.unmatched.DeadLetter, r.reason)
 		p.producer.Produce(&d.rec)
 		return
 	}
 	reserved := m.Reserved
-	if p.unmatched.Mode == config.Drop && r.norule {
-		d.rule.count(dropped, len(m.Payload))
+	d.rule.count(fate, len(m.Payload))
+	if fate == dropped {
 		m.Ack(mqtt.NoMatchingSubscribers)
 	} else {
-		d.rule.count(refused, len(m.Payload))
 		m.Refuse(r.code, r.text)
 	}
 	p.budget.Give(reserved)
 	d.free()
+}
+
+// fate is what the configuration makes of a refusal: the dead letter, except for a dead letter itself; dropped,
+// if no rule matches; else refused.
+func (p *publisher) fate(d *delivery, r refusal) outcome {
+	switch {
+	case p.unmatched.Mode == config.DeadLetter && !d.dead:
+		return deadLettered
+	case p.unmatched.Mode == config.Drop && r.norule:
+		return dropped
+	}
+	return refused
 }

@@ -80,10 +80,3 @@ func EnsureTopics(ctx context.Context, cfg *config.Config) (created, existing []
 	}
 	return created, existing, err
 }
-
-// discard takes metrics that nobody will read.
-type discard struct{}
-
-func (discard) Register(prometheus.Collector) error  { return nil }
-func (discard) MustRegister(...prometheus.Collector) {}
-func (discard) Unregister(prometheus.Collector) bool { return false }
