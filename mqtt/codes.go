@@ -22,6 +22,7 @@ const (
 	BadAuthenticationMethod        Code = 0x8C
 	KeepAliveTimeout               Code = 0x8D
 	SessionTakenOver               Code = 0x8E
+	TopicFilterInvalid             Code = 0x8F
 	TopicNameInvalid               Code = 0x90
 	PacketIdentifierNotFound       Code = 0x92
 	ReceiveMaximumExceeded         Code = 0x93
@@ -53,6 +54,7 @@ var codeNames = map[Code]string{
 	BadAuthenticationMethod:        "bad authentication method",
 	KeepAliveTimeout:               "keep alive timeout",
 	SessionTakenOver:               "session taken over",
+	TopicFilterInvalid:             "topic filter invalid",
 	TopicNameInvalid:               "topic name invalid",
 	PacketIdentifierNotFound:       "packet identifier not found",
 	ReceiveMaximumExceeded:         "receive maximum exceeded",

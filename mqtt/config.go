@@ -37,8 +37,17 @@ type Config struct {
 	SessionExpiryMax time.Duration
 	// MaxStoredSessions bounds the sessions without a connection; the ones beyond it end with their connection.
 	MaxStoredSessions int
-	Logger            zerolog.Logger
-	Registerer        prometheus.Registerer
+	// MaxSubscriptions is how many topic filters a session may have.
+	MaxSubscriptions int
+	// CommandsInFlight is how many QoS 1 and 2 commands may be sent to a device and not completed; its Receive
+	// Maximum may make it less. 1 to 65535.
+	CommandsInFlight int
+	// CommandsQueued is how many commands may wait for one device beside those.
+	CommandsQueued int
+	// CommandMemory bounds the bytes of commands that wait or are in flight, over all devices.
+	CommandMemory int64
+	Logger        zerolog.Logger
+	Registerer    prometheus.Registerer
 }
 
 // connectPacketMax bounds a CONNECT, which comes before anybody is known: 64 KiB hold a client ID, a will
@@ -59,6 +68,10 @@ func DefaultConfig() Config {
 		MaxPartialBytes:   32 << 20,
 		SessionExpiryMax:  24 * time.Hour,
 		MaxStoredSessions: 100_000,
+		MaxSubscriptions:  100,
+		CommandsInFlight:  64,
+		CommandsQueued:    1000,
+		CommandMemory:     64 << 20,
 		Logger:            zerolog.Nop(),
 	}
 }
@@ -77,6 +90,10 @@ func (c *Config) check() error {
 	within("MaxInFlightBytes", c.MaxInFlightBytes, 1, math.MaxInt)
 	within("MaxUnreadBytes", c.MaxUnreadBytes, 1, math.MaxInt)
 	within("MaxPartialBytes", int(c.MaxPartialBytes), 1, math.MaxInt)
+	within("MaxSubscriptions", c.MaxSubscriptions, 1, math.MaxInt)
+	within("CommandsInFlight", c.CommandsInFlight, 1, math.MaxUint16)
+	within("CommandsQueued", c.CommandsQueued, 1, math.MaxInt)
+	within("CommandMemory", int(c.CommandMemory), 1, math.MaxInt)
 	within("MaxStoredSessions", c.MaxStoredSessions, 1, math.MaxInt)
 	return errors.Join(faults...)
 }

@@ -38,9 +38,10 @@ type Conn struct {
 	problems bool // Request Problem Information: reasons may be told
 	willWait uint32
 
-	maxPacket uint32 // the client's Maximum Packet Size
-	heard     atomic.Int64
-	paused    atomic.Bool // keep-alive spares it
+	maxPacket   uint32 // the client's Maximum Packet Size
+	sendMaximum int    // its Receive Maximum
+	heard       atomic.Int64
+	paused      atomic.Bool // keep-alive spares it
 
 	mu        sync.Mutex // guards all below
 	slots     slots
@@ -48,10 +49,15 @@ type Conn struct {
 	quota     int    // QoS 1 and 2 messages received and not completed, MQTT 5
 	keepAlive uint32 // seconds, 0: none
 	out       []byte
-	writing   bool // somebody writes out to the socket
-	dirty     bool // in the flusher's list
-	wants     bool // reading is paused until slots or bytes are free
-	nudged    bool // the read deadline was set to end a wait, not the connection
+	taken     int    // bytes taken from out, not yet written
+	flushed   uint64 // bytes written
+	marks     []mark // commands that are not yet written whole
+	writing   bool   // somebody writes out to the socket
+	stuck     bool   // and waits for the device to read
+	starved   bool   // the outbox has more for out
+	dirty     bool   // in the flusher's list
+	wants     bool   // reading is paused until slots or bytes are free
+	nudged    bool   // the read deadline was set to end a wait, not the connection
 	ending    bool
 	silent    bool  // the last word is in out: no acknowledgement may follow
 	end       error // why it ends

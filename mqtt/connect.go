@@ -76,6 +76,10 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	if p.props.maximumPacketLen > 0 {
 		c.maxPacket = p.props.maximumPacketLen
 	}
+	c.sendMaximum = math.MaxUint16 // [MQTT-3.1.2-23] and MQTT 3.1.1 know no other bound
+	if p.props.receiveMaximum > 0 {
+		c.sendMaximum = int(p.props.receiveMaximum)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -251,6 +255,9 @@ func (c *Conn) open(p *connectParams) error {
 	c.srv.opened(c)
 	connack.SessionPresent = present
 	c.respond(connack, (*packets.Packet).ConnackEncode)
+	if o := c.session.outbox.Load(); o != nil {
+		o.attach(c)
+	}
 	return nil
 }
 
@@ -263,19 +270,20 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 	deadline := time.NewTimer(c.srv.cfg.ConnectTimeout)
 	defer deadline.Stop()
 	for {
-		s, present, due, old, gone := c.srv.sessions.attach(c, p.clientID, p.clean, p.expiry)
-		if old == nil {
+		a := c.srv.sessions.attach(c, p.clientID, p.clean, p.expiry)
+		if a.old == nil {
 			c.mu.Lock()
-			c.session = s
+			c.session = a.session
 			c.mu.Unlock()
-			if due != nil {
-				c.srv.publishWill(due)
+			a.replaced.end()
+			if a.due != nil {
+				c.srv.publishWill(a.due)
 			}
-			return present, nil
+			return a.present, nil
 		}
-		old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
+		a.old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
 		select {
-		case <-gone:
+		case <-a.gone:
 		case <-deadline.C:
 			return false, &ProtocolFault{ServerBusy, "the older connection of this client ID does not end"}
 		case <-c.srv.patience:
@@ -289,13 +297,11 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 func (c *Conn) offer(p *connectParams) packets.Properties {
 	cfg := &c.srv.cfg
 	o := packets.Properties{
-		ReceiveMaximum:       uint16(cfg.ReceiveMaximum),
-		MaximumPacketSize:    uint32(cfg.MaxPacketSize),
-		TopicAliasMaximum:    uint16(cfg.TopicAliasMaximum),
-		RetainAvailableFlag:  true, // 0, 0, 0, 0: there are no subscriptions and no retained messages
-		SubIDAvailableFlag:   true,
-		WildcardSubAvailable: 0, WildcardSubAvailableFlag: true,
-		SharedSubAvailable: 0, SharedSubAvailableFlag: true,
+		ReceiveMaximum:      uint16(cfg.ReceiveMaximum),
+		MaximumPacketSize:   uint32(cfg.MaxPacketSize),
+		TopicAliasMaximum:   uint16(cfg.TopicAliasMaximum),
+		RetainAvailableFlag: true, // 0, 0: there are no retained messages and no shared subscriptions
+		SharedSubAvailable:  0, SharedSubAvailableFlag: true,
 	}
 	if p.assigned {
 		o.AssignedClientID = p.clientID

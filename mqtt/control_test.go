@@ -29,34 +29,6 @@ func TestPingIsAnsweredWhileNothingIsAcknowledged(t *testing.T) {
 	})
 }
 
-func TestSubscribeOf311IsRefused(t *testing.T) {
-	w := newWorld(t, nil)
-	c := w.device(4, "dev")
-	c.send(packet(0x82, uint16(5), str("a/b"), 0, str("#"), 1, str("+/x"), 2))
-	c.expect(packet(0x90, uint16(5), 0x80, 0x80, 0x80))
-	c.send(packet(0xA2, uint16(6), str("a/b"), str("#")))
-	c.expect(packet(0xB0, uint16(6)))
-}
-
-func TestSubscribeOf5IsRefusedWithTheExactReason(t *testing.T) {
-	w := newWorld(t, nil)
-	c := w.device(5, "dev")
-	why := props(0x1F, str(noSubscriptions))
-	c.send(packet(0x82, uint16(5), props(user("a", "b")), str("a/b"), 0x2E, str("a/#"), 0, str("+"), 1, str("$share/g/a"), 2))
-	c.expect(packet(0x90, uint16(5), why, ImplementationSpecificError, WildcardsUnsupported, WildcardsUnsupported, SharedSubscriptionsUnsupported))
-	c.send(packet(0x82, uint16(6), props(0x0B, vbi(268435455)), str("a/b"), 0))
-	c.expect(packet(0x90, uint16(6), why, SubscriptionIDsUnsupported))
-	c.send(packet(0xA2, uint16(7), props(user("a", "b")), str("a"), str("$share/g/a/#")))
-	c.expect(packet(0xB0, uint16(7), props(), NoSubscriptionExisted, NoSubscriptionExisted))
-}
-
-func TestSubackKeepsItsReasonToItselfWhenAsked(t *testing.T) {
-	w := newWorld(t, nil)
-	c := w.connect(hello{version: 5, id: "dev", props: cat(0x17, 0)})
-	c.send(packet(0x82, uint16(5), props(), str("a"), 0))
-	c.expect(packet(0x90, uint16(5), props(), ImplementationSpecificError))
-}
-
 func TestRequestFaults(t *testing.T) {
 	fault := func(v byte, code Code, p []byte) {
 		t.Helper()
@@ -119,9 +91,6 @@ func TestPacketsADeviceMayNotSend(t *testing.T) {
 		fault(v, MalformedPacket, packet(0x90, uint16(1), 0))
 		fault(v, MalformedPacket, packet(0xB0, uint16(1)))
 		fault(v, MalformedPacket, packet(0xD0))
-		fault(v, ProtocolError, puback(1)) // nothing was sent
-		fault(v, ProtocolError, pubrec(1))
-		fault(v, ProtocolError, pubcomp(1))
 		fault(v, ProtocolError, packet(0xF0))
 		for _, reserved := range []int{0x11, 0x41, 0x52, 0x63, 0x71, 0xC1, 0xE1, 0xF1} {
 			fault(v, MalformedPacket, packet(reserved, uint16(1)))

@@ -49,13 +49,37 @@ func (c *Conn) lastWord(fault *ProtocolFault) {
 
 // leave gives the session back and publishes the will, at once or by the session's sweep.
 func (c *Conn) leave() {
+	c.leaveCommands()
 	will := c.will
 	c.will = nil
 	if c.tidy {
 		will = nil
 	}
-	if due := c.srv.sessions.detach(c.session, will, c.willWait); due != nil {
+	due, ended := c.srv.sessions.detach(c.session, will, c.willWait)
+	if ended {
+		c.session.end()
+	}
+	if due != nil {
 		c.srv.publishWill(due)
+	}
+}
+
+// leaveCommands gives the commands back that this connection has not completed. Those with QoS 0 that the
+// network did not take are over.
+func (c *Conn) leaveCommands() {
+	o := c.session.outbox.Load()
+	if o == nil {
+		return
+	}
+	o.detach()
+	c.mu.Lock()
+	marks := c.marks
+	c.marks = nil
+	c.mu.Unlock()
+	for _, m := range marks {
+		if m.settle {
+			c.srv.report(c.session.clientID, []settlement{{cmd: m.cmd, fate: Offline, reason: reasonNotSent}})
+		}
 	}
 }
 

@@ -155,7 +155,7 @@ func (c *Conn) packet(p []byte) error {
 	case typeUnsubscribe:
 		return c.unsubscribe(body)
 	case typePuback, typePubrec, typePubcomp:
-		return violation("acknowledgement of a message that was not sent")
+		return c.answered(p[0]>>4, body)
 	case typeConnect:
 		return violation("a second CONNECT") // [MQTT-3.1.0-2]
 	case typeAuth:

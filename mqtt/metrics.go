@@ -9,6 +9,7 @@ type metrics struct {
 	connections  *prometheus.GaugeVec
 	disconnects  *prometheus.CounterVec
 	received     [3]prometheus.Counter
+	sent         [3]prometheus.Counter
 	bytesIn      prometheus.Counter
 	bytesOut     prometheus.Counter
 	dropped      prometheus.Counter
@@ -27,6 +28,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		return prometheus.NewCounter(prometheus.CounterOpts(opts(name, help)))
 	}
 	received := prometheus.NewCounterVec(prometheus.CounterOpts(opts("received_messages_total", "PUBLISH packets received, by their QoS; QoS 1 and 2 include those sent again.")), []string{"qos"})
+	sent := prometheus.NewCounterVec(prometheus.CounterOpts(opts("sent_messages_total", "PUBLISH packets sent to devices, by their QoS; those sent again on a new connection are included.")), []string{"qos"})
 	m := &metrics{
 		connections:  prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("connections", "Connections past CONNACK, by MQTT version.")), []string{"version"}),
 		disconnects:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("disconnects_total", "Connections ended, by reason: the name of the Reason Code, or connection lost, slow reader, connect timeout.")), []string{"reason"}),
@@ -41,13 +43,17 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	}
 	for qos := range m.received {
 		m.received[qos] = received.WithLabelValues(string(rune('0' + qos)))
+		m.sent[qos] = sent.WithLabelValues(string(rune('0' + qos)))
 	}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts(name, help)), f)
 	}
 	all := []prometheus.Collector{
-		m.connections, m.disconnects, received, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused,
+		m.connections, m.disconnects, received, sent, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused,
 		gauge("stored_sessions", "Sessions without a connection, kept until they expire.", func() float64 { return float64(s.sessions.storedCount()) }),
+		gauge("subscriptions", "Topic filters that sessions are subscribed to.", func() float64 { return float64(s.index.len()) }),
+		gauge("command_bytes", "Memory of the commands that wait for devices or are in flight.", func() float64 { return float64(s.held.Load()) }),
+		gauge("waiting_sessions", "Sessions for which at least one command waits.", func() float64 { return float64(s.backlog.len()) }),
 		gauge("partial_bytes", "Bytes of incomplete packets larger than a read buffer.", func() float64 { return float64(s.partial.Load()) }),
 	}
 	for _, c := range all {

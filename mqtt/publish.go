@@ -196,9 +196,9 @@ func (c *Conn) pubrel(body []byte) error {
 }
 
 // acknowledgementRest reads the optional reason code and properties of an MQTT 5 acknowledgement.
-func (c *Conn) acknowledgementRest(r *cursor, kind int) {
+func (c *Conn) acknowledgementRest(r *cursor, kind int) (code Code) {
 	if c.version == 5 && len(r.b) > 0 {
-		r.byte()
+		code = Code(r.byte())
 		if len(r.b) > 0 {
 			var p properties
 			r.properties(kind, &p)
@@ -207,6 +207,7 @@ func (c *Conn) acknowledgementRest(r *cursor, kind int) {
 	if len(r.b) > 0 && r.err == nil {
 		r.fail("bytes after the end of the packet")
 	}
+	return code
 }
 
 func (c *Conn) pingreq(body []byte) error {

@@ -23,6 +23,9 @@ type Server struct {
 	sessions *registry
 	conns    connSet
 	flusher  flusher
+	index    index
+	backlog  backlog
+	held     atomic.Int64  // bytes of commands that wait or are in flight
 	tick     atomic.Int64  // seconds since start
 	serial   atomic.Uint64 // of the last connection
 	partial  atomic.Int64  // bytes of incomplete packets beyond a read buffer each
@@ -45,6 +48,10 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.MaxUnreadBytes, d.MaxUnreadBytes)
 	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
 	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
+	setDefault(&cfg.MaxSubscriptions, d.MaxSubscriptions)
+	setDefault(&cfg.CommandsInFlight, d.CommandsInFlight)
+	setDefault(&cfg.CommandsQueued, d.CommandsQueued)
+	setDefault(&cfg.CommandMemory, d.CommandMemory)
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -167,7 +174,18 @@ func (s *Server) sweep(now time.Time) {
 		}
 		c.mu.Unlock()
 	})
-	for _, m := range s.sessions.sweep(now, false) {
+	s.sweepSessions(now, false)
+	s.backlog.sweep(now)
+}
+
+// sweepSessions ends the sessions whose time is over and publishes the wills that are due; all takes every
+// session, when the process ends.
+func (s *Server) sweepSessions(now time.Time, all bool) {
+	due, ended := s.sessions.sweep(now, all)
+	for _, ss := range ended {
+		ss.end()
+	}
+	for _, m := range due {
 		s.publishWill(m)
 	}
 }
@@ -209,9 +227,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.hurry.Do(func() { close(s.patience) })
 	<-gone
-	for _, m := range s.sessions.sweep(time.Now(), true) {
-		s.publishWill(m)
-	}
+	s.sweepSessions(time.Now(), true)
 }
 
 func (s *Server) opened(c *Conn) {

@@ -24,6 +24,8 @@ type session struct {
 	will    *Message
 	willDue int64 // unix milliseconds
 
+	outbox atomic.Pointer[outbox] // nil until the first SUBSCRIBE
+
 	mu       sync.Mutex
 	received map[uint16]inbound // guarded by mu
 }
@@ -165,25 +167,33 @@ func (r *registry) count(sh *shard, n int) {
 	r.stored.Add(int64(n))
 }
 
-// attach makes c the connection of its client ID. If another connection holds it, that one and the channel
-// that closes when it has left are returned instead, and the caller tries again then. due is a will whose
-// session ended by a clean start [MQTT-3.1.2-8].
-func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (s *session, present bool, due *Message, old *Conn, gone <-chan struct{}) {
+// An attachment is what registry.attach found.
+type attachment struct {
+	session  *session
+	present  bool
+	replaced *session // ended by a clean start or by its time, nil if there was none
+	due      *Message // its will [MQTT-3.1.2-8]
+	old      *Conn    // holds the client ID: nothing was attached, try again when gone is closed
+	gone     <-chan struct{}
+}
+
+// attach makes c the connection of its client ID, unless another connection holds it.
+func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (a attachment) {
 	sh := r.shard(clientID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	s = sh.sessions[clientID]
+	s := sh.sessions[clientID]
 	if s != nil && s.conn != nil {
 		if s.gone == nil {
 			s.gone = make(chan struct{})
 		}
-		return nil, false, nil, s.conn, s.gone
+		return attachment{old: s.conn, gone: s.gone}
 	}
 	if s != nil {
 		r.count(sh, -1)
-		present = !clean && !s.expired(time.Now())
-		if !present {
-			due = s.will
+		a.present = !clean && !s.expired(time.Now())
+		if !a.present {
+			a.replaced, a.due = s, s.will
 			s = nil
 		} else {
 			s.will = nil // the device is back in time: its will is cancelled (section 3.1.3.2.2)
@@ -194,7 +204,27 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 		sh.sessions[clientID] = s
 	}
 	s.conn, s.expiry, s.endsAt = c, expiry, 0
-	return s, present, due, nil, nil
+	a.session = s
+	return a
+}
+
+// find gives the session of a client ID, nil if there is none, and whether it has a connection.
+func (r *registry) find(clientID string) (s *session, connected bool) {
+	sh := r.shard(clientID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s = sh.sessions[clientID]
+	return s, s != nil && s.conn != nil
+}
+
+// end settles what a session leaves, when it is no longer in the registry. s may be nil.
+func (s *session) end() {
+	if s == nil {
+		return
+	}
+	if o := s.outbox.Load(); o != nil {
+		o.end()
+	}
 }
 
 func (s *session) expired(now time.Time) bool { return s.endsAt != 0 && now.UnixMilli() >= s.endsAt }
@@ -202,7 +232,7 @@ func (s *session) expired(now time.Time) bool { return s.endsAt != 0 && now.Unix
 // detach ends the connection's hold on s. The session is stored if it has an expiry and there is room, which
 // a session that another connection waits for does not need. will is nil or the Will Message that was not
 // discarded; it is returned if it must be published now.
-func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message) {
+func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message, ended bool) {
 	sh := r.shard(s.clientID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -214,7 +244,7 @@ func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message
 	}
 	if s.expiry == 0 || !awaited && r.stored.Load() >= r.maxStored {
 		delete(sh.sessions, s.clientID)
-		return will
+		return will, true
 	}
 	// Milliseconds rounded up: neither a session nor a will may be early.
 	now := time.Now().UnixMilli() + 1
@@ -223,15 +253,15 @@ func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message
 		s.endsAt = now + 1000*int64(s.expiry)
 	}
 	if will == nil || delay == 0 {
-		return will
+		return will, false
 	}
 	s.will, s.willDue = will, now+1000*int64(delay)
-	return nil
+	return nil, false
 }
 
-// sweep ends the stored sessions that expired and gives the wills that are due: by their delay or by the
-// end of their session, whichever is first. all takes every will, when the process ends.
-func (r *registry) sweep(now time.Time, all bool) (due []*Message) {
+// sweep ends the stored sessions that expired and gives them and the wills that are due: by their delay or by
+// the end of their session, whichever is first. all takes every one, when the process ends.
+func (r *registry) sweep(now time.Time, all bool) (due []*Message, over []*session) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
@@ -240,20 +270,21 @@ func (r *registry) sweep(now time.Time, all bool) (due []*Message) {
 				if s.conn != nil {
 					continue
 				}
-				ended := s.expired(now)
-				if s.will != nil && (all || ended || now.UnixMilli() >= s.willDue) {
+				ended := all || s.expired(now)
+				if s.will != nil && (ended || now.UnixMilli() >= s.willDue) {
 					due = append(due, s.will)
 					s.will = nil
 				}
 				if ended {
 					delete(sh.sessions, id)
 					r.count(sh, -1)
+					over = append(over, s)
 				}
 			}
 		}
 		sh.mu.Unlock()
 	}
-	return due
+	return due, over
 }
 
 // setExpiry takes the Session Expiry Interval of a DISCONNECT.

@@ -13,27 +13,28 @@ func newConn() *Conn { return &Conn{srv: &Server{}} }
 func TestHolderAndItsEndAreSeenTogether(t *testing.T) {
 	r := newRegistry(10)
 	a, b, c := newConn(), newConn(), newConn()
-	s, _, _, _, _ := r.attach(a, "dev", false, 100)
-	_, _, _, old, gone := r.attach(b, "dev", false, 100)
-	require.Equal(t, a, old)
-	require.NotNil(t, gone, "b waits")
+	s := r.attach(a, "dev", false, 100).session
+	waits := r.attach(b, "dev", false, 100)
+	require.Equal(t, a, waits.old)
+	require.NotNil(t, waits.gone, "b waits")
 	r.detach(s, nil, 0)
-	<-gone
-	_, present, _, _, _ := r.attach(c, "dev", false, 100) // c was faster than b
-	require.True(t, present)
-	_, _, _, old, gone = r.attach(b, "dev", false, 100)
-	require.Equal(t, c, old)
-	require.NotNil(t, gone, "b waits again, for c")
+	<-waits.gone
+	require.True(t, r.attach(c, "dev", false, 100).present) // c was faster than b
+	waits = r.attach(b, "dev", false, 100)
+	require.Equal(t, c, waits.old)
+	require.NotNil(t, waits.gone, "b waits again, for c")
 }
 
 func TestStoredSessionsExpireNotBeforeTheirTime(t *testing.T) {
 	r := newRegistry(10)
-	s, _, _, _, _ := r.attach(newConn(), "dev", false, 10)
+	s := r.attach(newConn(), "dev", false, 10).session
 	before := time.Now()
 	r.detach(s, &Message{}, 5)
 	after := time.Now()
-	require.Empty(t, r.sweep(before.Add(5*time.Second-time.Millisecond), false), "not before the Will Delay Interval has passed [MQTT-3.1.3-9]")
-	require.Len(t, r.sweep(after.Add(5*time.Second+time.Millisecond), false), 1)
+	due, _ := r.sweep(before.Add(5*time.Second-time.Millisecond), false)
+	require.Empty(t, due, "not before the Will Delay Interval has passed [MQTT-3.1.3-9]")
+	due, _ = r.sweep(after.Add(5*time.Second+time.Millisecond), false)
+	require.Len(t, due, 1)
 	r.sweep(before.Add(10*time.Second-time.Millisecond), false)
 	require.Equal(t, 1, r.storedCount())
 	r.sweep(after.Add(10*time.Second+time.Millisecond), false)
@@ -42,23 +43,26 @@ func TestStoredSessionsExpireNotBeforeTheirTime(t *testing.T) {
 
 func TestExpiredSessionIsNotPresentThoughNobodySwept(t *testing.T) {
 	r := newRegistry(10)
-	s, _, _, _, _ := r.attach(newConn(), "dev", false, 10)
+	s := r.attach(newConn(), "dev", false, 10).session
 	will := &Message{}
-	require.Nil(t, r.detach(s, will, 1000))
+	due, ended := r.detach(s, will, 1000)
+	require.Nil(t, due)
+	require.False(t, ended)
 	s.endsAt = time.Now().Add(-time.Second).UnixMilli()
-	_, present, due, _, _ := r.attach(newConn(), "dev", false, 10)
-	require.False(t, present)
-	require.Same(t, will, due, "its session ended, so the will is due")
+	again := r.attach(newConn(), "dev", false, 10)
+	require.False(t, again.present)
+	require.Same(t, s, again.replaced)
+	require.Same(t, will, again.due, "its session ended, so the will is due")
 	require.Zero(t, r.storedCount())
 }
 
 func TestSessionThatNeverExpires(t *testing.T) {
 	r := newRegistry(10)
-	s, _, _, _, _ := r.attach(newConn(), "dev", false, neverExpires)
+	s := r.attach(newConn(), "dev", false, neverExpires).session
 	r.detach(s, nil, 0)
 	r.sweep(time.Now().AddDate(900, 0, 0), false)
 	require.Equal(t, 1, r.storedCount())
-	s, _, _, _, _ = r.attach(newConn(), "dev", false, neverExpires-1)
+	s = r.attach(newConn(), "dev", false, neverExpires-1).session
 	r.detach(s, nil, 0)
 	r.sweep(time.Now().Add((neverExpires-2)*time.Second), false)
 	require.Equal(t, 1, r.storedCount())
@@ -69,14 +73,14 @@ func TestSessionThatNeverExpires(t *testing.T) {
 func TestStoredSessionsAreBoundedExactly(t *testing.T) {
 	r := newRegistry(7)
 	for i := range 20 {
-		s, _, _, _, _ := r.attach(newConn(), fmt.Sprint(i), false, 100)
+		s := r.attach(newConn(), fmt.Sprint(i), false, 100).session
 		will := &Message{}
-		due := r.detach(s, will, 50)
+		due, ended := r.detach(s, will, 50)
+		require.Equal(t, i >= 7, ended)
 		require.Equal(t, i >= 7, due == will, "the will of a session that is not stored is due at once")
 		require.Equal(t, min(i+1, 7), r.storedCount())
 	}
-	_, present, _, _, _ := r.attach(newConn(), "3", true, 0) // back, and clean
-	require.False(t, present)
+	require.False(t, r.attach(newConn(), "3", true, 0).present) // back, and clean
 	require.Equal(t, 6, r.storedCount())
 }
 

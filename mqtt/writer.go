@@ -78,10 +78,13 @@ func (c *Conn) acknowledge(h *slot) {
 // the socket does not take at once goes to a goroutine of its own.
 func (c *Conn) flush() (ending bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.drain()
 	c.send()
-	return c.ending
+	ending = c.ending
+	sent, hungry := c.marked(), c.hungry()
+	c.mu.Unlock()
+	c.followUp(sent, hungry)
+	return ending
 }
 
 // directBytes is how much the reading goroutine leaves to the flusher.
@@ -126,17 +129,18 @@ func (c *Conn) write() {
 	c.writing = true
 	for len(c.out) > 0 {
 		b := c.out
-		c.out = nil
+		c.out, c.taken = nil, len(b)
 		c.mu.Unlock()
 		n, err := c.writeNow(b)
 		c.mu.Lock()
-		c.srv.m.bytesOut.Add(float64(n))
+		c.gone(n)
 		if err != nil && !errors.Is(err, syscall.EAGAIN) {
 			c.out = nil
 			c.shutdownLocked(err)
 			break
 		}
 		if n < len(b) {
+			c.stuck = true
 			go c.sendSlowly(b[n:]) // ends when out is empty, or with the connection
 			return
 		}
@@ -147,9 +151,16 @@ func (c *Conn) write() {
 	c.wrote()
 }
 
+// gone counts n bytes that the socket took. mu is held.
+func (c *Conn) gone(n int) {
+	c.taken -= n
+	c.flushed += uint64(n)
+	c.srv.m.bytesOut.Add(float64(n))
+}
+
 // wrote ends the writing. mu is held.
 func (c *Conn) wrote() {
-	c.writing = false
+	c.writing, c.stuck = false, false
 	if c.written != nil {
 		close(c.written)
 		c.written = nil
@@ -208,8 +219,8 @@ func (c *Conn) sendSlowly(b []byte) {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
 		n, err := c.nc.Write(b)
 		c.mu.Lock()
-		c.srv.m.bytesOut.Add(float64(n))
-		b, c.out = c.out, nil
+		c.gone(n)
+		b, c.out, c.taken = c.out, nil, len(c.out)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			b = nil
@@ -222,7 +233,9 @@ func (c *Conn) sendSlowly(b []byte) {
 			_ = c.nc.SetWriteDeadline(time.Time{}) // else it would fail a write long after this one
 			c.wrote()
 		}
+		sent, hungry := c.marked(), c.hungry()
 		c.mu.Unlock()
+		c.followUp(sent, hungry)
 	}
 }
 
@@ -238,10 +251,12 @@ type flusher struct {
 // are drained: the reading goroutine drains too, and the list would grow by every message settled in between.
 func (c *Conn) flushListed() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.dirty = false
 	c.drain()
 	c.send()
+	sent, hungry := c.marked(), c.hungry()
+	c.mu.Unlock()
+	c.followUp(sent, hungry)
 }
 
 func (s *Server) enlist(c *Conn) {

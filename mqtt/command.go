@@ -1,0 +1,236 @@
+package mqtt
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Command is a PUBLISH for every device with a subscription that matches. It and all it points to must not
+// change after Send.
+type Command struct {
+	Topic   []byte // a legal topic name
+	Payload []byte
+	// The properties of MQTT 5; nil means absent. None is longer than 65 535 bytes, and all but
+	// CorrelationData are legal UTF-8 strings, see ValidString.
+	ContentType, ResponseTopic, CorrelationData []byte
+	User                                        []Property
+	QoS                                         byte // each subscription may lower it
+	Retain                                      bool // seen by subscriptions with Retain As Published
+	Expires                                     time.Time
+	// From is the client ID that published it, for No Local; "" if no device did.
+	From string
+	// To is the only client ID that may get it; "" for everyone.
+	To string
+	// Connected: only devices that are connected now, not those whose session is stored.
+	Connected bool
+	Owner     CommandOwner
+
+	cancelled atomic.Bool
+	holders   atomic.Int32 // deliveries that hold it
+}
+
+// A CommandOwner is told what became of its commands. Its methods are called from any goroutine that holds no
+// lock of this package, at once for several devices, and must not block.
+type CommandOwner interface {
+	// CommandSent says that the command was handed to the network for the first time on a connection.
+	CommandSent(c *Command)
+	// CommandSettled is called exactly once for each device that Send counted, during Send or after it. code
+	// is the device's Reason Code, reason says why in a few words, for fates that need it.
+	CommandSettled(c *Command, clientID string, fate Fate, code Code, reason string)
+}
+
+// A Fate is what became of a command at one device.
+type Fate uint8
+
+// The fates.
+const (
+	Delivered Fate = iota // acknowledged: PUBACK or PUBCOMP
+	Sent                  // QoS 0: handed to the network
+	Expired               // its time was over before it was sent
+	Cancelled             // before it was sent
+	Rejected              // the device answered with a Reason Code of 0x80 or above
+	Offline               // the device went away and nobody keeps the command for it
+	Dropped               // a bound of ours
+)
+
+var fateNames = [...]string{"delivered", "sent", "expired", "cancelled", "rejected", "offline", "dropped"}
+
+// Fates are all there are.
+func Fates() []Fate {
+	return []Fate{Delivered, Sent, Expired, Cancelled, Rejected, Offline, Dropped}
+}
+
+// String gives the word of receipts and metrics.
+func (f Fate) String() string { return fateNames[f] }
+
+// The reasons given with Dropped and Offline.
+const (
+	reasonQueueFull    = "queue full"
+	reasonMemory       = "memory for commands is spent"
+	reasonTooLarge     = "larger than the device's Maximum Packet Size"
+	reasonNotSent      = "the device left before it was sent"
+	reasonNotAnswered  = "the session ended before the device acknowledged it"
+	reasonSessionEnded = "the session ended before it was sent"
+)
+
+// Cancel withdraws the command from devices it was not yet sent to. Where it waits it is settled within about
+// a second.
+func (c *Command) Cancel() { c.cancelled.Store(true) }
+
+func (c *Command) expired(now time.Time) bool { return !c.Expires.IsZero() && !now.Before(c.Expires) }
+
+// Memory of a command that waits or is in flight, beside its bytes, and of its place at one device.
+const (
+	commandOverhead  = 512
+	deliveryOverhead = 96
+)
+
+// size is the memory it holds, in bytes.
+func (c *Command) size() int64 {
+	n := commandOverhead + len(c.Topic) + len(c.Payload) + len(c.ContentType) + len(c.ResponseTopic) + len(c.CorrelationData)
+	for _, u := range c.User {
+		n += len(u.Key) + len(u.Value) + 48
+	}
+	return int64(n)
+}
+
+// hold counts the memory of c for one more device; false if there is none left.
+func (s *Server) hold(c *Command) bool {
+	n := int64(deliveryOverhead)
+	if c.holders.Add(1) == 1 {
+		n += c.size()
+	}
+	if s.held.Add(n) <= s.cfg.CommandMemory {
+		return true
+	}
+	s.unhold(c)
+	return false
+}
+
+func (s *Server) unhold(c *Command) {
+	n := int64(deliveryOverhead)
+	if c.holders.Add(-1) == 0 {
+		n += c.size()
+	}
+	s.held.Add(-n)
+}
+
+// A settlement is the end of a command at one device, to be reported when no lock is held.
+type settlement struct {
+	cmd    *Command
+	fate   Fate
+	code   Code
+	reason string
+	unheld bool // no memory was counted for it
+}
+
+// report passes settlements on and gives their memory back.
+func (s *Server) report(clientID string, done []settlement) {
+	for i := range done {
+		d := &done[i]
+		if !d.unheld {
+			s.unhold(d.cmd)
+		}
+		d.cmd.Owner.CommandSettled(d.cmd, clientID, d.fate, d.code, d.reason)
+	}
+}
+
+// Send gives c to the devices with a matching subscription, and says how many they are. known says, for a
+// command with To, whether there is a session it could go to, subscribed or not. The order of calls of one
+// goroutine is the order at each device. Flush must follow, once for any number of calls. It does not block.
+func (s *Server) Send(c *Command) (devices int, known bool) {
+	if c.To != "" {
+		return s.sendTo(c)
+	}
+	found := matches.Get().(*[]subscriber)
+	*found = s.index.match(c.Topic, (*found)[:0])
+	now := time.Now()
+	for _, d := range gather(*found, c) {
+		if d.session.offer(s, d.delivery, now) {
+			devices++
+		}
+	}
+	clear(*found)
+	matches.Put(found)
+	return devices, false
+}
+
+var matches = sync.Pool{New: func() any { return new([]subscriber) }}
+
+// sendTo is Send to one client ID.
+func (s *Server) sendTo(c *Command) (devices int, known bool) {
+	ss, connected := s.sessions.find(c.To)
+	if ss == nil || c.Connected && !connected {
+		return 0, false
+	}
+	o := ss.outbox.Load()
+	if o == nil {
+		return 0, true
+	}
+	found := o.match(c.Topic)
+	for _, d := range gather(found, c) {
+		if ss.offer(s, d.delivery, time.Now()) {
+			devices++
+		}
+	}
+	return devices, true
+}
+
+// A delivery is a command at one device.
+type delivery struct {
+	cmd    *Command
+	ids    []int // Subscription Identifiers
+	qos    byte
+	retain bool
+}
+
+type addressed struct {
+	session *session
+	delivery
+}
+
+// gather makes one delivery for each session of the matching subscriptions: with the highest QoS of them and
+// all their Subscription Identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3].
+func gather(found []subscriber, c *Command) []addressed {
+	all := make([]addressed, 0, len(found))
+	var places map[*session]int
+	if len(found) > 16 {
+		places = make(map[*session]int, len(found))
+	}
+	for _, f := range found {
+		if f.noLocal && f.session.clientID == c.From {
+			continue // [MQTT-3.8.3-3]
+		}
+		i := placeOf(all, places, f.session)
+		if i == len(all) {
+			all = append(all, addressed{f.session, delivery{cmd: c}})
+			if places != nil {
+				places[f.session] = i
+			}
+		}
+		d := &all[i]
+		d.qos = max(d.qos, min(f.qos, c.QoS))
+		d.retain = d.retain || c.Retain && f.retainAsPublished // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+		if f.id != 0 {
+			d.ids = append(d.ids, f.id)
+		}
+	}
+	return all
+}
+
+// placeOf gives the place of s in all, len(all) if it has none.
+func placeOf(all []addressed, places map[*session]int, s *session) int {
+	if places != nil {
+		if i, ok := places[s]; ok {
+			return i
+		}
+		return len(all)
+	}
+	for i := range all {
+		if all[i].session == s {
+			return i
+		}
+	}
+	return len(all)
+}

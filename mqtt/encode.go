@@ -1,0 +1,138 @@
+package mqtt
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// An outgoing is a PUBLISH about to be encoded for one connection.
+type outgoing struct {
+	*delivery
+	id      uint16 // packet identifier, for QoS 1 and 2
+	dup     bool
+	version byte
+	expiry  uint32 // seconds, if the command expires
+}
+
+// outgoing computes what depends on the time: the Message Expiry Interval counts down [MQTT-3.3.2-6]. A
+// started second counts whole, so that a command which is not over is never sent as if it were.
+func (d *delivery) outgoing(version byte, now time.Time) outgoing {
+	p := outgoing{delivery: d, version: version}
+	if !d.cmd.Expires.IsZero() {
+		p.expiry = uint32(max(1, min(int64(d.cmd.Expires.Sub(now)+time.Second-1)/int64(time.Second), 1<<32-1)))
+	}
+	return p
+}
+
+// properties is the length of the properties, without the length in front of them.
+func (p *outgoing) properties() int {
+	n := 0
+	if p.expiry > 0 {
+		n += 5
+	}
+	for _, b := range [...][]byte{p.cmd.ContentType, p.cmd.ResponseTopic, p.cmd.CorrelationData} {
+		if b != nil {
+			n += 3 + len(b)
+		}
+	}
+	for _, u := range p.cmd.User {
+		n += 5 + len(u.Key) + len(u.Value)
+	}
+	for _, id := range p.ids {
+		n += 1 + varintLen(id)
+	}
+	return n
+}
+
+// remaining is the Remaining Length, for properties of the given length.
+func (p *outgoing) remaining(properties int) int {
+	n := 2 + len(p.cmd.Topic) + len(p.cmd.Payload)
+	if p.qos > 0 {
+		n += 2
+	}
+	if p.version == 5 {
+		n += varintLen(properties) + properties
+	}
+	return n
+}
+
+// size is that of the whole packet in bytes.
+func (p *outgoing) size() int {
+	n := p.remaining(p.properties())
+	return 1 + varintLen(n) + n
+}
+
+// appendTo encodes the packet.
+func (p *outgoing) appendTo(b []byte) []byte {
+	c := p.cmd
+	first := byte(typePublish<<4) | p.qos<<1
+	if p.dup {
+		first |= 8
+	}
+	if p.retain {
+		first |= 1
+	}
+	properties := p.properties()
+	b = append(b, first)
+	b = appendVarint(b, p.remaining(properties))
+	b = appendBinary(b, c.Topic)
+	if p.qos > 0 {
+		b = binary.BigEndian.AppendUint16(b, p.id)
+	}
+	if p.version == 5 {
+		b = appendVarint(b, properties)
+		b = p.appendProperties(b)
+	}
+	return append(b, c.Payload...)
+}
+
+func (p *outgoing) appendProperties(b []byte) []byte {
+	c := p.cmd
+	if p.expiry > 0 {
+		b = append(b, propMessageExpiry)
+		b = binary.BigEndian.AppendUint32(b, p.expiry)
+	}
+	b = appendOptional(b, propContentType, c.ContentType)
+	b = appendOptional(b, propResponseTopic, c.ResponseTopic)
+	b = appendOptional(b, propCorrelationData, c.CorrelationData)
+	for _, id := range p.ids {
+		b = append(b, propSubscriptionID)
+		b = appendVarint(b, id)
+	}
+	for _, u := range c.User {
+		b = append(b, propUser)
+		b = appendBinary(b, u.Key)
+		b = appendBinary(b, u.Value)
+	}
+	return b
+}
+
+func appendOptional(b []byte, id byte, v []byte) []byte {
+	if v == nil {
+		return b
+	}
+	return appendBinary(append(b, id), v)
+}
+
+// appendBinary appends Binary Data or a UTF-8 Encoded String (sections 1.5.4 and 1.5.6).
+func appendBinary(b, v []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(v)))
+	return append(b, v...)
+}
+
+// appendVarint appends a Variable Byte Integer (section 1.5.5).
+func appendVarint(b []byte, v int) []byte {
+	for v >= 0x80 {
+		b = append(b, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(b, byte(v))
+}
+
+func varintLen(v int) int {
+	n := 1
+	for ; v >= 0x80; v >>= 7 {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,78 @@
+package mqtt
+
+import "time"
+
+// answered handles PUBACK, PUBREC and PUBCOMP: what the device says of a command.
+func (c *Conn) answered(kind byte, body []byte) error {
+	r := cursor{b: body}
+	id := r.uint16()
+	code := c.acknowledgementRest(&r, int(kind))
+	switch {
+	case r.err != nil:
+		return r.err
+	case id == 0:
+		return violation("packet identifier 0")
+	}
+	o := c.session.outbox.Load()
+	if o == nil {
+		return c.unknownAnswer(kind, id)
+	}
+	o.mu.Lock()
+	i := o.find(id)
+	if i < 0 {
+		o.mu.Unlock()
+		return c.unknownAnswer(kind, id)
+	}
+	done, err := o.answer(c, i, kind, code)
+	if err == nil {
+		done = append(done, o.pump(time.Now())...)
+	}
+	o.mu.Unlock()
+	c.srv.report(c.session.clientID, done)
+	return err
+}
+
+// unknownAnswer is for packet identifiers that are not in use: PUBREC gets its PUBREL, so that the device can
+// end the exchange; others need nothing.
+func (c *Conn) unknownAnswer(kind byte, id uint16) error {
+	if kind == typePubrec {
+		c.mu.Lock()
+		c.appendPubrel(id, PacketIdentifierNotFound)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// answer takes the device's answer to flight[i]. mu is held.
+func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement, err error) {
+	f := &o.flight[i]
+	switch {
+	case (kind == typePuback) != (f.qos == 1), kind == typePubcomp && !f.received:
+		return nil, violation("an acknowledgement that does not fit the message")
+	case kind == typePubrec && code < 0x80:
+		f.received = true
+		c.mu.Lock()
+		c.appendPubrel(f.id, Success)
+		c.mu.Unlock()
+		return nil, nil
+	case kind != typePubcomp && code >= 0x80: // [MQTT-4.3.3-4] ends the exchange
+		done = []settlement{{cmd: f.cmd, fate: Rejected, code: code}}
+	default:
+		done = []settlement{{cmd: f.cmd, fate: Delivered}}
+	}
+	o.land(i)
+	o.quota = min(o.quota+1, o.window) // section 4.9
+	return done, nil
+}
+
+// appendPubrel puts a PUBREL into the output. mu is held.
+func (c *Conn) appendPubrel(id uint16, code Code) {
+	if c.silent {
+		return
+	}
+	if c.version < 5 || code == Success {
+		c.out = append(c.out, typePubrel<<4|2, 2, byte(id>>8), byte(id))
+		return
+	}
+	c.out = append(c.out, typePubrel<<4|2, 3, byte(id>>8), byte(id), byte(code))
+}

@@ -1,0 +1,248 @@
+package mqtt
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// An outbox is what a session has to do with commands: its subscriptions, the commands that wait, and the
+// deliveries with QoS 1 and 2 that are not completed. It lives as long as its session; connections come and go.
+type outbox struct {
+	srv     *Server
+	session *session
+
+	mu     sync.Mutex // guards all below; taken before Conn.mu
+	conn   *Conn      // nil while the session has none
+	ended  bool       // the session is no more
+	subs   []filterRequest
+	queue  []delivery // waits to be sent
+	flight []flying   // in the order of their first PUBLISH [MQTT-4.4.0-1]
+	resent int        // how many of flight were sent on this connection; those behind go first
+	nextID uint16     // packet identifiers, apart from those of the device
+	window int        // most of flight that may be unanswered on this connection
+	quota  int        // how many more may be sent now (section 4.9)
+	listed bool       // in Server.backlog
+}
+
+// A flying is a delivery with QoS 1 or 2 from its first PUBLISH to its PUBACK or PUBCOMP.
+type flying struct {
+	delivery
+	id       uint16
+	received bool // PUBREC came: PUBREL is what is sent again
+}
+
+func newOutbox(s *Server, session *session) *outbox { return &outbox{srv: s, session: session} }
+
+// subscribe adds or replaces a subscription; false if the session has too many.
+func (o *outbox) subscribe(r filterRequest) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at := slices.IndexFunc(o.subs, func(s filterRequest) bool { return s.filter == r.filter })
+	switch {
+	case at >= 0:
+		o.subs[at] = r // [MQTT-3.8.4-3]
+	case len(o.subs) >= o.srv.cfg.MaxSubscriptions:
+		return false
+	default:
+		o.subs = append(o.subs, r)
+	}
+	o.srv.index.add(r.filter, o.session, r.subscription)
+	return true
+}
+
+// unsubscribe says whether there was such a subscription.
+func (o *outbox) unsubscribe(filter string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at := slices.IndexFunc(o.subs, func(s filterRequest) bool { return s.filter == filter })
+	if at < 0 {
+		return false
+	}
+	o.subs = slices.Delete(o.subs, at, at+1)
+	return o.srv.index.remove(filter, o.session)
+}
+
+// match gives the session's own subscriptions that match topic.
+func (o *outbox) match(topic []byte) (found []subscriber) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	name := string(topic)
+	for _, s := range o.subs {
+		if filterMatches(s.filter, name) {
+			found = append(found, subscriber{o.session, s.subscription})
+		}
+	}
+	return found
+}
+
+// offer takes a delivery; false if the session is not there for it. A bound that is reached drops it.
+func (ss *session) offer(s *Server, d delivery, now time.Time) bool {
+	o := ss.outbox.Load()
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	if o.ended || d.cmd.Connected && o.conn == nil {
+		o.mu.Unlock()
+		return false
+	}
+	done := o.enqueue(d, now)
+	o.mu.Unlock()
+	s.report(ss.clientID, done)
+	return true
+}
+
+// enqueue puts d at the end and sends what can be sent. mu is held.
+func (o *outbox) enqueue(d delivery, now time.Time) (done []settlement) {
+	if !o.srv.hold(d.cmd) {
+		return []settlement{{cmd: d.cmd, fate: Dropped, reason: reasonMemory, unheld: true}}
+	}
+	if len(o.queue) >= o.srv.cfg.CommandsQueued {
+		return []settlement{{cmd: d.cmd, fate: Dropped, reason: reasonQueueFull}}
+	}
+	o.queue = append(o.queue, d)
+	return o.pump(now)
+}
+
+// attach makes c the connection: first it gets again what it had not answered, in the order of the first time.
+func (o *outbox) attach(c *Conn) {
+	o.mu.Lock()
+	o.conn, o.resent = c, 0
+	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
+	o.quota = o.window
+	done := o.pump(time.Now())
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+}
+
+// detach ends the connection's part. Commands for connected devices only are over.
+func (o *outbox) detach() {
+	o.mu.Lock()
+	o.conn = nil
+	var done []settlement
+	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
+		if d.cmd.Connected {
+			done = append(done, settlement{cmd: d.cmd, fate: Offline, reason: reasonNotSent})
+		}
+		return d.cmd.Connected
+	})
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+}
+
+// end ends the session's part: its subscriptions and all that was under way.
+func (o *outbox) end() {
+	o.mu.Lock()
+	o.ended, o.conn = true, nil
+	now := time.Now()
+	var done []settlement
+	for i := range o.flight {
+		f := &o.flight[i]
+		if f.received {
+			done = append(done, settlement{cmd: f.cmd, fate: Delivered}) // the device answers for it since PUBREC
+		} else {
+			done = append(done, settlement{cmd: f.cmd, fate: Offline, reason: reasonNotAnswered})
+		}
+	}
+	for i := range o.queue {
+		over, ok := o.queue[i].over(now)
+		if !ok {
+			over = settlement{cmd: o.queue[i].cmd, fate: Offline, reason: reasonSessionEnded}
+		}
+		done = append(done, over)
+	}
+	for _, s := range o.subs {
+		o.srv.index.remove(s.filter, o.session)
+	}
+	o.subs, o.queue, o.flight = nil, nil, nil
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+}
+
+// over says that the command is no longer to be sent.
+func (d *delivery) over(now time.Time) (settlement, bool) {
+	switch {
+	case d.cmd.cancelled.Load():
+		return settlement{cmd: d.cmd, fate: Cancelled}, true
+	case d.cmd.expired(now):
+		return settlement{cmd: d.cmd, fate: Expired}, true
+	}
+	return settlement{}, false
+}
+
+// sweep settles what waits and is expired or cancelled, and says whether anything is left to wait.
+func (o *outbox) sweep(now time.Time) {
+	o.mu.Lock()
+	var done []settlement
+	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
+		s, over := d.over(now)
+		if over {
+			done = append(done, s)
+		}
+		return over
+	})
+	done = append(done, o.pump(now)...)
+	o.unlist()
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+}
+
+// refill sends more after the network took what was there.
+func (o *outbox) refill() {
+	o.mu.Lock()
+	done := o.pump(time.Now())
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+}
+
+// backlog holds the outboxes in which something waits, for the sweep.
+type backlog struct {
+	mu  sync.Mutex // taken after outbox.mu
+	all map[*outbox]struct{}
+}
+
+// list enters o in the backlog if something waits. o.mu is held.
+func (o *outbox) list() {
+	if o.listed || len(o.queue) == 0 {
+		return
+	}
+	o.listed = true
+	b := &o.srv.backlog
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all == nil {
+		b.all = make(map[*outbox]struct{})
+	}
+	b.all[o] = struct{}{}
+}
+
+// unlist takes o off the backlog if nothing waits. o.mu is held.
+func (o *outbox) unlist() {
+	if !o.listed || len(o.queue) > 0 {
+		return
+	}
+	o.listed = false
+	o.srv.backlog.mu.Lock()
+	defer o.srv.backlog.mu.Unlock()
+	delete(o.srv.backlog.all, o)
+}
+
+// sweep lets every outbox with a queue look at the time.
+func (b *backlog) sweep(now time.Time) {
+	b.mu.Lock()
+	list := make([]*outbox, 0, len(b.all))
+	for o := range b.all {
+		list = append(list, o)
+	}
+	b.mu.Unlock()
+	for _, o := range list {
+		o.sweep(now)
+	}
+}
+
+func (b *backlog) len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.all)
+}

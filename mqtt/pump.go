@@ -1,0 +1,224 @@
+package mqtt
+
+import (
+	"time"
+)
+
+// commandBytes is how much of commands waits in a connection's output; more waits in its outbox, where it
+// can still expire, be cancelled and be counted.
+const commandBytes = 16 << 10
+
+// pump sends as much as the device's window, its socket and its Maximum Packet Size allow: first what was sent
+// on an earlier connection, then the queue. What can't be sent at all is settled. mu is held.
+func (o *outbox) pump(now time.Time) (done []settlement) {
+	c := o.conn
+	if c == nil || o.resent == len(o.flight) && len(o.queue) == 0 {
+		o.list()
+		return nil
+	}
+	c.mu.Lock()
+	before := len(c.out)
+	for o.resent < len(o.flight) && o.again(c, now, &done) {
+	}
+	for o.resent == len(o.flight) && len(o.queue) > 0 && o.next(c, now, &done) {
+	}
+	enlist := len(c.out) > before && !c.dirty
+	c.dirty = c.dirty || enlist
+	c.mu.Unlock()
+	if enlist {
+		o.srv.enlist(c)
+	}
+	if len(o.queue) == 0 {
+		o.queue = nil
+	}
+	o.list()
+	return done
+}
+
+// again sends the next delivery of an earlier connection, or drops it; false: not now. QoS 1 may end by its
+// expiry even now, QoS 2 has begun and must be completed.
+func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
+	f := &o.flight[o.resent]
+	if f.received {
+		if !c.takes(4) {
+			return false
+		}
+		c.appendPubrel(f.id, Success)
+		o.resent++
+		return true
+	}
+	if f.qos == 1 && f.cmd.expired(now) {
+		*done = append(*done, settlement{cmd: f.cmd, fate: Expired})
+		o.land(o.resent)
+		return true
+	}
+	p := f.outgoing(c.version, now)
+	p.id, p.dup = f.id, true
+	switch o.fits(c, &p) {
+	case tooLarge:
+		*done = append(*done, settlement{cmd: f.cmd, fate: Dropped, reason: reasonTooLarge})
+		o.land(o.resent)
+		return true
+	case notNow:
+		return false
+	}
+	o.quota--
+	o.resent++
+	c.out = p.appendTo(c.out)
+	o.srv.m.sent[p.qos].Inc()
+	return true
+}
+
+// next sends the head of the queue, or settles it; false: not now.
+func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
+	d := o.queue[0]
+	if s, over := d.over(now); over {
+		*done = append(*done, s)
+		o.pop()
+		return true
+	}
+	p := d.outgoing(c.version, now)
+	switch o.fits(c, &p) {
+	case tooLarge: // [MQTT-3.1.2-24]
+		*done = append(*done, settlement{cmd: d.cmd, fate: Dropped, reason: reasonTooLarge})
+		o.pop()
+		return true
+	case notNow:
+		return false
+	}
+	o.pop()
+	if d.qos > 0 {
+		p.id = o.freeID()
+		o.quota--
+		o.flight = append(o.flight, flying{delivery: d, id: p.id})
+		o.resent++
+	}
+	c.out = p.appendTo(c.out)
+	c.marks = append(c.marks, mark{c.position(), d.cmd, d.qos == 0})
+	o.srv.m.sent[d.qos].Inc()
+	return true
+}
+
+func (o *outbox) pop() {
+	o.queue[0] = delivery{}
+	o.queue = o.queue[1:]
+}
+
+type fit int
+
+const (
+	fits fit = iota
+	notNow
+	tooLarge
+)
+
+// fits says whether p may be sent on c now. c.mu is held.
+func (o *outbox) fits(c *Conn, p *outgoing) fit {
+	size := p.size()
+	switch {
+	case uint64(size) > uint64(min(c.maxPacket, largestPacket)):
+		return tooLarge
+	case p.qos > 0 && o.quota == 0: // [MQTT-3.3.4-7]
+		return notNow
+	case !c.takes(size):
+		return notNow
+	}
+	return fits
+}
+
+// takes says whether n bytes of commands may be appended to out. If not, the connection asks for more when its
+// output has gone. What is large waits for an empty output, so that a device which reads is never taken for
+// one that doesn't. mu is held.
+func (c *Conn) takes(n int) bool {
+	switch {
+	case c.silent || c.ending:
+		return false
+	case c.stuck, len(c.out) >= commandBytes, n > commandBytes && (len(c.out) > 0 || c.writing):
+		c.starved = true
+		return false
+	}
+	return true
+}
+
+// freeID gives the next packet identifier that is not in use [MQTT-2.2.1-3].
+func (o *outbox) freeID() uint16 {
+	for {
+		o.nextID++
+		if o.nextID != 0 && o.find(o.nextID) < 0 {
+			return o.nextID
+		}
+	}
+}
+
+// find gives the place of id in flight, or -1. Devices answer in order, so it is near the head.
+func (o *outbox) find(id uint16) int {
+	for i := range o.flight {
+		if o.flight[i].id == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// land takes a delivery out of flight.
+func (o *outbox) land(i int) {
+	last := len(o.flight) - 1
+	copy(o.flight[i:], o.flight[i+1:])
+	o.flight[last] = flying{}
+	o.flight = o.flight[:last]
+	if i < o.resent {
+		o.resent--
+	}
+	if last == 0 {
+		o.flight = nil
+	}
+}
+
+// A mark says where in a connection's output a command ends, so that it is known when it was sent.
+type mark struct {
+	end    uint64
+	cmd    *Command
+	settle bool // QoS 0: that is all there is to know
+}
+
+// position is the number of bytes written and to be written on this connection. mu is held.
+func (c *Conn) position() uint64 { return c.flushed + uint64(c.taken) + uint64(len(c.out)) }
+
+// marked gives the commands that the network took since the last call. mu is held.
+func (c *Conn) marked() (sent []mark) {
+	n := 0
+	for n < len(c.marks) && c.marks[n].end <= c.flushed {
+		n++
+	}
+	if n == len(c.marks) {
+		sent, c.marks = c.marks, nil
+		return sent
+	}
+	sent, c.marks = c.marks[:n:n], c.marks[n:]
+	return sent
+}
+
+// followUp passes on what was sent, and sends more if the outbox waits for that. It is called after each
+// writing, with no lock held.
+func (c *Conn) followUp(sent []mark, starved bool) {
+	for i := range sent {
+		m := &sent[i]
+		m.cmd.Owner.CommandSent(m.cmd)
+		if m.settle {
+			c.srv.report(c.session.clientID, []settlement{{cmd: m.cmd, fate: Sent}})
+		}
+	}
+	if starved {
+		c.session.outbox.Load().refill()
+		c.srv.Flush()
+	}
+}
+
+// hungry says once that the outbox waits and there is room again. mu is held.
+func (c *Conn) hungry() bool {
+	if !c.starved || c.stuck || len(c.out) >= commandBytes || c.ending {
+		return false
+	}
+	c.starved = false
+	return true
+}
