@@ -1,0 +1,336 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+const (
+	// fetchWait is how long a broker keeps a fetch for which there is nothing.
+	fetchWait = 500 * time.Millisecond
+	// fetchSoon is how long while a partition is held back or paused: it is not in the fetch under way, and is to be
+	// in the next one.
+	fetchSoon = 20 * time.Millisecond
+	// fetchMax is how many bytes one answer may have, and fetchPart one partition of it. A batch that is larger is
+	// given whole. Memory is bounded by them (DESIGN.md), and they are far above what a round trip takes anyway.
+	fetchMax  = 1 << 20
+	fetchPart = 256 << 10
+	// fetchDial is how long an attempt to connect may take.
+	fetchDial = 2 * time.Second
+	// retryMin, retryMax and retrySuspect are how long a partition that was refused, or a broker that can't be reached,
+	// is left alone.
+	retryMin, retryMax, retrySuspect = 50 * time.Millisecond, time.Second, 5 * time.Second
+)
+
+// A fetcher reads from one broker the partitions it leads, over a connection of its own. One fetch is under way at a
+// time, and each takes all partitions that can go on.
+type fetcher struct {
+	c    *Consumer
+	id   int32
+	addr string
+	dial *dialer
+	conf *sarama.Config
+	wake signal // something has changed; looked at only when there is nothing to fetch
+
+	parts map[*follower]struct{} // guarded by Consumer.mu
+
+	// Of its goroutine.
+	broker *sarama.Broker // nil: not connected
+	fails  int            // fetches and attempts to connect that failed, in a row
+	broken int            // fetches alone
+}
+
+// A plan is what a fetcher is to do next.
+type plan struct {
+	seek, lost, fetch []place
+	soon              bool // another partition can go on in a moment
+	alone             bool // fetch is one partition that made an answer unreadable
+	ended             bool // nothing is left to do, for good
+}
+
+// A place is an offset of a partition at which something was asked for. The answer counts while the follower is still
+// there, so it does not matter who asked.
+type place struct {
+	p      *follower
+	offset int64
+	limit  int32
+	epoch  int32
+}
+
+func (c *Consumer) startFetcher(ctx context.Context, id int32, addr string) *fetcher {
+	cfg := c.cfg.Config
+	cfg.DialTimeout = min(cfg.DialTimeout, fetchDial)
+	f := &fetcher{c: c, id: id, addr: addr, dial: newDialer(cfg.DialTimeout), wake: newSignal(), parts: map[*follower]struct{}{}}
+	f.conf = cfg.base(f.dial)
+	f.conf.Net.ReadTimeout = max(cfg.RequestTimeout, 2*fetchWait)
+	c.fetchers[id] = f
+	c.work.Go(func() { f.run(ctx) }) // ends with ctx, or when the broker leads nothing
+	return f
+}
+
+func (f *fetcher) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, f.dial.close)
+	defer stop()
+	defer f.dial.close()
+	defer f.disconnect()
+	for ctx.Err() == nil {
+		switch w := f.plan(); {
+		case w.ended:
+			return
+		case len(w.seek)+len(w.lost)+len(w.fetch) == 0:
+			f.idle(ctx, w.soon)
+		default:
+			if err := f.do(ctx, w); err != nil && ctx.Err() == nil {
+				f.failed(ctx, w, err)
+			}
+		}
+	}
+}
+
+// idle waits until there may be something to do.
+func (f *fetcher) idle(ctx context.Context, soon bool) {
+	wait := fetchWait
+	if soon {
+		wait = fetchSoon
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-f.wake:
+	case <-t.C:
+	}
+}
+
+// plan sorts the partitions by what is to be done for them.
+func (f *fetcher) plan() (w plan) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	if len(f.parts) == 0 {
+		if f.c.fetchers[f.id] == f {
+			delete(f.c.fetchers, f.id)
+		}
+		return plan{ended: true}
+	}
+	now := time.Now()
+	for p := range f.parts {
+		at := place{p, p.next, p.limit, p.epoch}
+		switch {
+		case !p.settled: // the lister wakes
+		case now.Before(p.after) || len(p.queue) >= maxQueued:
+			w.soon = true
+		case p.next < 0:
+			w.seek = append(w.seek, at)
+		case p.lost:
+			w.lost = append(w.lost, at)
+		case p.suspect && !w.alone:
+			w.fetch, w.alone = append(w.fetch[:0], at), true
+		case w.alone:
+			w.soon = true
+		default:
+			w.fetch = append(w.fetch, at)
+		}
+	}
+	return w
+}
+
+// do carries out a plan. An error is one of the connection, or of an answer that can't be read.
+func (f *fetcher) do(ctx context.Context, w plan) error {
+	b, err := f.connect()
+	if err != nil {
+		return err
+	}
+	if len(w.seek) > 0 {
+		if err := f.seekEnds(b, w.seek); err != nil {
+			return err
+		}
+	}
+	if len(w.lost) > 0 {
+		if err := f.seekLost(ctx, b, w.lost); err != nil {
+			return err
+		}
+	}
+	if len(w.fetch) == 0 || len(w.seek)+len(w.lost) > 0 { // those are to be in the next fetch
+		return nil
+	}
+	return f.fetch(ctx, b, w)
+}
+
+func (f *fetcher) fetch(ctx context.Context, b *sarama.Broker, w plan) error {
+	req := &sarama.FetchRequest{Version: 12, MinBytes: 1, MaxBytes: fetchMax, MaxWaitTime: int32(w.wait().Milliseconds()),
+		Isolation: sarama.ReadCommitted, SessionEpoch: -1} // no session: sarama can't take a partition out of one
+	for _, at := range w.fetch {
+		req.AddBlock(at.p.topic, at.p.id, at.offset, at.limit, at.epoch)
+	}
+	resp, err := b.Fetch(req)
+	if err == nil && resp.ErrorCode != 0 {
+		err = sarama.KError(resp.ErrorCode)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot fetch from %s: %w", f.addr, err)
+	}
+	if f.fails > 0 {
+		f.c.log.Info().Int32("broker", f.id).Msg("the Kafka broker answers fetches again")
+	}
+	f.fails = 0
+	f.deliver(ctx, w, resp)
+	return sleep(ctx, resp.ThrottleTime) // or sarama would, and not end with ctx
+}
+
+// wait is how long the broker may keep the fetch.
+func (w plan) wait() time.Duration {
+	switch {
+	case w.alone:
+		return time.Millisecond
+	case w.soon:
+		return fetchSoon
+	}
+	return fetchWait
+}
+
+// deliver hands what was fetched to the followers.
+func (f *fetcher) deliver(ctx context.Context, w plan, resp *sarama.FetchResponse) {
+	c := f.c
+	c.mu.Lock()
+	defer c.unlock()
+	hollow := true // nobody got anything
+	for _, at := range w.fetch {
+		at.p.suspect = false
+		block := resp.GetBlock(at.p.topic, at.p.id)
+		switch {
+		case at.p.next != at.offset || at.p.fetcher == nil || at.p.dropped.Load(): // somebody else was faster
+		case block == nil:
+			c.trouble(at.p, sarama.ErrIncompleteResponse)
+		case block.Err != sarama.ErrNoError:
+			c.trouble(at.p, block.Err)
+		default:
+			hollow = !c.accept(ctx, at.p, block) && hollow
+		}
+	}
+	if !hollow {
+		return
+	}
+	// A broker that answers without waiting, with nothing that can be used, would be asked again at once.
+	for _, at := range w.fetch {
+		if p := at.p; p.next < p.end && p.limit == fetchMax {
+			p.after = time.Now().Add(retryMin)
+		}
+	}
+}
+
+// accept takes a block for the queue, and says whether there was anything in it. The caller holds mu.
+func (c *Consumer) accept(ctx context.Context, p *follower, block *sarama.FetchResponseBlock) bool {
+	p.end = max(block.LastStableOffset, 0)
+	p.recovered(c)
+	if next := after(block, p.next); next > p.next {
+		p.limit = fetchPart
+		c.push(ctx, p, span{block, p.next, next})
+		return true
+	}
+	if next, ok := afterLegacy(block); ok && next > p.next {
+		c.note(func() {
+			c.log.Error().Str("kafka_topic", p.topic).Int32("partition", p.id).Msg("records in the format from before Kafka 0.11 are not read")
+		})
+		c.jump(ctx, p, next)
+		return true
+	}
+	if p.next < p.end {
+		// There is something, and it was not given: a batch larger than the limit behind those of other partitions, or
+		// batches without records, which compaction leaves and sarama does not tell of. Both end with a larger limit.
+		p.limit = min(4*p.limit, fetchMax)
+	}
+	return false
+}
+
+// recovered notes that p was answered for. The caller holds mu.
+func (p *follower) recovered(c *Consumer) {
+	if p.fails > loudAfter {
+		c.note(func() {
+			c.log.Info().Str("kafka_topic", p.topic).Int32("partition", p.id).Msg("the Kafka partition is followed again")
+		})
+	}
+	p.fails = 0
+}
+
+// loudAfter is how many refusals in a row are worth a log line: a partition whose leader moves has some.
+const loudAfter = 5
+
+// trouble takes a partition out until a listing that begins later has settled its topic and leader. Without that, the
+// records of another topic of the same name might be taken for its own. The caller holds mu.
+func (c *Consumer) trouble(p *follower, err error) {
+	c.m.errors.Inc()
+	c.unsettle(p)
+	p.fails++
+	p.after = time.Now().Add(min(retryMin<<min(p.fails-1, 10), retryMax))
+	if err == sarama.ErrOffsetOutOfRange {
+		p.lost = true
+		p.after = time.Time{}
+	}
+	if fails := p.fails; fails == loudAfter+1 {
+		c.note(func() {
+			c.log.Warn().Str("kafka_topic", p.topic).Int32("partition", p.id).Err(err).Int("tries", fails).Msg("cannot follow the Kafka partition, trying again")
+		})
+	}
+}
+
+func (c *Consumer) unsettle(p *follower) {
+	p.settled, p.doubt = false, c.listings
+	c.look.wake()
+}
+
+// failed gives up the connection, and waits if it could not be made. The broker may be another one when it is back,
+// so all of its partitions have to be listed again.
+func (f *fetcher) failed(ctx context.Context, w plan, err error) {
+	connected := f.broker != nil
+	f.disconnect()
+	f.c.m.errors.Inc()
+	if f.fails++; f.fails == 1 {
+		f.c.log.Warn().Int32("broker", f.id).Err(err).Msg("cannot read from the Kafka broker, trying again")
+	}
+	f.blame(w, connected && f.fails > 1 || w.alone)
+	if !connected {
+		_ = sleep(ctx, min(retryMin<<min(f.fails-1, 10), retryMax/2))
+	}
+}
+
+// blame unsettles all partitions of the broker. If its answers can't be read though it can be reached, one of those in
+// the last fetch may be to blame: a batch that is corrupt spoils all that came with it. So each is fetched alone then.
+func (f *fetcher) blame(w plan, suspect bool) {
+	f.c.mu.Lock()
+	defer f.c.unlock()
+	for p := range f.parts {
+		f.c.unsettle(p)
+	}
+	for _, at := range w.fetch {
+		at.p.suspect = at.p.suspect || suspect
+		if w.alone {
+			at.p.after = time.Now().Add(retrySuspect)
+		}
+	}
+}
+
+// connect gives the connection, and makes it first if need be.
+func (f *fetcher) connect() (*sarama.Broker, error) {
+	if f.broker != nil {
+		return f.broker, nil
+	}
+	b := sarama.NewBroker(f.addr)
+	if err := b.Open(f.conf); err != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", f.addr, err)
+	}
+	if ok, err := b.Connected(); !ok {
+		return nil, fmt.Errorf("cannot connect to %s: %w", f.addr, err)
+	}
+	f.broker = b
+	return b, nil
+}
+
+func (f *fetcher) disconnect() {
+	if f.broker != nil {
+		_ = f.broker.Close() // it is left because it failed, or is not needed
+		f.broker = nil
+	}
+}
