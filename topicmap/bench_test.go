@@ -40,17 +40,17 @@ func runRoute(b *testing.B, m *Map, msg *Message) {
 func BenchmarkTopicTable(b *testing.B) {
 	for _, names := range []int{1, 1000, 100_000} {
 		b.Run(fmt.Sprintf("names=%d", names), func(b *testing.B) {
-			table := newTopicTable(names)
+			table := newNameTable[struct{}](names)
 			keys := make([][]byte, names)
 			for i := range keys {
 				keys[i] = fmt.Appendf(nil, "plant-%06d", i)
-				table.add(keys[i])
+				table.add(keys[i], struct{}{})
 			}
 			b.ReportAllocs()
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {
-					if _, ok, _ := table.get(keys[i%names]); !ok {
+					if e, _ := table.get(keys[i%names]); e == nil {
 						b.Error("lost")
 					}
 				}

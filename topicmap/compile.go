@@ -11,11 +11,14 @@ type compiledRule struct {
 	index   int
 	filter  *filter     // of Match
 	regex   *expression // of Regex
-	when    []condition
+	when    conditions
 	topic   topicTemplate
 	key     *template // nil for no key
 	headers []header
 }
+
+// conditions are a When made ready: the rule matches when all of them hold.
+type conditions []condition
 
 // condition is an entry of When.
 type condition struct {
@@ -26,8 +29,8 @@ type condition struct {
 // topicTemplate makes the Kafka topic: a literal, or names that go through a table.
 type topicTemplate struct {
 	literal string
-	text    *template   // nil for a literal
-	made    *topicTable // nil for a literal
+	text    *template            // nil for a literal
+	made    *nameTable[struct{}] // nil for a literal
 }
 
 // header is an entry of Headers.
@@ -36,20 +39,25 @@ type header struct {
 	value *template
 }
 
-// ruleCompiler gathers what is wrong with one rule.
-type ruleCompiler struct {
-	rule  *Rule
+// compiler makes what all rules have ready, and gathers what is wrong with one of them.
+type compiler struct {
 	index int
 	names captures
 	errs  []error
 }
 
+// ruleCompiler is the compiler of a publish rule.
+type ruleCompiler struct {
+	compiler
+	rule *Rule
+}
+
 // compileRule makes the rule ready, or returns everything that is wrong with it.
 func compileRule(index int, rule *Rule) (*compiledRule, []error) {
-	c := &ruleCompiler{rule: rule, index: index}
+	c := &ruleCompiler{compiler{index: index, names: captures{words: &publishNames}}, rule}
 	compiled := &compiledRule{index: index}
 	c.pattern(compiled)
-	compiled.when = c.conditions()
+	compiled.when = c.conditions(rule.When)
 	compiled.topic = c.topic(compiled.filter)
 	if text, ok := rule.keyText(); ok {
 		compiled.key = c.template("key", text)
@@ -59,7 +67,7 @@ func compileRule(index int, rule *Rule) (*compiledRule, []error) {
 }
 
 // report adds faults of one field, in the order of their places.
-func (c *ruleCompiler) report(field string, faults ...fault) {
+func (c *compiler) report(field string, faults ...fault) {
 	slices.SortStableFunc(faults, func(a, b fault) int { return a.offset - b.offset })
 	for _, f := range faults {
 		c.errs = append(c.errs, &RuleError{Rule: c.index, Field: field, Offset: f.offset, Err: f.err})
@@ -82,30 +90,30 @@ func (c *ruleCompiler) pattern(compiled *compiledRule) {
 		filter, faults := parseFilter(c.rule.Match)
 		c.report("match", faults...)
 		compiled.filter = filter
-		c.names = captures{byName: filter.captures, broken: faults != nil}
+		c.names.byName, c.names.broken = filter.captures, faults != nil
 	default:
 		c.names.broken = true
 		c.report("match", faultf(-1, "a rule needs match, a topic filter, or regex"))
 	}
 }
 
-func (c *ruleCompiler) template(field, text string) *template {
+func (c *compiler) template(field, text string) *template {
 	t, faults := parseTemplate(text, c.names.resolve)
 	c.report(field, faults...)
 	return t
 }
 
-func (c *ruleCompiler) conditions() []condition {
-	var conditions []condition
-	for _, when := range c.rule.When {
+func (c *compiler) conditions(fields []Field) conditions {
+	var all conditions
+	for _, when := range fields {
 		value, err := c.names.resolve(when.Name)
 		if err != nil {
 			c.report("when."+when.Name, fault{0, err})
 			continue
 		}
-		conditions = append(conditions, condition{value, when.Value})
+		all = append(all, condition{value, when.Value})
 	}
-	return conditions
+	return all
 }
 
 func (c *ruleCompiler) headers() []header {
@@ -133,7 +141,7 @@ func (c *ruleCompiler) topic(f *filter) topicTemplate {
 	if t.literal != nil {
 		return topicTemplate{literal: string(t.literal)}
 	}
-	return topicTemplate{text: t, made: newTopicTable(c.rule.maxTopics())}
+	return topicTemplate{text: t, made: newNameTable[struct{}](c.rule.maxTopics())}
 }
 
 // topicFaults are those that make every Kafka topic of the template illegal, or hold a "/" as soon as there are two

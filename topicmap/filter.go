@@ -6,9 +6,6 @@ import (
 	"unicode/utf8"
 )
 
-// maxFilter is the longest topic filter, as any string of MQTT [MQTT-4.7.3-3].
-const maxFilter = 65535
-
 // levelKind is what a level of a filter matches.
 type levelKind uint8
 
@@ -55,11 +52,11 @@ func parseFilter(text string) (*filter, []fault) {
 // filterFaults are those of the filter as a whole.
 func filterFaults(text string) []fault {
 	switch {
-	case len(text) > maxFilter:
-		return []fault{faultf(maxFilter, "a topic filter has at most %d bytes, this has %d", maxFilter, len(text))}
+	case len(text) > maxMQTTBytes:
+		return []fault{faultf(maxMQTTBytes, "a topic filter has at most %d bytes, this has %d", maxMQTTBytes, len(text))}
 	case !utf8.ValidString(text):
 		return []fault{faultf(invalidUTF8(text), "a topic filter is valid UTF-8 [MQTT-1.5.4-1]")}
-	case strings.HasPrefix(text, "$share/"):
+	case strings.HasPrefix(text, sharePrefix):
 		return []fault{faultf(0, "$share/ is for subscriptions; a PUBLISH has no share group")}
 	}
 	if i := strings.IndexByte(text, 0); i >= 0 {

@@ -6,93 +6,98 @@ import (
 	"sync/atomic"
 )
 
-// topicTable holds the Kafka topics one template has made: it bounds their number and hands out one string for each,
-// so that a topic seen before costs no allocation. Readers take no lock; a topic is never taken out.
+// nameTable holds names, at most max of them, each with a value: the Kafka topics one template has made, of which it
+// hands out one string each, so that a topic seen before costs no allocation; or those that records came from, with
+// what the command rules say of them. Readers take no lock; a name is never taken out.
 //
 // It is a hash table with linear probing that is at most half full. A writer puts a name into the first empty
 // slot of its chain, so a reader who finds an empty slot either has seen all names of the chain or reads the slot
 // just before the writer filled it; then it asks again under the lock.
-type topicTable struct {
+type nameTable[V any] struct {
 	max  int
 	seed maphash.Seed
 
-	slots atomic.Pointer[[]atomic.Pointer[string]] // a power of two of them
-	full  atomic.Bool                              // set after the last name went in; then a miss needs no lock
+	slots atomic.Pointer[nameSlots[V]] // a power of two of them
+	full  atomic.Bool                  // set after the last name went in; then a miss needs no lock
 
 	mu   sync.Mutex // guards adding: slots are filled and replaced only under it
 	used int        // guarded by mu
 }
 
+// named is a name with its value; immutable.
+type named[V any] struct {
+	name  string
+	value V
+}
+
+type nameSlots[V any] []atomic.Pointer[named[V]]
+
 const firstSlots = 16
 
-func newTopicTable(limit int) *topicTable {
-	t := &topicTable{max: limit, seed: maphash.MakeSeed()}
-	slots := make([]atomic.Pointer[string], firstSlots)
+func newNameTable[V any](limit int) *nameTable[V] {
+	t := &nameTable[V]{max: limit, seed: maphash.MakeSeed()}
+	slots := make(nameSlots[V], firstSlots)
 	t.slots.Store(&slots)
 	return t
 }
 
-// get finds a name made before. When final is true and it is not there, it never will be: the table is full.
-func (t *topicTable) get(name []byte) (topic string, ok, final bool) {
+// get finds a name added before, or nil. When final is true and it is not there, it never will be: the table is full.
+func (t *nameTable[V]) get(name []byte) (e *named[V], final bool) {
 	// full is read before the slots: once it is true they no longer change, so a flood of names that come too
 	// late takes no lock.
 	final = t.full.Load()
-	topic, ok = t.find(*t.slots.Load(), name)
-	return topic, ok, final
+	return t.find(*t.slots.Load(), name), final
 }
 
-// add makes name known; false means that the table is full.
-func (t *topicTable) add(name []byte) (string, bool) {
+// add makes name known with that value, unless it has another already; nil means that the table is full.
+func (t *nameTable[V]) add(name []byte, value V) *named[V] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if topic, ok := t.find(*t.slots.Load(), name); ok {
-		return topic, true
+	if e := t.find(*t.slots.Load(), name); e != nil {
+		return e
 	}
 	if t.used >= t.max {
-		return "", false
+		return nil
 	}
-	topic := string(name)
+	e := &named[V]{string(name), value}
 	t.grow()
-	t.put(*t.slots.Load(), &topic)
+	t.put(*t.slots.Load(), e)
 	t.used++
 	t.full.Store(t.used == t.max)
-	return topic, true
+	return e
 }
 
 // grow doubles the slots when one more name would fill more than half of them. Called with mu held.
-func (t *topicTable) grow() {
+func (t *nameTable[V]) grow() {
 	old := *t.slots.Load()
 	if 2*(t.used+1) <= len(old) {
 		return
 	}
-	bigger := make([]atomic.Pointer[string], 2*len(old))
+	bigger := make(nameSlots[V], 2*len(old))
 	for i := range old {
-		if topic := old[i].Load(); topic != nil {
-			t.put(bigger, topic)
+		if e := old[i].Load(); e != nil {
+			t.put(bigger, e)
 		}
 	}
 	t.slots.Store(&bigger)
 }
 
 // put fills the first empty slot of the name's chain. Called with mu held.
-func (t *topicTable) put(slots []atomic.Pointer[string], topic *string) {
-	i := maphash.String(t.seed, *topic) & uint64(len(slots)-1)
+func (t *nameTable[V]) put(slots nameSlots[V], e *named[V]) {
+	i := maphash.String(t.seed, e.name) & uint64(len(slots)-1)
 	for slots[i].Load() != nil {
 		i = (i + 1) & uint64(len(slots)-1)
 	}
-	slots[i].Store(topic)
+	slots[i].Store(e)
 }
 
-// find follows the name's chain to the name or to its end.
-func (t *topicTable) find(slots []atomic.Pointer[string], name []byte) (string, bool) {
+// find follows the name's chain to the name or to its end, which is nil.
+func (t *nameTable[V]) find(slots nameSlots[V], name []byte) *named[V] {
 	i := maphash.Bytes(t.seed, name) & uint64(len(slots)-1)
 	for {
-		topic := slots[i].Load()
-		if topic == nil {
-			return "", false
-		}
-		if *topic == string(name) {
-			return *topic, true
+		e := slots[i].Load()
+		if e == nil || e.name == string(name) {
+			return e
 		}
 		i = (i + 1) & uint64(len(slots)-1)
 	}

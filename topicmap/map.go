@@ -60,7 +60,7 @@ func firstHit(hits []hit, best *compiledRule, msg *Message, r *Route) *compiledR
 			break
 		}
 		r.groups = h.groups
-		if h.rule.holds(msg, r) {
+		if h.rule.when.hold(subject{msg: msg}, &r.scratch) {
 			return h.rule
 		}
 	}
@@ -75,12 +75,12 @@ func (c *compiledRule) order() int {
 	return c.index
 }
 
-// holds tells whether all conditions of the rule hold. What it writes to r.buf is taken back.
-func (c *compiledRule) holds(msg *Message, r *Route) bool {
-	for i := range c.when {
-		value, ok := c.when[i].value.appendTo(r.buf, msg, r)
-		r.buf = value[:len(r.buf)]
-		if !ok || string(value[len(r.buf):]) != c.when[i].want {
+// hold tells whether all of the conditions hold. What it writes to sc.buf is taken back.
+func (all conditions) hold(of subject, sc *scratch) bool {
+	for i := range all {
+		value, ok := all[i].value.appendTo(sc.buf, of, sc)
+		sc.buf = value[:len(sc.buf)]
+		if !ok || string(value[len(sc.buf):]) != all[i].want {
 			return false
 		}
 	}
@@ -97,7 +97,7 @@ func (c *compiledRule) fill(msg *Message, r *Route) error {
 	}
 	for i := range c.headers {
 		h := &c.headers[i]
-		if value, missing := h.value.render(msg, r); missing == nil {
+		if value, missing := h.value.render(subject{msg: msg}, &r.scratch); missing == nil {
 			r.Headers = append(r.Headers, Header{h.name, value})
 		}
 	}
@@ -109,15 +109,15 @@ func (c *compiledRule) fillTopic(msg *Message, r *Route) error {
 		r.Topic = c.topic.literal
 		return nil
 	}
-	name, missing := c.topic.text.render(msg, r)
+	name, missing := c.topic.text.render(subject{msg: msg}, &r.scratch)
 	if missing != nil {
-		return c.missing("topic", missing, msg)
+		return missing.refusal(c.index, "the topic", subject{msg: msg})
 	}
-	topic, known, final := c.topic.made.get(name)
-	if !known {
+	made, final := c.topic.made.get(name)
+	if made == nil {
 		return c.newTopic(name, final, r)
 	}
-	r.Topic = topic
+	r.Topic = made.name
 	return nil
 }
 
@@ -130,34 +130,36 @@ func (c *compiledRule) newTopic(name []byte, full bool, r *Route) error {
 		}
 		return &Refusal{c.index, reason, quote(name) + ": " + err.Error()}
 	}
-	var ok bool
 	if !full {
-		r.Topic, ok = c.topic.made.add(name)
+		if made := c.topic.made.add(name, struct{}{}); made != nil {
+			r.Topic = made.name
+			return nil
+		}
 	}
-	if !ok {
-		return &Refusal{c.index, ReasonTooManyTopics, quote(name) + " would be one more Kafka topic than the rule may create"}
-	}
-	return nil
+	return &Refusal{c.index, ReasonTooManyTopics, quote(name) + " would be one more Kafka topic than the rule may create"}
 }
 
 func (c *compiledRule) fillKey(msg *Message, r *Route) error {
 	if c.key == nil {
 		return nil
 	}
-	key, missing := c.key.render(msg, r)
+	key, missing := c.key.render(subject{msg: msg}, &r.scratch)
 	if missing != nil {
-		return c.missing("key", missing, msg)
+		return missing.refusal(c.index, "the key", subject{msg: msg})
 	}
 	r.Key, r.HasKey = key, true
 	return nil
 }
 
-// missing is the refusal of a message without a value that the topic or the key needs. Only here, off the path of
-// messages that are routed, is the whole payload checked, to tell a missing value from what is no JSON.
-func (c *compiledRule) missing(field string, p *part, msg *Message) error {
-	detail := "the " + field + " needs {" + p.name + "}"
-	if p.value.kind == fromPayload && !isJSON(msg.Payload) {
-		return &Refusal{c.index, ReasonNotJSON, detail + ", and the payload is not JSON"}
+// refusal is the answer to a subject without the value of p, which what needs. Only here, off the path of messages
+// that are routed, is the whole payload checked, to tell a missing value from what is no JSON.
+func (p *part) refusal(rule int, what string, of subject) *Refusal {
+	detail := what + " needs {" + p.name + "}"
+	switch {
+	case p.value.kind == fromPayload && !isJSON(of.payload()):
+		return &Refusal{rule, ReasonNotJSON, detail + ", and the payload is not JSON"}
+	case of.rec != nil:
+		return &Refusal{rule, ReasonMissingValue, detail + ", which the record does not have"}
 	}
-	return &Refusal{c.index, ReasonMissingValue, detail + ", which the message does not have"}
+	return &Refusal{rule, ReasonMissingValue, detail + ", which the message does not have"}
 }

@@ -24,10 +24,8 @@ type Route struct {
 	HasKey  bool // false: the record has no key. True with an empty Key: the key is the empty string.
 	Headers []Header
 
-	levels []int  // where each level of the MQTT topic begins, as far as any filter looks
-	groups []int  // what the matching regex captured, as regexp's FindSubmatchIndex returns it
-	hits   [2]hit // room for the regexes that match
-	buf    []byte // Key and header values
+	hits [2]hit // room for the regexes that match
+	scratch
 }
 
 // Header is a record header.
@@ -42,9 +40,20 @@ const maxKeptScratch = 16 << 10
 
 // reset forgets the message before and keeps the memory.
 func (r *Route) reset() {
-	buf := r.buf[:0]
-	if cap(buf) > maxKeptScratch {
-		buf = nil
+	r.Rule, r.Topic, r.Key, r.HasKey, r.Headers = 0, "", nil, false, r.Headers[:0]
+	r.scratch.reset()
+}
+
+// scratch is the memory of a Route, or CommandRoute, that is used again and again.
+type scratch struct {
+	levels []int  // where each level of the MQTT topic begins, as far as any filter looks
+	groups []int  // what the matching regex captured, as regexp's FindSubmatchIndex returns it
+	buf    []byte // what templates rendered; never nil, so that no piece of it is
+}
+
+func (sc *scratch) reset() {
+	sc.levels, sc.groups, sc.buf = sc.levels[:0], nil, sc.buf[:0]
+	if sc.buf == nil || cap(sc.buf) > maxKeptScratch {
+		sc.buf = []byte{}
 	}
-	*r = Route{Headers: r.Headers[:0], levels: r.levels[:0], buf: buf}
 }

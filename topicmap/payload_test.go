@@ -19,7 +19,7 @@ func payloadValue(tb testing.TB, path, payload string) (string, bool) {
 	s, err := payloadSource(path)
 	require.NoError(tb, err)
 	prefix := []byte("before ")
-	got, ok := s.appendTo(prefix, &Message{Payload: []byte(payload)}, &Route{})
+	got, ok := s.appendTo(prefix, subject{msg: &Message{Payload: []byte(payload)}}, &scratch{})
 	require.True(tb, bytes.HasPrefix(got, prefix), "what was there stays")
 	return string(got[len(prefix):]), ok
 }

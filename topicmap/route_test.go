@@ -22,7 +22,7 @@ func TestRouteRendersTopicKeyAndHeaders(t *testing.T) {
 		t.Helper()
 		require.NoError(t, m.Route(msg, &r))
 		got := r
-		got.levels, got.groups, got.buf, got.hits = nil, nil, nil, [2]hit{}
+		got.scratch, got.hits = scratch{}, [2]hit{}
 		if len(got.Headers) == 0 {
 			got.Headers = nil
 		}
@@ -263,7 +263,8 @@ func TestReasonsAreMetricLabels(t *testing.T) {
 	for _, r := range Reasons() {
 		labels = append(labels, r.String())
 	}
-	require.Equal(t, []string{"no_rule", "missing_value", "not_json", "illegal_topic", "internal_topic", "too_many_topics"}, labels)
+	require.Equal(t, []string{"no_rule", "missing_value", "not_json", "illegal_topic", "internal_topic", "too_many_topics",
+		"illegal_mqtt_topic", "illegal_property"}, labels)
 	require.Equal(t, "reason_77", Reason(77).String())
 	require.Equal(t, "not_json: x", (&Refusal{Reason: ReasonNotJSON, Detail: "x"}).Error())
 }

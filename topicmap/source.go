@@ -20,10 +20,28 @@ const (
 	fromUsername                       //
 	fromUserProperty                   // the first user property called name
 	fromCertCN                         //
-	fromPayload                        // the value at path in the JSON payload
+	fromPayload                        // the value at path in the JSON payload, of a record in its value
+	fromKafkaTopic                     // of a record: its Kafka topic
+	fromKafkaGroup                     // of a record: group number index of the rule's pattern
+	fromKey                            // of a record
+	fromHeader                         // of a record: the first header called name
 )
 
-// source is a resolved name: it finds its value in a message.
+// subject is what templates speak of: exactly one of the two is set.
+type subject struct {
+	msg *Message
+	rec *Record
+}
+
+// payload is where fromPayload looks.
+func (of subject) payload() []byte {
+	if of.rec != nil {
+		return of.rec.Value
+	}
+	return of.msg.Payload
+}
+
+// source is a resolved name: it finds its value in a message or record.
 type source struct {
 	kind  sourceKind
 	index int
@@ -31,13 +49,13 @@ type source struct {
 	path  jsonPath
 }
 
-// appendTo appends the value to dst; false means that the message does not have it.
-func (s *source) appendTo(dst []byte, msg *Message, r *Route) ([]byte, bool) {
-	switch s.kind {
+// appendTo appends the value to dst; false means that the subject does not have it.
+func (s *source) appendTo(dst []byte, of subject, sc *scratch) ([]byte, bool) {
+	switch msg := of.msg; s.kind {
 	case fromLevel, fromRest:
-		return s.appendLevels(dst, msg.Topic, r.levels)
+		return s.appendLevels(dst, msg.Topic, sc.levels)
 	case fromGroup:
-		return appendGroup(dst, msg.Topic, r.groups, s.index)
+		return appendGroup(dst, msg.Topic, sc.groups, s.index)
 	case fromTopic:
 		return append(dst, msg.Topic...), true
 	case fromClientID:
@@ -48,8 +66,24 @@ func (s *source) appendTo(dst []byte, msg *Message, r *Route) ([]byte, bool) {
 		return appendProperty(dst, msg.UserProperties, s.name)
 	case fromCertCN:
 		return append(dst, msg.CertCN...), msg.CertCN != ""
+	case fromPayload:
+		return s.path.appendValue(dst, of.payload())
 	default:
-		return s.path.appendValue(dst, msg.Payload)
+		return s.appendOfRecord(dst, of.rec, sc)
+	}
+}
+
+// appendOfRecord is appendTo for what only records have.
+func (s *source) appendOfRecord(dst []byte, rec *Record, sc *scratch) ([]byte, bool) {
+	switch s.kind {
+	case fromKafkaTopic:
+		return append(dst, rec.Topic...), true
+	case fromKafkaGroup:
+		return appendGroup(dst, rec.Topic, sc.groups, s.index)
+	case fromKey:
+		return append(dst, rec.Key...), rec.Key != nil
+	default:
+		return appendHeader(dst, rec.Headers, s.name)
 	}
 }
 
@@ -65,12 +99,12 @@ func (s *source) appendLevels(dst, mqttTopic []byte, levels []int) ([]byte, bool
 }
 
 // appendGroup appends what a group of the regex captured; a group that took no part in the match is missing.
-func appendGroup(dst, mqttTopic []byte, groups []int, i int) ([]byte, bool) {
+func appendGroup[T []byte | string](dst []byte, topic T, groups []int, i int) ([]byte, bool) {
 	start, end := groups[2*i], groups[2*i+1]
 	if start < 0 {
 		return dst, false
 	}
-	return append(dst, mqttTopic[start:end]...), true
+	return append(dst, topic[start:end]...), true
 }
 
 // appendProperty appends the first user property of that name: MQTT lets a device repeat one, and the order holds.
@@ -83,40 +117,59 @@ func appendProperty(dst []byte, properties []Property, name []byte) ([]byte, boo
 	return dst, false
 }
 
-// captures are the names a rule's match or regex defines.
+// appendHeader appends the first header of that name. Kafka knows headers without a value, which is missing then.
+func appendHeader(dst []byte, headers []Property, name []byte) ([]byte, bool) {
+	for i := range headers {
+		if bytes.Equal(headers[i].Key, name) {
+			return append(dst, headers[i].Value...), headers[i].Value != nil
+		}
+	}
+	return dst, false
+}
+
+// captures are the names a rule's match, regex or pattern defines, next to those of its kind of rule.
 type captures struct {
+	words  *vocabulary
 	byName map[string]*source
 	// broken says that the match or regex has faults, so that the names are not all known: an unknown one is then
 	// no second fault.
 	broken bool
 }
 
-// The names of a message that hold for every publish rule, and the prefixes that need a name or a path behind them.
-var (
-	plainNames = map[string]sourceKind{
+// A vocabulary are the names that hold for every rule of one kind.
+type vocabulary struct {
+	plain    map[string]sourceKind
+	property string     // what the names of properties begin with, as mqtt.user.NAME does
+	kind     sourceKind // of a property
+}
+
+var publishNames = vocabulary{
+	plain: map[string]sourceKind{
 		"mqtt.topic":     fromTopic,
 		"mqtt.client_id": fromClientID,
 		"mqtt.username":  fromUsername,
 		"cert.cn":        fromCertCN,
-	}
-	openNames = []string{"mqtt.user.NAME", "payload.PATH"}
-)
+	},
+	property: "mqtt.user.", kind: fromUserProperty,
+}
 
-const (
-	userPrefix    = "mqtt.user."
-	payloadPrefix = "payload."
-)
+var commandNames = vocabulary{
+	plain:    map[string]sourceKind{"key": fromKey, "kafka.topic": fromKafkaTopic},
+	property: "header.", kind: fromHeader,
+}
 
-// resolve finds a name of a publish rule.
-func (c captures) resolve(name string) (*source, error) {
+const payloadPrefix = "payload."
+
+// resolve finds a name of the rule.
+func (c *captures) resolve(name string) (*source, error) {
 	if s, ok := c.byName[name]; ok {
 		return s, nil
 	}
-	if kind, ok := plainNames[name]; ok {
+	if kind, ok := c.words.plain[name]; ok {
 		return &source{kind: kind}, nil
 	}
-	if property, ok := strings.CutPrefix(name, userPrefix); ok && property != "" {
-		return &source{kind: fromUserProperty, name: []byte(property)}, nil
+	if property, ok := strings.CutPrefix(name, c.words.property); ok && property != "" {
+		return &source{kind: c.words.kind, name: []byte(property)}, nil
 	}
 	if path, ok := strings.CutPrefix(name, payloadPrefix); ok {
 		return payloadSource(path)
@@ -128,10 +181,10 @@ func (c captures) resolve(name string) (*source, error) {
 }
 
 // unknown is the error for a name nobody defines; it lists those that are defined.
-func (c captures) unknown(name string) error {
+func (c *captures) unknown(name string) error {
 	known := slices.Sorted(maps.Keys(c.byName))
-	known = append(known, slices.Sorted(maps.Keys(plainNames))...)
-	known = append(known, openNames...)
+	known = append(known, slices.Sorted(maps.Keys(c.words.plain))...)
+	known = append(known, c.words.property+"NAME", payloadPrefix+"PATH")
 	return fmt.Errorf("unknown name %q; known here: %s", name, strings.Join(known, ", "))
 }
 

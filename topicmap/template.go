@@ -105,24 +105,25 @@ func (p *templateParser) template() *template {
 	return &template{parts: p.parts}
 }
 
-// render appends what the template says of msg to r.buf. It returns the piece that was added, or the part whose
-// value is missing. The piece stays good while r.buf grows: append moves the buffer and leaves the old bytes alone.
-func (t *template) render(msg *Message, r *Route) (text []byte, missing *part) {
+// render appends what the template says of the subject to sc.buf. It returns the piece that was added, which is never
+// nil, or the part whose value is missing. The piece stays good while sc.buf grows: append moves the buffer and leaves
+// the old bytes alone.
+func (t *template) render(of subject, sc *scratch) (text []byte, missing *part) {
 	if t.literal != nil {
 		return t.literal, nil
 	}
-	start := len(r.buf)
+	start := len(sc.buf)
 	for i := range t.parts {
 		p := &t.parts[i]
 		if !p.isValue {
-			r.buf = append(r.buf, p.literal...)
+			sc.buf = append(sc.buf, p.literal...)
 			continue
 		}
 		var ok bool
-		if r.buf, ok = p.value.appendTo(r.buf, msg, r); !ok {
+		if sc.buf, ok = p.value.appendTo(sc.buf, of, sc); !ok {
 			return nil, p
 		}
 	}
-	end := len(r.buf)
-	return r.buf[start:end:end], nil
+	end := len(sc.buf)
+	return sc.buf[start:end:end], nil
 }

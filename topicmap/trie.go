@@ -94,7 +94,7 @@ func firstHolding(rules []*compiledRule, best *compiledRule, msg *Message, r *Ro
 		if rule.index >= best.order() {
 			break
 		}
-		if rule.holds(msg, r) {
+		if rule.when.hold(subject{msg: msg}, &r.scratch) {
 			return rule
 		}
 	}
