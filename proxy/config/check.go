@@ -19,6 +19,7 @@ func (d *decoder) check(c *Config) {
 	d.checkMemory(c)
 	d.checkDeadLetter(c.Unmatched)
 	d.checkRules(c.Publish)
+	d.checkCommands(c)
 }
 
 // report reports a fault at byte offset of the text at path, unless that field has one already.
@@ -182,7 +183,7 @@ func (d *decoder) checkDeadLetter(u Unmatched) {
 // reservedHeaders begin the names of the headers that only the proxy sets, so that consumers can trust them.
 var reservedHeaders = []string{"mqtt.", "sluice."}
 
-// checkRules compiles the rules and translates what is wrong with them into places of the file.
+// checkRules compiles the publish rules.
 func (d *decoder) checkRules(rules []Rule) {
 	compiled := make([]topicmap.Rule, len(rules))
 	for i, r := range rules {
@@ -190,12 +191,17 @@ func (d *decoder) checkRules(rules []Rule) {
 		d.checkRule(fmt.Sprintf("publish[%d]", i), r)
 	}
 	_, err := topicmap.Compile(compiled)
+	d.reportRules("publish", err)
+}
+
+// reportRules translates what is wrong with the rules of a section into places of the file.
+func (d *decoder) reportRules(section string, err error) {
 	for _, err := range parts(err) {
 		var rule *topicmap.RuleError
 		if errors.As(err, &rule) {
-			d.reportRule(rule)
+			d.reportRule(section, rule)
 		} else {
-			d.report("publish", -1, "%v", err)
+			d.report(section, -1, "%v", err)
 		}
 	}
 }
@@ -219,8 +225,8 @@ func (d *decoder) checkRule(path string, r Rule) {
 }
 
 // reportRule reports what the compiler found. What it says of fields that are not in the file was said before.
-func (d *decoder) reportRule(e *topicmap.RuleError) {
-	path := fmt.Sprintf("publish[%d].%s", e.Rule, e.Field)
+func (d *decoder) reportRule(section string, e *topicmap.RuleError) {
+	path := fmt.Sprintf("%s[%d].%s", section, e.Rule, e.Field)
 	p := d.places[path]
 	switch {
 	case p == nil || p.bad:

@@ -12,9 +12,13 @@ type Config struct {
 	Listeners []Listener `yaml:"listeners"`
 	// Kafka is the cluster that stores the messages.
 	Kafka Kafka `yaml:"kafka"`
-	// Publish are the rules from MQTT to Kafka, at least one. They are tried in the order of the file and the
-	// first one that matches a message takes it, so put special rules before general ones.
+	// Publish are the rules from MQTT to Kafka, at least one unless there are `commands`. They are tried in the
+	// order of the file and the first one that matches a message takes it, so put special rules before general
+	// ones.
 	Publish []Rule `yaml:"publish"`
+	// Commands are the rules from Kafka to MQTT. They are tried in the order of the file and the first one that
+	// matches a record takes it; a record that none takes is no command. Without any, nothing is read from Kafka.
+	Commands []Command `yaml:"commands"`
 	// Unmatched says what becomes of a message that no rule takes, or whose rule can't store it.
 	Unmatched Unmatched `yaml:"unmatched"`
 	// Sessions bounds what is kept for devices that are away.
@@ -142,6 +146,18 @@ type Limits struct {
 	// What is open after that is not acknowledged to its devices, which send it again elsewhere. Give the
 	// service manager a few seconds more.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+	// CommandsInFlight is how many commands with QoS 1 and 2 one device may have been sent and not have
+	// completed. The Receive Maximum of an MQTT 5 device may make it less.
+	CommandsInFlight int `yaml:"commands_in_flight"`
+	// CommandsQueued is how many commands with QoS 1 and 2 may wait for one device beyond those in flight. What is more
+	// is dropped and counted.
+	CommandsQueued int `yaml:"commands_queued"`
+	// CommandsMemory is the memory for commands that wait or are in flight, of all devices together. A command
+	// for several devices counts for each of them.
+	CommandsMemory Bytes `yaml:"commands_memory"`
+	// Subscriptions is how many topic filters one device may be subscribed to. A SUBSCRIBE for more is refused
+	// with Quota exceeded.
+	Subscriptions int `yaml:"subscriptions"`
 }
 
 // Admin is the HTTP side for operators: /livez, /readyz and /metrics.
@@ -176,6 +192,10 @@ func Default() Config {
 			ConnectTimeout:    10 * time.Second,
 			TopicAliasMaximum: 16,
 			ShutdownTimeout:   30 * time.Second,
+			CommandsInFlight:  64,
+			CommandsQueued:    1000,
+			CommandsMemory:    64 * mib,
+			Subscriptions:     100,
 		},
 		Admin: Admin{Address: "127.0.0.1:8080"},
 		Log:   Log{Level: "info", Format: "console"},

@@ -55,7 +55,19 @@ var (
 	unmatchedType = reflect.TypeFor[Unmatched]()
 	fieldsType    = reflect.TypeFor[[]topicmap.Field]()
 	ruleType      = reflect.TypeFor[Rule]()
+	commandType   = reflect.TypeFor[Command]()
 )
+
+// defaultEntry gives an entry of a list of that type, with the values of what the file leaves out.
+func defaultEntry(t reflect.Type) reflect.Value {
+	switch t {
+	case ruleType:
+		return reflect.ValueOf(defaultRule())
+	case commandType:
+		return reflect.ValueOf(defaultCommand())
+	}
+	return reflect.Zero(t)
+}
 
 // value decodes n into v. The kinds of the struct fields decide what n may be.
 func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
@@ -87,6 +99,8 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.list(path, n, v)
 	case reflect.String:
 		d.word(path, n, v)
+	case reflect.Bool:
+		d.boolean(path, n, v)
 	default:
 		d.integer(path, n, v)
 	}
@@ -132,9 +146,14 @@ func (d *decoder) missing(path string, t reflect.Type, misspelt []string) {
 	for i := range t.NumField() {
 		field := tag(t.Field(i))
 		child := join(path, field)
-		if factOf(child).required && d.places[child] == nil && !slices.Contains(misspelt, field) {
-			d.fail("", d.places[path].key, "%s is missing", name(child))
+		fact := factOf(child)
+		if !fact.required || d.places[child] != nil || slices.Contains(misspelt, field) {
+			continue
 		}
+		if fact.instead != "" && (d.places[join(path, fact.instead)+"[0]"] != nil || slices.Contains(misspelt, fact.instead)) {
+			continue
+		}
+		d.fail("", d.places[path].key, "%s is missing", name(child))
 	}
 }
 
@@ -157,7 +176,7 @@ func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
 		d.mismatch(path, n, "a list")
 		return
 	}
-	if len(seq.Values) == 0 {
+	if len(seq.Values) == 0 && !factOf(path).empty {
 		d.fail(path, d.place(n), "%s must have at least one entry", name(path))
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
@@ -168,9 +187,7 @@ func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
 			at = positionOf(seq.Entries[i].Start) // the hyphen: there is nothing else to point at
 		}
 		d.places[child] = &place{key: at, value: at}
-		if v.Type().Elem() == ruleType {
-			v.Index(i).Set(reflect.ValueOf(defaultRule()))
-		}
+		v.Index(i).Set(defaultEntry(v.Type().Elem()))
 		d.value(child, entry, v.Index(i))
 	}
 }

@@ -10,6 +10,8 @@ import (
 // A fact is what the type of a field does not say. Parse, the manual and the JSON Schema read it from here.
 type fact struct {
 	required bool
+	instead  string   // of a required field: another one of its section that may stand in its place, with an entry
+	empty    bool     // a list may have no entry
 	words    []string // the only values; nil: any
 	min, max int64    // of numbers, sizes (bytes) and durations (nanoseconds); both 0: any
 	whole    bool     // durations: whole seconds only, because MQTT counts in them
@@ -17,6 +19,9 @@ type fact struct {
 
 // maxSessionExpiry is the longest Session Expiry Interval of MQTT 5 that ends; 0xFFFFFFFF means never.
 const maxSessionExpiry = (math.MaxUint32 - 1) * time.Second
+
+// maxMessageExpiry is the longest Message Expiry Interval.
+const maxMessageExpiry = math.MaxUint32 * time.Second
 
 // maxPacket is the largest packet that MQTT can express [MQTT-1.5.5].
 const maxPacket = 268_435_455
@@ -32,9 +37,14 @@ var facts = map[string]fact{
 	"kafka.producer.max_in_flight_bytes": {min: int64(4 * kib), max: int64(tib)},
 	"kafka.create_topics.partitions":     {required: true, min: 1, max: 100_000},
 	"kafka.create_topics.replication":    {required: true, min: 1, max: math.MaxInt16},
-	"publish":                            {required: true},
+	"publish":                            {required: true, instead: "commands"},
 	"publish.topic":                      {required: true},
 	"publish.max_topics":                 {min: 1, max: 1_000_000},
+	"commands":                           {empty: true},
+	"commands.publish":                   {required: true},
+	"commands.qos":                       {min: 0, max: 2},
+	"commands.expiry":                    seconds(0, maxMessageExpiry),
+	"commands.offline":                   {words: []string{OfflineKeep, OfflineDrop}},
 	"unmatched.dead_letter":              {required: true},
 	"sessions.max_expiry":                seconds(0, maxSessionExpiry),
 	"limits.max_packet_size":             {min: int64(kib), max: maxPacket},
@@ -43,6 +53,10 @@ var facts = map[string]fact{
 	"limits.connect_timeout":             span(100*time.Millisecond, 10*time.Minute),
 	"limits.topic_alias_maximum":         {min: 0, max: math.MaxUint16},
 	"limits.shutdown_timeout":            span(100*time.Millisecond, time.Hour),
+	"limits.commands_in_flight":          {min: 1, max: math.MaxUint16},
+	"limits.commands_queued":             {min: 1, max: 1_000_000},
+	"limits.commands_memory":             {min: int64(4 * kib), max: int64(tib)},
+	"limits.subscriptions":               {min: 1, max: 100_000},
 	"log.level":                          {words: []string{"trace", "debug", "info", "warn", "error"}},
 	"log.format":                         {words: []string{"console", "json"}},
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"sluice/topicmap"
@@ -41,7 +42,7 @@ func fieldsOf(path string, v reflect.Value) []Field {
 		}
 		plain := strings.ReplaceAll(field.Path, "[]", "")
 		fact := factOf(plain)
-		field.Required = fact.required
+		field.Required = fact.required && fact.instead == ""
 		if !section {
 			field.Default = defaultOf(plain, value)
 			field.Allowed = allowed(fact, value)
@@ -63,10 +64,8 @@ func sectionOf(t reflect.Type, v reflect.Value) (reflect.Value, bool) {
 		return v, true
 	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
 		return reflect.Zero(t.Elem()), true
-	case t == reflect.TypeFor[[]Rule]():
-		return reflect.ValueOf(defaultRule()), true
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
-		return reflect.Zero(t.Elem()), true
+		return defaultEntry(t.Elem()), true
 	}
 	return reflect.Value{}, false
 }
@@ -95,6 +94,8 @@ func typeName(t reflect.Type) string {
 		return "list of texts"
 	case reflect.String:
 		return "text"
+	case reflect.Bool:
+		return "true or false"
 	}
 	return "number"
 }
@@ -116,6 +117,8 @@ func defaultOf(path string, v reflect.Value) string {
 		return ""
 	case string:
 		return x
+	case bool:
+		return strconv.FormatBool(x)
 	}
 	if v.CanInt() && (!v.IsZero() || !factOf(path).required) {
 		return show(v.Interface(), v.Int())

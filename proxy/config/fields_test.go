@@ -61,6 +61,18 @@ func TestWhatTheManualSaysOfAField(t *testing.T) {
 	field("kafka.create_topics.partitions", "number", "", "1 to 100000", true)
 	field("publish[].max_topics", "number", "1000", "1 to 1000000", false)
 	field("publish[].key", "text", `"{mqtt.client_id}"`, "", false)
+	field("publish", "list of mappings", "", "", false)
+	field("commands", "list of mappings", "", "", false)
+	field("commands[].publish", "text", "", "", true)
+	field("commands[].qos", "number", "1", "0 to 2", false)
+	field("commands[].retain", "true or false", "false", "", false)
+	field("commands[].expiry", "duration", "0s", "0s to 1193046h28m15s", false)
+	field("commands[].when", "mapping of texts", "", "", false)
+	field("commands[].offline", "text", "keep", "keep or drop", false)
+	field("limits.commands_in_flight", "number", "64", "1 to 65535", false)
+	field("limits.commands_queued", "number", "1000", "1 to 1000000", false)
+	field("limits.commands_memory", "size", "64MiB", "4KiB to 1TiB", false)
+	field("limits.subscriptions", "number", "100", "1 to 100000", false)
 	field("limits.max_packet_size", "size", "256KiB", "1KiB to 268435455", false)
 	field("limits.keep_alive_max", "duration", "1h", "0s to 18h12m15s", false)
 	field("limits.topic_alias_maximum", "number", "16", "0 to 65535", false)
@@ -74,7 +86,7 @@ func TestDefaultsPassTheirOwnChecks(t *testing.T) {
 	want := parse(t, base)
 	for _, f := range Fields() {
 		section, name, _ := strings.Cut(f.Path, ".")
-		if f.Default == "" || section == "publish[]" {
+		if f.Default == "" || section == "publish[]" || section == "commands[]" {
 			continue
 		}
 		line := section + ": {" + name + ": '" + f.Default + "'}\n"

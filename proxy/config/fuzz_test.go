@@ -10,12 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzParse: whatever the file, Parse gives a configuration whose rules compile, or faults whose places are in
+// FuzzParse: whatever the file, Parse gives a configuration whose rules of both directions compile, or faults whose places are in
 // the file. It never panics.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		base, rule, "", "a: [", "a: {b: {c}}", "? a\n: b\n", "a: &x 1\nb: *x\n<<: *x\n", "- - - a\n", "---\n---\n", "a: \"\\u00e4\\\n b\"\n", "a: |\n  b\n",
 		base + "    key: '${A}$${{b}}'\n    headers: {a: \"{b}\"}\n    when: {mqtt.user.a: b}\n",
+		commands + "    client: '{key}'\n    when: {header.a.b: c}\n    receipts: r\n  - pattern: ^c-(?P<x>.*)$\n    publish: '{x}'\n    retain: ${B}\n",
+		alone + "    qos: 2\n    retain: true\n    expiry: 1s\n    offline: drop\n    content_type: '{{}}'\n",
 		base + "unmatched: {dead_letter: d}\nlimits: {max_packet_size: 1MiB, receive_maximum: ${N}}\nadmin: {address: ''}\n",
 	} {
 		f.Add([]byte(seed))
@@ -23,7 +25,7 @@ func FuzzParse(f *testing.F) {
 	full, err := os.ReadFile("../../examples/full.yaml")
 	require.NoError(f, err)
 	f.Add(full)
-	env := environment(map[string]string{"A": "x{b}", "N": "7"})
+	env := environment(map[string]string{"A": "x{b}", "N": "7", "B": "true"})
 	f.Fuzz(func(t *testing.T, src []byte) {
 		// The parser's time grows with the square of a mapping's size, and nothing new is in large files.
 		src = src[:min(len(src), 4<<10)]
@@ -31,6 +33,9 @@ func FuzzParse(f *testing.F) {
 		if err == nil {
 			_, err := cfg.Rules()
 			require.NoError(t, err)
+			_, err = cfg.CommandRules()
+			require.NoError(t, err)
+			require.True(t, len(cfg.Publish) > 0 || len(cfg.Commands) > 0)
 			require.NotEmpty(t, cfg.Listeners)
 			require.NotEmpty(t, cfg.Kafka.Brokers)
 			return

@@ -36,10 +36,16 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 				When: []topicmap.Field{{Name: "mqtt.user.kind", Value: "meter"}}, MaxTopics: 5},
 			{Regex: `^x/(?P<y>\d+)$`, Topic: "x-{y}", Key: &none, MaxTopics: 1000},
 		},
+		Commands: []Command{
+			{Topic: "cmd", Publish: "d/{key}", QoS: 2, Retain: true, Expiry: time.Minute, ContentType: "text/plain", ResponseTopic: "d/{key}/r",
+				CorrelationData: "{header.id}", When: []topicmap.Field{{Name: "header.a.b", Value: "x"}, {Name: "key", Value: "k"}},
+				Client: "{key}", Offline: "drop", Receipts: "receipts"},
+			{Pattern: `^c-(?P<p>\d+)$`, Publish: "{p}", QoS: 1, Offline: "keep"},
+		},
 		Unmatched: Unmatched{DeadLetter, "dead"},
 		Sessions:  Sessions{90 * time.Minute},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
-			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute},
+			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7},
 		Admin: Admin{""},
 		Log:   Log{"warn", "json"},
 	}
@@ -64,6 +70,20 @@ publish:
   topic: >-
     x-{y}
   key: ""
+commands:
+- topic: cmd
+  publish: d/{key}
+  qos: 2
+  retain: true
+  expiry: 1m
+  content_type: text/plain
+  response_topic: d/{key}/r
+  correlation_data: "{header.id}"
+  when: {header.a.b: x, key: k}
+  client: "{key}"
+  offline: drop
+  receipts: receipts
+- {pattern: '^c-(?P<p>\d+)$', publish: "{p}"}
 unmatched:
   dead_letter: dead
 sessions: {max_expiry: 1h30m}
@@ -74,6 +94,10 @@ limits:
   connect_timeout: .5s
   topic_alias_maximum: 0
   shutdown_timeout: 1m
+  commands_in_flight: 65535
+  commands_queued: 1
+  commands_memory: 1MB
+  subscriptions: 7
 admin: {address: ""}
 log: {level: warn, format: json}
 `))

@@ -25,7 +25,7 @@ func TestUnknownFieldsAreNamedWithWhatIsNear(t *testing.T) {
 	refuse(t, base+"linger: 5ms\n", `8:1: unknown field "linger" (it belongs under "kafka.producer")`)
 	refuse(t, base+"address: x\n", `8:1: unknown field "address" (known here: listeners, kafka,`)
 	refuse(t, base+"max_topics: 1\n", `8:1: unknown field "max_topics" (it belongs under "publish")`)
-	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, unmatched, sessions, limits, admin, log)`)
+	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, sessions, limits, admin, log)`)
 	refuse(t, base+"1: x\ntrue: y\n? z\n", "10:1: complex keys (?) are not supported")
 	refuse(t, base+"1: x\ntrue: y\n", `8:1: unknown field "1"`, `9:1: unknown field "true"`)
 	refuse(t, base+"kafka.brokers: [x]\n'a[0]': 1\n", `8:1: unknown field "kafka.brokers"`, `9:1: unknown field "a[0]"`)
@@ -103,6 +103,14 @@ func TestRangesAreKept(t *testing.T) {
 	limits("connect_timeout", "0s", "100ms to 10m, not 0s")
 	limits("connect_timeout", "1h", "100ms to 10m, not 1h")
 	limits("shutdown_timeout", "2h", "100ms to 1h, not 2h")
+	limits("commands_in_flight", "0", "1 to 65535, not 0")
+	limits("commands_in_flight", "65536", "1 to 65535, not 65536")
+	limits("commands_queued", "0", "1 to 1000000, not 0")
+	limits("commands_queued", "1000001", "1 to 1000000, not 1000001")
+	limits("commands_memory", "4095", "4KiB to 1TiB, not 4095")
+	limits("commands_memory", "2TiB", "4KiB to 1TiB, not 2TiB")
+	limits("subscriptions", "0", "1 to 100000, not 0")
+	limits("subscriptions", "100001", "1 to 100000, not 100001")
 	refuse(t, base+"sessions: {max_expiry: 4294967295s}\n", "8:24: max_expiry must be 0s to 1193046h28m14s")
 	refuse(t, base+"    max_topics: 0\n", "8:17: max_topics must be 1 to 1000000, not 0")
 	kafka := func(field, want string) {
@@ -127,6 +135,8 @@ func TestTheEdgesOfRangesAreAccepted(t *testing.T) {
 	for _, limits := range []string{
 		"receive_maximum: 1", "receive_maximum: 65535", "topic_alias_maximum: 65535", "max_packet_size: 1KiB", "max_packet_size: 16MiB",
 		"keep_alive_max: 0s", "keep_alive_max: 0", "keep_alive_max: 65535s", "connect_timeout: 100ms", "connect_timeout: 10m", "shutdown_timeout: 1h",
+		"commands_in_flight: 1", "commands_in_flight: 65535", "commands_queued: 1", "commands_queued: 1000000", "commands_memory: 4KiB",
+		"commands_memory: 1TiB", "subscriptions: 1", "subscriptions: 100000",
 	} {
 		parse(t, base+"limits: {"+limits+"}\n")
 	}

@@ -105,6 +105,27 @@ func (d *decoder) integer(path string, n ast.Node, v reflect.Value) {
 	}
 }
 
+// boolean decodes true or false.
+func (d *decoder) boolean(path string, n ast.Node, v reflect.Value) {
+	const want = "true or false"
+	switch n := n.(type) {
+	case *ast.BoolNode:
+		v.SetBool(n.Value)
+	case *ast.StringNode:
+		text, ok := d.text(path, n)
+		fromEnv := text != n.Token.Value
+		switch {
+		case !ok:
+		case fromEnv && (text == "true" || text == "false"):
+			v.SetBool(text == "true")
+		default:
+			d.fail(path, d.places[path].value, "%s must be %s, not the text %q", name(path), want, text)
+		}
+	default:
+		d.mismatch(path, n, want)
+	}
+}
+
 // bytes decodes a size.
 func (d *decoder) bytes(path string, n ast.Node, v reflect.Value) {
 	text, _, ok := d.scalar(path, n, "a size such as 64MiB")

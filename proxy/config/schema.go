@@ -24,6 +24,7 @@ func Schema() ([]byte, error) {
 	root := r.Reflect(&Config{})
 	root.Title = "Sluice configuration"
 	describe(root, "", Fields())
+	root.AnyOf = []*jsonschema.Schema{{Required: []string{"publish"}}, oneCommand()}
 	text, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the JSON Schema: %w", err)
@@ -81,18 +82,31 @@ func describe(s *jsonschema.Schema, path string, fields []Field) {
 			describe(child, f.Path, fields)
 		}
 	}
-	if path == "publish[]" {
-		s.OneOf = []*jsonschema.Schema{{Required: []string{"match"}}, {Required: []string{"regex"}}}
+	if either := alternatives[path]; either != nil {
+		for _, property := range either {
+			s.OneOf = append(s.OneOf, &jsonschema.Schema{Required: []string{property}})
+		}
 	}
 }
+
+// alternatives are the properties of an entry of which it has exactly one.
+var alternatives = map[string][]string{"publish[]": {"match", "regex"}, "commands[]": {"topic", "pattern"}}
+
+// oneCommand accepts a file with a command rule.
+func oneCommand() *jsonschema.Schema {
+	properties := jsonschema.NewProperties()
+	properties.Set("commands", &jsonschema.Schema{MinItems: entries(1)})
+	return &jsonschema.Schema{Required: []string{"commands"}, Properties: properties}
+}
+
+func entries(n uint64) *uint64 { return &n }
 
 // fill describes one property.
 func fill(s *jsonschema.Schema, f Field) {
 	s.Description = f.Doc
 	fact := factOf(strings.ReplaceAll(f.Path, "[]", ""))
-	if s.Type == "array" {
-		s.MinItems = new(uint64)
-		*s.MinItems = 1
+	if s.Type == "array" && !fact.empty {
+		s.MinItems = entries(1)
 	}
 	if f.Default != "" {
 		s.Default = jsonDefault(s, f)
@@ -107,15 +121,20 @@ func fill(s *jsonschema.Schema, f Field) {
 	case s.Type == "integer":
 		number := &jsonschema.Schema{Type: "integer", Minimum: json.Number(fmt.Sprint(fact.min)), Maximum: json.Number(fmt.Sprint(fact.max))}
 		s.Type, s.AnyOf = "", []*jsonschema.Schema{number, env()}
+	case s.Type == "boolean":
+		s.Type, s.AnyOf = "", []*jsonschema.Schema{{Type: "boolean"}, env()}
 	case f.Allowed != "":
 		s.Description += " Allowed: " + f.Allowed + "."
 	}
 }
 
-// jsonDefault writes the default as JSON would: numbers as numbers.
+// jsonDefault writes the default as JSON would: numbers as numbers, true and false as such.
 func jsonDefault(s *jsonschema.Schema, f Field) any {
-	if s.Type == "integer" {
+	switch s.Type {
+	case "integer":
 		return json.Number(f.Default)
+	case "boolean":
+		return f.Default == "true"
 	}
 	return strings.Trim(f.Default, `"`)
 }

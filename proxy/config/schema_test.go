@@ -27,7 +27,7 @@ func TestTheSchemaAcceptsWhatParseAccepts(t *testing.T) {
 	s := schema(t)
 	accept := func(name, src string) {
 		t.Helper()
-		_, err := Parse(name, []byte(src), environment(map[string]string{"N": "1", "W": "info"}))
+		_, err := Parse(name, []byte(src), environment(map[string]string{"N": "1", "W": "info", "B": "true"}))
 		require.NoError(t, err)
 		require.Empty(t, violations(s, document(t, src), "$"), "%s", src)
 	}
@@ -39,6 +39,9 @@ func TestTheSchemaAcceptsWhatParseAccepts(t *testing.T) {
 	accept("numbers", base+"limits: {max_packet_size: 2048, keep_alive_max: 0, topic_alias_maximum: 0, connect_timeout: 1m1.5s}\n")
 	accept("words", base+"unmatched: drop\nadmin: {address: ''}\n    \n")
 	accept("key", base+"    key: ''\n    headers: {a: b}\n    max_topics: 1\n")
+	accept("commands", base+"commands: [{topic: c, publish: '{key}', qos: 0, retain: true, expiry: 0, when: {key: k}}, {pattern: ^c$, publish: p, retain: '${B}'}]\n")
+	accept("no commands", base+"commands: []\n")
+	accept("commands alone", strings.Replace(rule, "publish:", "commands: [{topic: c, publish: p}]", 1))
 	accept("empty sections", base+"sessions: {}\nlimits: {}\nlog: {}\nadmin: {}\n")
 }
 
@@ -58,6 +61,14 @@ func TestTheSchemaRefusesCommonFaults(t *testing.T) {
 	mark(base+"    topci: x\n", "$.publish[0].topci")
 	mark(base+"    regex: ^a$\n", "$.publish[0]: oneOf")
 	mark(strings.Replace(base, "match: a/{b}", "key: a", 1), "$.publish[0]: oneOf")
+	mark(rule[:strings.Index(rule, "publish")], "$: anyOf")
+	mark(strings.Replace(rule, "publish:", "commands: []", 1), "$: anyOf")
+	mark(base+"commands: [{topic: a, pattern: ^b$, publish: p}]\n", "$.commands[0]: oneOf")
+	mark(base+"commands: [{publish: p}]\n", "$.commands[0]: oneOf")
+	mark(base+"commands: [{topic: a}]\n", "$.commands[0]: required publish")
+	mark(base+"commands: [{topic: a, publish: p, qos: 3}]\n", "$.commands[0].qos: anyOf")
+	mark(base+"commands: [{topic: a, publish: p, retain: 'yes'}]\n", "$.commands[0].retain: anyOf")
+	mark(base+"commands: [{topic: a, publish: p, offline: kep}]\n", "$.commands[0].offline: anyOf")
 	mark(base+"log: {level: loud}\n", "$.log.level: anyOf")
 	mark(base+"limits: {receive_maximum: 0}\n", "$.limits.receive_maximum: anyOf")
 	mark(base+"limits: {receive_maximum: '5'}\n", "$.limits.receive_maximum: anyOf")
@@ -182,6 +193,8 @@ func hasType(v any, kind string) bool {
 	switch v.(type) {
 	case string:
 		return kind == "string"
+	case bool:
+		return kind == "boolean"
 	case map[string]any:
 		return kind == "object"
 	case []any:
