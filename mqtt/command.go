@@ -64,14 +64,14 @@ func Fates() []Fate {
 // String gives the word of receipts and metrics.
 func (f Fate) String() string { return fateNames[f] }
 
-// The reasons given with Dropped and Offline.
+// The reasons given with Dropped and Offline, as in receipts and metrics.
 const (
-	reasonQueueFull    = "queue full"
-	reasonMemory       = "memory for commands is spent"
-	reasonTooLarge     = "larger than the device's Maximum Packet Size"
-	reasonNotSent      = "the device left before it was sent"
-	reasonNotAnswered  = "the session ended before the device acknowledged it"
-	reasonSessionEnded = "the session ended before it was sent"
+	reasonQueueFull    = "queue_full"       // CommandsQueued are waiting for the device
+	reasonMemory       = "memory_full"      // CommandMemory is spent
+	reasonTooLarge     = "packet_too_large" // for the device's Maximum Packet Size
+	reasonNotSent      = "not_sent"         // the device left before
+	reasonNotAnswered  = "not_acknowledged" // the session ended before the device had answered
+	reasonSessionEnded = "session_ended"    // before it was sent
 )
 
 // Cancel withdraws the command from devices it was not yet sent to. Where it waits it is settled within about

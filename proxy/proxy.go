@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,8 @@ type Proxy struct {
 	topics   []string // Kafka topics that must exist before the first message
 	producer *kafka.Producer
 	server   *mqtt.Server
+	consumer *kafka.Consumer // nil: there are no command rules
+	commands *commander
 	admin    *admin // nil: turned off
 	serving  atomic.Bool
 	ready    chan struct{}
@@ -57,10 +60,33 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if p.server, err = mqtt.New(mqttConfig(cfg, log, registry), publisher); err != nil {
 		return nil, err
 	}
+	if err := p.command(log, registry); err != nil {
+		return nil, err
+	}
 	if cfg.Admin.Address != "" {
 		p.admin, err = newAdmin(cfg.Admin.Address, registry, p.Ready)
 	}
 	return p, err
+}
+
+// command puts together what brings commands to devices, if there are rules for them.
+func (p *Proxy) command(log zerolog.Logger, registry Registry) error {
+	rules, err := p.cfg.CommandRules()
+	if err != nil || rules.Len() == 0 {
+		return err
+	}
+	p.commands, err = newCommander(rules, p.cfg.Commands, p.server, p.producer, log, registry)
+	if err != nil {
+		return err
+	}
+	p.consumer, err = kafka.NewConsumer(kafka.ConsumerConfig{
+		Config:   kafkaConfig(p.cfg, log, registry),
+		Topics:   rules.Topics(),
+		Patterns: rules.Patterns(),
+		Handle:   p.commands.handle,
+		Burst:    p.server.Flush,
+	})
+	return err
 }
 
 // Ready gives nil when this instance takes devices and Kafka answers it, else why not.
@@ -98,22 +124,50 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go(func() error { return p.producer.Run(failed) })
 	g.Go(func() error { return p.server.Run(failed) })
 	g.Go(func() error { return runMemory(failed, p.producer.Budget()) })
-	err := p.open(ctx, g)
+	consuming, stopConsuming := context.WithCancel(failed)
+	defer stopConsuming()
+	var consumed sync.WaitGroup
+	err := p.open(ctx, g, func() { consumed.Go(func() { p.consume(consuming) }) })
 	if err == nil {
 		select {
 		case <-ctx.Done():
 		case <-failed.Done():
 		}
 	}
+	p.serving.Store(false)
+	p.log.Info().Msg("stopping")
+	stopConsuming() // before the devices leave: what is read after that would be lost for those who come elsewhere
+	consumed.Wait()
 	err = errors.Join(err, p.stop(ctx))
 	cancel()
 	return errors.Join(err, g.Wait())
 }
 
-// open makes sure of the topics and opens the listeners. It returns nil without them when ctx ends first.
-func (p *Proxy) open(ctx context.Context, g *errgroup.Group) error {
+// consume brings commands to devices until ctx ends.
+func (p *Proxy) consume(ctx context.Context) {
+	p.commands.stop = ctx.Done()
+	_ = p.consumer.Run(ctx) // gives nil
+}
+
+// awaitPosition waits until every command that is written from now on will be read.
+func (p *Proxy) awaitPosition(ctx context.Context) {
+	select {
+	case <-p.consumer.Positioned():
+	case <-ctx.Done():
+	}
+}
+
+// open makes sure of the topics, begins to follow the command topics and opens the listeners. It returns nil
+// without them when ctx ends first.
+func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func()) error {
 	if err := p.awaitTopics(ctx); err != nil || ctx.Err() != nil {
 		return err
+	}
+	if p.consumer != nil {
+		consume()
+		if p.awaitPosition(ctx); ctx.Err() != nil {
+			return nil
+		}
 	}
 	var listeners []net.Listener
 	for _, l := range p.cfg.Listeners {
@@ -181,8 +235,6 @@ func ensureOnce(ctx context.Context, cfg kafka.Config, topics []string) (created
 
 // stop ends the parts in the order in which they need each other.
 func (p *Proxy) stop(ctx context.Context) error {
-	p.serving.Store(false)
-	p.log.Info().Msg("stopping")
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Limits.ShutdownTimeout)
 	defer cancel()
 	// A part of the time is left for what the end of the connections makes: wills, whose Kafka topics may be

@@ -43,17 +43,28 @@ func mqttConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registere
 	out.KeepAliveMax = l.KeepAliveMax
 	out.ConnectTimeout = l.ConnectTimeout
 	out.SessionExpiryMax = cfg.Sessions.MaxExpiry
+	out.MaxSubscriptions = l.Subscriptions
+	out.CommandsInFlight = l.CommandsInFlight
+	out.CommandsQueued = l.CommandsQueued
+	out.CommandMemory = int64(l.CommandsMemory)
 	out.Logger, out.Registerer = log, reg
 	return out
 }
 
 // requiredTopics are the Kafka topics that the configuration names without a template.
 func requiredTopics(cfg *config.Config, rules *topicmap.Map) []string {
-	topics := rules.Topics()
-	if d := cfg.Unmatched.DeadLetter; d != "" {
-		topics = append(slices.Clone(topics), d)
-		slices.Sort(topics)
+	topics := slices.Clone(rules.Topics())
+	add := func(topic string) {
+		if topic != "" {
+			topics = append(topics, topic)
+		}
 	}
+	add(cfg.Unmatched.DeadLetter)
+	for _, c := range cfg.Commands {
+		add(c.Topic)
+		add(c.Receipts)
+	}
+	slices.Sort(topics)
 	return slices.Compact(topics)
 }
 

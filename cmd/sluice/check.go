@@ -23,7 +23,7 @@ func (c *checkCommand) Run(std streams) error {
 	if err != nil {
 		return usageError{err}
 	}
-	fmt.Fprintf(std.out, "%s: ok, %d publish rules, %d listeners\n", c.Config, len(cfg.Publish), len(cfg.Listeners))
+	fmt.Fprintf(std.out, "%s: ok, %d publish rules, %d command rules, %d listeners\n", c.Config, len(cfg.Publish), len(cfg.Commands), len(cfg.Listeners))
 	if len(topics) > 0 {
 		fmt.Fprintln(std.out, "Kafka topics that must exist or can be created:", topics)
 	}

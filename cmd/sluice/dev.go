@@ -36,6 +36,10 @@ const devRules = `
     headers: {kind: "{kind}"}
   - match: "#"
     topic: messages
+commands:
+  - topic: commands
+    publish: devices/{key}/commands/{header.name}
+    receipts: command-receipts
 `
 
 // Run serves devices on an embedded Kafka until it is interrupted, and prints every record as it lands.
@@ -60,7 +64,7 @@ func (c *devCommand) Run(std streams) error {
 	g.Go(func() error { // ends with gctx
 		select {
 		case <-p.Serving():
-			printWelcome(std.out, cfg, cluster.Brokers(), p)
+			c.printWelcome(std.out, cfg, cluster.Brokers(), p)
 		case <-gctx.Done():
 			return nil
 		}
@@ -100,7 +104,7 @@ func (c *devCommand) config(brokers []string) (*config.Config, error) {
 	return cfg, nil
 }
 
-func printWelcome(w io.Writer, cfg *config.Config, brokers []string, p *proxy.Proxy) {
+func (c *devCommand) printWelcome(w io.Writer, cfg *config.Config, brokers []string, p *proxy.Proxy) {
 	listeners, admin := p.Addresses()
 	host, port, _ := net.SplitHostPort(listeners[0].String())
 	fmt.Fprintf(w, "Sluice %s is taking MQTT messages on %s into an embedded Kafka on %s.\n", version, listeners[0], strings.Join(brokers, ","))
@@ -108,9 +112,17 @@ func printWelcome(w io.Writer, cfg *config.Config, brokers []string, p *proxy.Pr
 	fmt.Fprintln(w, "\nPublish something from another terminal:")
 	fmt.Fprintf(w, "  mosquitto_pub -h %s -p %s -q 1 -i d1 -t devices/d1/telemetry -m '{\"temp\": 21.5}'\n", host, port)
 	fmt.Fprintf(w, "  npx mqtt pub -h %s -p %s -q 1 -i d2 -t devices/d2/telemetry -m 'hello'        (MQTT.js; MQTTX: mqttx pub with the same options)\n", host, port)
+	if c.Config == "" {
+		fmt.Fprintln(w, "\nOr send a command to a device that listens:")
+		fmt.Fprintf(w, "  mosquitto_sub -h %s -p %s -q 1 -i d1 -V 5 -t 'devices/d1/commands/#' -F '%%t: %%p'\n", host, port)
+		fmt.Fprintf(w, "  echo now | kcat -P -b %s -t commands -k d1 -H name=reboot\n", strings.Join(brokers, ","))
+	}
 	fmt.Fprintln(w, "\nRules, the first that matches wins:")
 	for i, r := range cfg.Publish {
 		fmt.Fprintf(w, "  %d  %s  ->  Kafka topic %s\n", i+1, r.Match+r.Regex, r.Topic)
+	}
+	for i, r := range cfg.Commands {
+		fmt.Fprintf(w, "  %d  Kafka topic %s  ->  %s\n", i+1, r.Topic+r.Pattern, r.Publish)
 	}
 	if admin != nil {
 		fmt.Fprintf(w, "\nMetrics: http://%s/metrics\n", admin)

@@ -13,7 +13,10 @@ import (
 
 type explainCommand struct {
 	configFlag
-	Topic        string   `required:"" help:"The MQTT topic."`
+	Topic        string   `xor:"topic" required:"" help:"The MQTT topic of a message from a device."`
+	KafkaTopic   string   `xor:"topic" required:"" help:"The Kafka topic of a command for devices."`
+	Key          *string  `help:"With --kafka-topic: the record's key (default: none)."`
+	Header       []string `placeholder:"NAME=VALUE" sep:"none" help:"With --kafka-topic: a record header; may be repeated."`
 	ClientID     string   `default:"device-1" help:"The client ID of the device."`
 	Username     string   `help:"The user name of the device."`
 	Payload      string   `help:"The payload; @FILE reads it from a file."`
@@ -29,6 +32,9 @@ func (c *explainCommand) Run(std streams) error {
 	if err != nil {
 		return err
 	}
+	if c.KafkaTopic != "" {
+		return c.explainCommand(cfg, std.out)
+	}
 	if c.Topic == "" || strings.ContainsAny(c.Topic, "+#\x00") || !utf8.ValidString(c.Topic) {
 		return usageError{fmt.Errorf("--topic %q is not a topic a device can publish to", c.Topic)}
 	}
@@ -36,12 +42,8 @@ func (c *explainCommand) Run(std streams) error {
 	if sample.Payload, err = payloadOf(c.Payload); err != nil {
 		return usageError{err}
 	}
-	for _, p := range c.UserProperty {
-		name, value, ok := strings.Cut(p, "=")
-		if !ok {
-			return usageError{fmt.Errorf("--user-property %q is not NAME=VALUE", p)}
-		}
-		sample.UserProperties = append(sample.UserProperties, mqtt.Property{Key: []byte(name), Value: []byte(value)})
+	if sample.UserProperties, err = pairs[mqtt.Property]("--user-property", c.UserProperty); err != nil {
+		return usageError{err}
 	}
 	if sample.Partitions == 0 && cfg.Kafka.CreateTopics != nil {
 		sample.Partitions = cfg.Kafka.CreateTopics.Partitions
@@ -52,6 +54,18 @@ func (c *explainCommand) Run(std streams) error {
 	}
 	printExplanation(std.out, e, sample.Partitions)
 	return nil
+}
+
+// pairs reads arguments of the form NAME=VALUE.
+func pairs[P ~struct{ Key, Value []byte }](flag string, args []string) (all []P, err error) {
+	for _, a := range args {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok {
+			return nil, fmt.Errorf("%s %q is not NAME=VALUE", flag, a)
+		}
+		all = append(all, P{Key: []byte(name), Value: []byte(value)})
+	}
+	return all, nil
 }
 
 func payloadOf(arg string) (string, error) {
@@ -66,10 +80,15 @@ func payloadOf(arg string) (string, error) {
 	return string(b), nil
 }
 
-func printExplanation(w io.Writer, e *proxy.Explanation, partitions int32) {
-	field := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%-12s %s\n", name, fmt.Sprintf(format, args...))
+// fields gives a function that prints a name and what follows it, in two columns.
+func fields(w io.Writer) func(name, format string, args ...any) {
+	return func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-16s %s\n", name, fmt.Sprintf(format, args...))
 	}
+}
+
+func printExplanation(w io.Writer, e *proxy.Explanation, partitions int32) {
+	field := fields(w)
 	if e.Rule > 0 {
 		field("rule", "%d  %s", e.Rule, e.Match)
 	} else {

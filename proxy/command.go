@@ -1,0 +1,276 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+	"sluice/topicmap"
+)
+
+// A command is one record of a command topic on its way to devices. It owns all memory it points to.
+type command struct {
+	mqtt.Command
+	c        *commander
+	rule     int
+	settings *config.Command
+
+	topic     string // of the record
+	partition int32
+	offset    int64
+	key       []byte // nil: none
+	written   time.Time
+	open      openDevices
+}
+
+// A translator makes commands of records by the rules.
+type translator struct {
+	rules    *topicmap.CommandMap
+	settings []config.Command
+	leftOut  func() // called for each header that can't be a user property
+}
+
+// A translation is the memory one record needs while it is translated.
+type translation struct {
+	rec   topicmap.Record
+	route topicmap.CommandRoute
+	said  said
+	user  []mqtt.Property
+}
+
+var translations = sync.Pool{New: func() any { return new(translation) }}
+
+// said are the headers by which a record speaks of its PUBLISH; nil: not there.
+type said struct {
+	qos, retain, expiry, contentType, responseTopic, correlationData, clientID []byte
+}
+
+// A recordRefusal says why a record makes no command, for good.
+type recordRefusal struct {
+	rule   int
+	reason string // metric label and reason of the receipt
+	detail string
+}
+
+// Error is the reason with its detail.
+func (r *recordRefusal) Error() string { return r.reason + ": " + r.detail }
+
+// reasonInvalidHeader is a header of the record contract with a value that it can't have.
+const reasonInvalidHeader = "invalid_header"
+
+// translate makes a command of r. The error is a *recordRefusal; its command then has what a receipt needs.
+func (t *translator) translate(r *kafka.Fetched) (*command, error) {
+	tr := translations.Get().(*translation)
+	defer tr.free()
+	tr.read(r)
+	cmd := &command{rule: noRule, topic: r.Topic, partition: r.Partition, offset: r.Offset, written: r.Timestamp}
+	if cmd.written.UnixMilli() <= 0 {
+		cmd.written = time.Now() // the record has none
+	}
+	err := t.rules.Route(&tr.rec, &tr.route)
+	if err == nil {
+		cmd.rule = tr.route.Rule
+	} else {
+		cmd.rule = ruleOf(err)
+	}
+	if cmd.rule != noRule {
+		cmd.settings = &t.settings[cmd.rule]
+	}
+	if err != nil {
+		cmd.own(r, tr)
+		return cmd, refusedByRules(err)
+	}
+	err = cmd.describe(tr)
+	for range tr.properties(r) {
+		t.leftOut()
+	}
+	cmd.own(r, tr)
+	return cmd, err
+}
+
+func refusedByRules(err error) *recordRefusal {
+	var r *topicmap.Refusal
+	if errors.As(err, &r) {
+		return &recordRefusal{r.Rule, r.Reason.String(), r.Detail}
+	}
+	return &recordRefusal{noRule, topicmap.ReasonNoRule.String(), "no rule takes this record"}
+}
+
+func (tr *translation) free() {
+	clear(tr.rec.Headers)
+	clear(tr.user)
+	tr.rec = topicmap.Record{Headers: tr.rec.Headers[:0]}
+	tr.user, tr.said = tr.user[:0], said{}
+	if cap(tr.rec.Headers) <= keptHeaders && cap(tr.user) <= keptHeaders {
+		translations.Put(tr)
+	}
+}
+
+// read shows the record to the rules and finds the headers of the record contract, the first of each.
+func (tr *translation) read(r *kafka.Fetched) {
+	tr.rec.Topic, tr.rec.Key, tr.rec.Value = r.Topic, r.Key, r.Value
+	for _, h := range r.Headers {
+		tr.rec.Headers = append(tr.rec.Headers, topicmap.Property{Key: h.Key, Value: h.Value})
+		if p := tr.said.field(h.Key); p != nil && *p == nil {
+			*p = h.Value
+			if h.Value == nil {
+				*p = noBytes
+			}
+		}
+	}
+}
+
+// field gives the place of a header of the record contract, nil for any other.
+func (s *said) field(name []byte) *[]byte {
+	if !bytes.HasPrefix(name, reservedPrefixes[0]) {
+		return nil
+	}
+	switch string(name) {
+	case "mqtt.qos":
+		return &s.qos
+	case "mqtt.retain":
+		return &s.retain
+	case "mqtt.expiry":
+		return &s.expiry
+	case "mqtt.content_type":
+		return &s.contentType
+	case "mqtt.response_topic":
+		return &s.responseTopic
+	case "mqtt.correlation_data":
+		return &s.correlationData
+	case "mqtt.client_id":
+		return &s.clientID
+	}
+	return nil
+}
+
+// describe fills in what the PUBLISH says, from the record's headers or else from the rule.
+func (c *command) describe(tr *translation) error {
+	s := c.settings
+	route, said := &tr.route, &tr.said
+	c.QoS, c.Retain, c.Connected = byte(s.QoS), s.Retain, s.Offline == config.OfflineDrop
+	c.To, c.From = string(route.Client), string(said.clientID)
+	c.Topic = route.Topic
+	c.ContentType = either(said.contentType, route.ContentType)
+	c.ResponseTopic = either(said.responseTopic, route.ResponseTopic)
+	c.CorrelationData = either(said.correlationData, route.CorrelationData)
+	if err := errors.Join(c.takeQoS(said), c.takeRetain(said), c.takeExpiry(said)); err != nil {
+		return c.invalid(err)
+	}
+	switch {
+	case len(c.ContentType) > math.MaxUint16 || !mqtt.ValidString(c.ContentType):
+		return c.invalid(errors.New("mqtt.content_type is no UTF-8 string of at most 65535 bytes"))
+	case c.ResponseTopic != nil && !mqtt.ValidTopicName(c.ResponseTopic):
+		return c.invalid(errors.New("mqtt.response_topic is no topic name"))
+	case len(c.CorrelationData) > math.MaxUint16:
+		return c.invalid(errors.New("mqtt.correlation_data is longer than 65535 bytes"))
+	}
+	return nil
+}
+
+func (c *command) invalid(err error) error {
+	return &recordRefusal{c.rule, reasonInvalidHeader, err.Error()}
+}
+
+func either(first, second []byte) []byte {
+	if first != nil {
+		return first
+	}
+	return second
+}
+
+func (c *command) takeQoS(s *said) error {
+	if s.qos == nil {
+		return nil
+	}
+	if len(s.qos) != 1 || s.qos[0] < '0' || s.qos[0] > '2' {
+		return errors.New("mqtt.qos is not 0, 1 or 2")
+	}
+	c.QoS = s.qos[0] - '0'
+	return nil
+}
+
+func (c *command) takeRetain(s *said) error {
+	switch string(s.retain) {
+	case "":
+		if s.retain == nil {
+			return nil
+		}
+	case "true":
+		c.Retain = true
+		return nil
+	case "false":
+		c.Retain = false
+		return nil
+	}
+	return errors.New("mqtt.retain is not true or false")
+}
+
+// takeExpiry counts from the record's timestamp: a command is not younger because it waited in Kafka.
+func (c *command) takeExpiry(s *said) error {
+	if s.expiry == nil {
+		if c.settings.Expiry > 0 {
+			c.Expires = c.written.Add(c.settings.Expiry)
+		}
+		return nil
+	}
+	seconds, err := strconv.ParseUint(string(s.expiry), 10, 32)
+	if err != nil {
+		return errors.New("mqtt.expiry is no number of seconds from 0 to 4294967295")
+	}
+	c.Expires = c.written.Add(time.Duration(seconds) * time.Second)
+	return nil
+}
+
+// properties makes User Properties of the headers that are not the proxy's, in their order, and says how many
+// can't be one.
+func (tr *translation) properties(r *kafka.Fetched) (leftOut int) {
+	for _, h := range r.Headers {
+		switch {
+		case bytes.HasPrefix(h.Key, reservedPrefixes[0]), bytes.HasPrefix(h.Key, reservedPrefixes[1]):
+		case len(h.Key) > math.MaxUint16, len(h.Value) > math.MaxUint16, !mqtt.ValidString(h.Key), !mqtt.ValidString(h.Value):
+			leftOut++
+		default:
+			tr.user = append(tr.user, mqtt.Property{Key: h.Key, Value: h.Value})
+		}
+	}
+	return leftOut
+}
+
+// own copies what the command points to: a record shares its memory with all that was fetched with it.
+func (c *command) own(r *kafka.Fetched, tr *translation) {
+	c.key, c.Payload = r.Key, r.Value
+	if len(tr.user) > 0 {
+		c.User = append([]mqtt.Property(nil), tr.user...)
+	}
+	parts := [...]*[]byte{&c.key, &c.Topic, &c.Payload, &c.ContentType, &c.ResponseTopic, &c.CorrelationData}
+	n := 0
+	for _, p := range parts {
+		n += len(*p)
+	}
+	for _, u := range c.User {
+		n += len(u.Key) + len(u.Value)
+	}
+	own := make([]byte, 0, n)
+	keep := func(b *[]byte) {
+		if *b == nil {
+			return // absent
+		}
+		begin := len(own)
+		own = append(own, *b...)
+		*b = own[begin:len(own):len(own)]
+	}
+	for _, p := range parts {
+		keep(p)
+	}
+	for i := range c.User {
+		keep(&c.User[i].Key)
+		keep(&c.User[i].Value)
+	}
+}

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+	"sluice/topicmap"
+)
+
+// A commander takes the records of command topics to devices and what became of them back to Kafka.
+type commander struct {
+	translator
+	server   *mqtt.Server
+	budget   *kafka.Budget
+	receipts *receipts
+	pending  pending
+	m        *commandMetrics
+	log      zerolog.Logger // sampled: records can trigger these lines
+	stop     <-chan struct{}
+}
+
+// headerCancel holds the correlation data of the command that the record withdraws.
+const headerCancel = "mqtt.cancel"
+
+func newCommander(rules *topicmap.CommandMap, settings []config.Command, server *mqtt.Server, producer *kafka.Producer, log zerolog.Logger, reg prometheus.Registerer) (*commander, error) {
+	m, err := newCommandMetrics(reg, rules.Rules())
+	if err != nil {
+		return nil, err
+	}
+	log = log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second})
+	return &commander{
+		translator: translator{rules: rules, settings: settings, leftOut: m.leftOut.Inc},
+		server:     server,
+		budget:     producer.Budget(),
+		receipts:   &receipts{producer: producer, instance: instanceName(), m: m, log: log},
+		m:          m,
+		log:        log,
+	}, nil
+}
+
+// instanceName tells this process from all others, also of the same host.
+func instanceName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "sluice"
+	}
+	random := make([]byte, 4)
+	_, _ = rand.Read(random) // never fails
+	return host + "-" + hex.EncodeToString(random)
+}
+
+// handle takes one record. It is called for several partitions at once, in the order of each. It waits while
+// the memory for receipts is spent: without it a receipt would have to be dropped.
+func (c *commander) handle(r *kafka.Fetched) {
+	c.m.bytes.Add(float64(len(r.Key) + len(r.Value)))
+	if data, ok := cancellation(r); ok {
+		c.cancel(r, data)
+		return
+	}
+	cmd, err := c.translate(r)
+	cmd.c, cmd.Owner = c, cmd
+	rule := c.m.rule(cmd.rule)
+	if err != nil {
+		rule.refused.Inc()
+		c.refuse(cmd, err)
+		return
+	}
+	rule.routed.Inc()
+	if cmd.settings.Receipts != "" && !c.awaitRoom() {
+		return
+	}
+	c.send(cmd)
+}
+
+// cancellation gives the correlation data that a record withdraws; ok says that it is such a record.
+func cancellation(r *kafka.Fetched) (correlationData []byte, ok bool) {
+	for _, h := range r.Headers {
+		if string(h.Key) == headerCancel {
+			return append(noBytes, h.Value...), true
+		}
+	}
+	return nil, false
+}
+
+// refuse ends a record that makes no command.
+func (c *commander) refuse(cmd *command, err error) {
+	var refusal *recordRefusal
+	errors.As(err, &refusal)
+	c.m.refused.WithLabelValues(refusal.reason).Inc()
+	c.log.Warn().Str("kafka_topic", cmd.topic).Int32("partition", cmd.partition).Int64("offset", cmd.offset).
+		Str("reason", refusal.reason).Str("detail", refusal.detail).Msg("a record makes no command")
+	if cmd.settings == nil || cmd.settings.Receipts != "" && !c.awaitRoom() {
+		return
+	}
+	cmd.settle(cmd.To, mqtt.Dropped, 0, refusal.reason)
+}
+
+// The reasons of commands for one device that reach no session.
+const (
+	reasonNotConnected  = "not_connected"
+	reasonNotSubscribed = "not_subscribed"
+)
+
+// send gives the command to the devices that are there for it.
+func (c *commander) send(cmd *command) {
+	if !cmd.Expires.IsZero() && !time.Now().Before(cmd.Expires) {
+		cmd.settle(cmd.To, mqtt.Expired, 0, "")
+		return
+	}
+	c.pending.add(cmd)
+	devices, known := c.server.Send(&cmd.Command)
+	c.m.rule(cmd.rule).matched.Add(float64(devices))
+	if cmd.open.expect(devices) {
+		c.pending.remove(cmd)
+	}
+	switch {
+	case devices > 0:
+	case cmd.To == "":
+		c.m.rule(cmd.rule).nobody.Inc()
+	case known:
+		cmd.settle(cmd.To, mqtt.Dropped, 0, reasonNotSubscribed)
+	default:
+		cmd.settle(cmd.To, mqtt.Offline, 0, reasonNotConnected)
+	}
+}
+
+// cancel withdraws the commands with these correlation data and the record's key where they were not yet sent.
+func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
+	found := c.pending.find(r.Topic, r.Key, correlationData)
+	for _, cmd := range found {
+		cmd.Cancel()
+	}
+	c.m.cancels(len(found) > 0).Inc()
+}
+
+// awaitRoom waits until a receipt has room in the memory budget; false: the process stops.
+func (c *commander) awaitRoom() bool {
+	for !c.budget.TryTake(receiptBytes) {
+		room := make(chan struct{})
+		c.budget.OnRoom(receiptBytes, func() { close(room) })
+		select {
+		case <-room:
+		case <-c.stop:
+			return false
+		}
+	}
+	c.budget.Give(receiptBytes) // taken again by the receipt itself, when there is one
+	return true
+}
+
+// CommandSent measures the way from Kafka to the network.
+func (c *command) CommandSent(*mqtt.Command) {
+	c.c.m.latency.Observe(time.Since(c.written).Seconds())
+}
+
+// CommandSettled counts the outcome at one device and writes its receipt.
+func (c *command) CommandSettled(_ *mqtt.Command, clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
+	c.settle(clientID, fate, code, reason)
+	if c.open.settled() {
+		c.c.pending.remove(c)
+	}
+}
+
+// settle counts and receipts one outcome.
+func (c *command) settle(clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
+	c.c.m.rule(c.rule).settled[fate].Inc()
+	if fate == mqtt.Dropped {
+		c.c.m.dropped.WithLabelValues(reason).Inc()
+	}
+	if c.settings.Receipts != "" {
+		c.c.receipts.write(c, clientID, fate, code, reason)
+	}
+}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+)
+
+// A Receipt is the value of a receipt record, as JSON: what became of a command at one device.
+type Receipt struct {
+	// Topic, Partition and Offset are those of the command's record.
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+	// Key of the command's record; in base64 under the second name if it is not UTF-8. Neither: no key.
+	Key       *string `json:"key,omitempty"`
+	KeyBase64 string  `json:"key_base64,omitempty"`
+	// ClientID of the device; missing if the command was not for one device alone and ended before it had any.
+	ClientID string `json:"client_id,omitempty"`
+	// Outcome is delivered, sent, expired, cancelled, rejected, offline or dropped.
+	Outcome string `json:"outcome"`
+	// Code is the device's MQTT 5 Reason Code, with rejected.
+	Code int `json:"code,omitempty"`
+	// Reason says why, with offline and dropped.
+	Reason string `json:"reason,omitempty"`
+	// CorrelationData of the command; in base64 under the second name if it is not UTF-8.
+	CorrelationData       *string `json:"correlation_data,omitempty"`
+	CorrelationDataBase64 string  `json:"correlation_data_base64,omitempty"`
+	// Instance is the process that wrote the receipt.
+	Instance string `json:"instance"`
+	// Milliseconds from the timestamp of the command's record to the outcome.
+	Milliseconds int64 `json:"milliseconds"`
+}
+
+// receiptBytes is the memory that a receipt in flight is counted with.
+const receiptBytes = 2048
+
+// receipts writes receipts to Kafka.
+type receipts struct {
+	producer *kafka.Producer
+	instance string
+	m        *commandMetrics
+	log      zerolog.Logger
+}
+
+// write produces the receipt of c. It does not block.
+func (w *receipts) write(c *command, clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
+	now := time.Now()
+	r := Receipt{
+		Topic: c.topic, Partition: c.partition, Offset: c.offset, ClientID: clientID, Outcome: fate.String(),
+		Code: int(code), Reason: reason, Instance: w.instance, Milliseconds: now.Sub(c.written).Milliseconds(),
+	}
+	r.Key, r.KeyBase64 = text(c.key)
+	r.CorrelationData, r.CorrelationDataBase64 = text(c.CorrelationData)
+	value, err := json.Marshal(&r)
+	if err != nil {
+		w.lost(err)
+		return
+	}
+	w.producer.Budget().Take(receiptBytes)
+	w.producer.Produce(&kafka.Record{Topic: c.settings.Receipts, Key: c.key, Value: value, Timestamp: now, Reserved: receiptBytes, Owner: w})
+}
+
+// text gives b as it stands if JSON can hold it, else in base64.
+func text(b []byte) (plain *string, inBase64 string) {
+	switch {
+	case b == nil:
+		return nil, ""
+	case utf8.Valid(b):
+		s := string(b)
+		return &s, ""
+	}
+	return nil, base64.StdEncoding.EncodeToString(b)
+}
+
+// RecordDone counts what became of a receipt.
+func (w *receipts) RecordDone(_ *kafka.Record, err error) {
+	if err == nil {
+		w.m.receiptsStored.Inc()
+		return
+	}
+	w.lost(err)
+}
+
+func (w *receipts) lost(err error) {
+	w.m.receiptsLost.Inc()
+	if !errors.Is(err, kafka.ErrClosed) {
+		w.log.Error().Err(err).Msg("cannot store a receipt")
+	}
+}
