@@ -75,9 +75,8 @@ func (m *CommandMap) Route(rec *Record, r *CommandRoute) error {
 // hits are the rules that take the Kafka topic, in order, up to the first without conditions. They are shared: nobody
 // changes them.
 func (m *CommandMap) hits(kafkaTopic string, sc *scratch) []commandHit {
-	sc.buf = append(sc.buf, kafkaTopic...)
-	name := sc.buf
-	sc.buf = sc.buf[:0]
+	name := append(sc.buf, kafkaTopic...)
+	sc.buf = name[:0]
 	known, full := m.known.get(name)
 	if known != nil {
 		return known.value

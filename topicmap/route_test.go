@@ -188,6 +188,9 @@ func TestEmptyValueIsAValue(t *testing.T) {
 	require.True(t, r.HasKey)
 	require.NotNil(t, r.Key)
 	require.Equal(t, ReasonIllegalTopic, refusal(t, m, onTopic("n/")).Reason)
+	var fresh Route
+	require.NoError(t, m.Route(onTopic("g"), &fresh))
+	require.NotNil(t, fresh.Key, "also in a route that was never used")
 }
 
 // TestIllegalNameIsRefusedNeverChanged: what Kafka does not take as a name is refused as it is.

@@ -138,6 +138,8 @@ func TestTheEdgesOfCommandsAreAccepted(t *testing.T) {
 		"client: '{payload.to.0.id}'", "response_topic: $devices/{key}"} {
 		parse(t, commands+"    "+line+"\n")
 	}
+	require.True(t, parse(t, commands+"    retain: true\n").Commands[0].Retain)
+	require.False(t, parse(t, commands+"    retain: false\n").Commands[0].Retain)
 	// What goes out can come back in: the topic of the message is in a header of its record.
 	parse(t, base+"commands:\n  - topic: t\n    publish: \"{header.mqtt.topic}\"\n")
 }

@@ -17,7 +17,8 @@ type Config struct {
 	// ones.
 	Publish []Rule `yaml:"publish"`
 	// Commands are the rules from Kafka to MQTT. They are tried in the order of the file and the first one that
-	// matches a record takes it; a record that none takes is no command. Without any, nothing is read from Kafka.
+	// matches a record takes it, so put special rules before general ones. Without any, nothing is read from
+	// Kafka.
 	Commands []Command `yaml:"commands"`
 	// Unmatched says what becomes of a message that no rule takes, or whose rule can't store it.
 	Unmatched Unmatched `yaml:"unmatched"`
