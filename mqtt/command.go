@@ -26,6 +26,8 @@ type Command struct {
 	Connected bool
 	Owner     CommandOwner
 
+	sharing   sync.Once
+	shared    []byte // by rest
 	cancelled atomic.Bool
 	holders   atomic.Int32 // deliveries that hold it
 }
@@ -168,11 +170,11 @@ func (s *Server) sendTo(c *Command) (devices int, known bool) {
 	if o == nil {
 		return 0, true
 	}
-	found := o.match(c.Topic)
-	for _, d := range gather(found, c) {
-		if ss.offer(s, d.delivery, time.Now()) {
-			devices++
+	for _, d := range gather(o.match(c.Topic), c) { // one at most
+		if !ss.offer(s, d.delivery, time.Now()) {
+			return 0, false // it has just left, or its session has ended
 		}
+		devices++
 	}
 	return devices, true
 }

@@ -49,6 +49,8 @@ type Conn struct {
 	quota     int    // QoS 1 and 2 messages received and not completed, MQTT 5
 	keepAlive uint32 // seconds, 0: none
 	out       []byte
+	tail      []byte // belongs into out at tailAt, shared with other connections
+	tailAt    int
 	taken     int    // bytes taken from out, not yet written
 	flushed   uint64 // bytes written
 	marks     []mark // commands that are not yet written whole

@@ -208,7 +208,7 @@ func command(number, qos int, id uint16) pub {
 	return pub{topic: "t", payload: fmt.Sprint(number), qos: qos, id: id}
 }
 
-// soon is a time that is not over before the test is, and whose expiry a device is told of as 1000 s.
-func soon() time.Time { return time.Now().Add(1000 * time.Second) }
+// late is a time that does not come while a test runs. A device is told the largest Message Expiry Interval.
+var late = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func before() time.Time { return time.Now().Add(-time.Millisecond) }
+func past() time.Time { return time.Now().Add(-time.Millisecond) }

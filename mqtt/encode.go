@@ -12,6 +12,7 @@ type outgoing struct {
 	dup     bool
 	version byte
 	expiry  uint32 // seconds, if the command expires
+	length  int    // of the whole packet in bytes, see fits
 }
 
 // outgoing computes what depends on the time: the Message Expiry Interval counts down [MQTT-3.3.2-6]. A
@@ -19,7 +20,8 @@ type outgoing struct {
 func (d *delivery) outgoing(version byte, now time.Time) outgoing {
 	p := outgoing{delivery: d, version: version}
 	if !d.cmd.Expires.IsZero() {
-		p.expiry = uint32(max(1, min(int64(d.cmd.Expires.Sub(now)+time.Second-1)/int64(time.Second), 1<<32-1)))
+		left := d.cmd.Expires.Sub(now) // saturates, so nothing may be added to it
+		p.expiry = uint32(max(1, min((left-1)/time.Second+1, 1<<32-1)))
 	}
 	return p
 }
@@ -64,6 +66,15 @@ func (p *outgoing) size() int {
 
 // appendTo encodes the packet.
 func (p *outgoing) appendTo(b []byte) []byte {
+	b = p.appendHead(b)
+	if p.version == 5 {
+		b = p.cmd.appendProperties(b)
+	}
+	return append(b, p.cmd.Payload...)
+}
+
+// appendHead encodes the packet up to what is the same for all devices.
+func (p *outgoing) appendHead(b []byte) []byte {
 	c := p.cmd
 	first := byte(typePublish<<4) | p.qos<<1
 	if p.dup {
@@ -81,24 +92,38 @@ func (p *outgoing) appendTo(b []byte) []byte {
 	}
 	if p.version == 5 {
 		b = appendVarint(b, properties)
-		b = p.appendProperties(b)
+		b = p.appendOwnProperties(b)
 	}
-	return append(b, c.Payload...)
+	return b
 }
 
-func (p *outgoing) appendProperties(b []byte) []byte {
-	c := p.cmd
+// appendOwnProperties encodes the properties that depend on the time and on the subscriptions.
+func (p *outgoing) appendOwnProperties(b []byte) []byte {
 	if p.expiry > 0 {
 		b = append(b, propMessageExpiry)
 		b = binary.BigEndian.AppendUint32(b, p.expiry)
 	}
-	b = appendOptional(b, propContentType, c.ContentType)
-	b = appendOptional(b, propResponseTopic, c.ResponseTopic)
-	b = appendOptional(b, propCorrelationData, c.CorrelationData)
 	for _, id := range p.ids {
 		b = append(b, propSubscriptionID)
 		b = appendVarint(b, id)
 	}
+	return b
+}
+
+// rest gives what follows appendHead. It is made once for all devices of the command, and nobody may write to it.
+func (c *Command) rest(version byte) []byte {
+	if version < 5 {
+		return c.Payload
+	}
+	c.sharing.Do(func() { c.shared = append(c.appendProperties(nil), c.Payload...) })
+	return c.shared
+}
+
+// appendProperties encodes the properties that are the same for all devices.
+func (c *Command) appendProperties(b []byte) []byte {
+	b = appendOptional(b, propContentType, c.ContentType)
+	b = appendOptional(b, propResponseTopic, c.ResponseTopic)
+	b = appendOptional(b, propCorrelationData, c.CorrelationData)
 	for _, u := range c.User {
 		b = append(b, propUser)
 		b = appendBinary(b, u.Key)

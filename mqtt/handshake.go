@@ -57,11 +57,12 @@ func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement
 		return nil, nil
 	case kind != typePubcomp && code >= 0x80: // [MQTT-4.3.3-4] ends the exchange
 		done = []settlement{{cmd: f.cmd, fate: Rejected, code: code}}
+	case kind == typePuback:
+		done = []settlement{{cmd: f.cmd, fate: Delivered, code: code}}
 	default:
-		done = []settlement{{cmd: f.cmd, fate: Delivered}}
+		done = []settlement{{cmd: f.cmd, fate: Delivered}} // also with 0x92: it had completed it before
 	}
 	o.land(i)
-	o.quota = min(o.quota+1, o.window) // section 4.9
 	return done, nil
 }
 

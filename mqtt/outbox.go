@@ -19,9 +19,8 @@ type outbox struct {
 	queue  []delivery // waits to be sent
 	flight []flying   // in the order of their first PUBLISH [MQTT-4.4.0-1]
 	resent int        // how many of flight were sent on this connection; those behind go first
+	window int        // most that resent may be when a PUBLISH is sent (section 4.9)
 	nextID uint16     // packet identifiers, apart from those of the device
-	window int        // most of flight that may be unanswered on this connection
-	quota  int        // how many more may be sent now (section 4.9)
 	listed bool       // in Server.backlog
 }
 
@@ -110,7 +109,6 @@ func (o *outbox) attach(c *Conn) {
 	o.mu.Lock()
 	o.conn, o.resent = c, 0
 	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
-	o.quota = o.window
 	done := o.pump(time.Now())
 	o.mu.Unlock()
 	o.srv.report(o.session.clientID, done)
@@ -156,6 +154,7 @@ func (o *outbox) end() {
 		o.srv.index.remove(s.filter, o.session)
 	}
 	o.subs, o.queue, o.flight = nil, nil, nil
+	o.unlist()
 	o.mu.Unlock()
 	o.srv.report(o.session.clientID, done)
 }
@@ -171,7 +170,7 @@ func (d *delivery) over(now time.Time) (settlement, bool) {
 	return settlement{}, false
 }
 
-// sweep settles what waits and is expired or cancelled, and says whether anything is left to wait.
+// sweep settles what waits and is expired or cancelled.
 func (o *outbox) sweep(now time.Time) {
 	o.mu.Lock()
 	var done []settlement

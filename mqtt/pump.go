@@ -36,7 +36,8 @@ func (o *outbox) pump(now time.Time) (done []settlement) {
 }
 
 // again sends the next delivery of an earlier connection, or drops it; false: not now. QoS 1 may end by its
-// expiry even now, QoS 2 has begun and must be completed.
+// expiry even now, QoS 2 has begun and must be completed. PUBREL waits for no place but takes one: else a device
+// that completes nothing would have a window more in flight after each connection, until no id is free.
 func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 	f := &o.flight[o.resent]
 	if f.received {
@@ -62,9 +63,8 @@ func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 	case notNow:
 		return false
 	}
-	o.quota--
 	o.resent++
-	c.out = p.appendTo(c.out)
+	c.put(&p)
 	o.srv.m.sent[p.qos].Inc()
 	return true
 }
@@ -89,11 +89,10 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 	o.pop()
 	if d.qos > 0 {
 		p.id = o.freeID()
-		o.quota--
 		o.flight = append(o.flight, flying{delivery: d, id: p.id})
 		o.resent++
 	}
-	c.out = p.appendTo(c.out)
+	c.put(&p)
 	c.marks = append(c.marks, mark{c.position(), d.cmd, d.qos == 0})
 	o.srv.m.sent[d.qos].Inc()
 	return true
@@ -114,13 +113,13 @@ const (
 
 // fits says whether p may be sent on c now. c.mu is held.
 func (o *outbox) fits(c *Conn, p *outgoing) fit {
-	size := p.size()
+	p.length = p.size()
 	switch {
-	case uint64(size) > uint64(min(c.maxPacket, largestPacket)):
+	case uint64(p.length) > uint64(min(c.maxPacket, largestPacket)):
 		return tooLarge
-	case p.qos > 0 && o.quota == 0: // [MQTT-3.3.4-7]
+	case p.qos > 0 && o.resent >= o.window: // [MQTT-3.3.4-7]
 		return notNow
-	case !c.takes(size):
+	case !c.takes(p.length):
 		return notNow
 	}
 	return fits
@@ -133,11 +132,22 @@ func (c *Conn) takes(n int) bool {
 	switch {
 	case c.silent || c.ending:
 		return false
-	case c.stuck, len(c.out) >= commandBytes, n > commandBytes && (len(c.out) > 0 || c.writing):
+	case c.stuck, len(c.out) >= commandBytes, n > commandBytes && (c.waiting() > 0 || c.writing):
 		c.starved = true
 		return false
 	}
 	return true
+}
+
+// put encodes p into the output. Of a large one only the beginning is copied: the same command may go to ten
+// thousand devices at once, and their outputs are not in any budget.
+func (c *Conn) put(p *outgoing) {
+	if p.length <= commandBytes {
+		c.out = p.appendTo(c.out)
+		return
+	}
+	c.out = p.appendHead(c.out) // out was empty, see takes
+	c.tail, c.tailAt = p.cmd.rest(p.version), len(c.out)
 }
 
 // freeID gives the next packet identifier that is not in use [MQTT-2.2.1-3].
@@ -182,7 +192,7 @@ type mark struct {
 }
 
 // position is the number of bytes written and to be written on this connection. mu is held.
-func (c *Conn) position() uint64 { return c.flushed + uint64(c.taken) + uint64(len(c.out)) }
+func (c *Conn) position() uint64 { return c.flushed + uint64(c.taken+c.waiting()) }
 
 // marked gives the commands that the network took since the last call. mu is held.
 func (c *Conn) marked() (sent []mark) {

@@ -148,7 +148,7 @@ func TestSubscriptionsLastAsLongAsTheirSession(t *testing.T) {
 			require.Equal(t, 4, w.s.index.len())
 		}
 		drop := func(w *world) {
-			_ = w.dropped("dev")
+			w.drop("dev")
 			kept(w)
 		}
 		gone("a clean start", func(w *world) { drop(w); w.device(v, "dev") })
@@ -173,9 +173,9 @@ func TestSubscriptionsLastAsLongAsTheirSession(t *testing.T) {
 		gone("no room to store it", func(w *world) {
 			for i := range 2 {
 				w.stored(v, fmt.Sprint(i))
-				_ = w.dropped(fmt.Sprint(i))
+				w.drop(fmt.Sprint(i))
 			}
-			_ = w.dropped("dev")
+			w.drop("dev")
 			until(t, "ended", func() bool { return w.s.index.len() == 0 })
 		})
 		gone("the takeovers did not harm it", func(w *world) {
@@ -188,12 +188,11 @@ func TestSubscriptionsLastAsLongAsTheirSession(t *testing.T) {
 	})
 }
 
-// dropped resets the connection of id from our side of it and waits until it has left.
-func (w *world) dropped(id string) error {
+// drop ends the connection of id from our side, as if it were lost, and waits until it has left.
+func (w *world) drop(id string) {
 	w.t.Helper()
-	err := w.holder(id).nc.SetReadDeadline(time.Unix(1, 0))
+	require.NoError(w.t, w.holder(id).nc.SetReadDeadline(time.Unix(1, 0)))
 	w.left(id)
-	return err
 }
 
 // stop is Shutdown without patience.
@@ -224,8 +223,7 @@ func TestDisconnectMayEndTheSubscriptions(t *testing.T) {
 	require.Zero(t, w.s.index.len())
 }
 
-// TestSubackGoesBeforeTheEndOfTheDevicesPatience: subscriptions answered with a SUBACK that does not fit the
-// device's Maximum Packet Size end with their session like any other.
+// TestSubackThatCannotBeSentLeavesNothing: the SUBACK does not fit the device's Maximum Packet Size.
 func TestSubackThatCannotBeSentLeavesNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.connect(hello{version: 5, id: "dev", props: cat(0x27, uint32(30))})

@@ -115,7 +115,7 @@ func (c *Conn) answer() (ending bool) {
 
 // send writes what is in out unless somebody else does already. mu is held, see write.
 func (c *Conn) send() {
-	if !c.writing && len(c.out) > 0 {
+	if !c.writing && c.waiting() > 0 {
 		c.write()
 	}
 	if len(c.out) > c.srv.cfg.MaxUnreadBytes {
@@ -123,19 +123,40 @@ func (c *Conn) send() {
 	}
 }
 
+// waiting is how many bytes wait to be written. mu is held.
+func (c *Conn) waiting() int { return len(c.out) + len(c.tail) }
+
+// take takes the next bytes to write. mu is held.
+func (c *Conn) take() []byte {
+	b := c.out
+	switch {
+	case c.tail == nil:
+		c.out = nil
+	case c.tailAt > 0:
+		b, c.out, c.tailAt = b[:c.tailAt:c.tailAt], b[c.tailAt:], 0
+	default:
+		b, c.tail = c.tail, nil
+	}
+	c.taken = len(b)
+	return b
+}
+
+// discard forgets what waits to be written. mu is held.
+func (c *Conn) discard() { c.out, c.tail, c.tailAt = nil, nil, 0 }
+
 // write writes out while the socket takes it. mu is held, and given up around the system call, so that
 // nobody who only wants to mark a slot waits for it.
 func (c *Conn) write() {
 	c.writing = true
-	for len(c.out) > 0 {
-		b := c.out
-		c.out, c.taken = nil, len(b)
+	for c.waiting() > 0 {
+		shared := c.tail != nil
+		b := c.take()
 		c.mu.Unlock()
 		n, err := c.writeNow(b)
 		c.mu.Lock()
 		c.gone(n)
 		if err != nil && !errors.Is(err, syscall.EAGAIN) {
-			c.out = nil
+			c.discard()
 			c.shutdownLocked(err)
 			break
 		}
@@ -144,7 +165,7 @@ func (c *Conn) write() {
 			go c.sendSlowly(b[n:]) // ends when out is empty, or with the connection
 			return
 		}
-		if c.out == nil && cap(b) <= 256 && c.slots.len() > 0 {
+		if c.out == nil && !shared && cap(b) <= 256 && c.slots.len() > 0 {
 			c.out = b[:0] // more will follow soon
 		}
 	}
@@ -169,7 +190,7 @@ func (c *Conn) wrote() {
 
 // tooSlow ends the connection of a device that doesn't read. mu is held.
 func (c *Conn) tooSlow() {
-	c.out = nil
+	c.discard()
 	if !c.ending {
 		c.srv.m.slowReaders.Inc()
 		c.shutdownLocked(errSlowReader)
@@ -213,14 +234,19 @@ func (c *Conn) writeNow(b []byte) (int, error) {
 	return max(w.n, 0), err
 }
 
+// slowBytes is what a device has to read within the write time-out, so that large packets may take it longer.
+const slowBytes = 16 << 10
+
 // sendSlowly writes b and all that joins it, waiting for the device up to the write time-out.
 func (c *Conn) sendSlowly(b []byte) {
 	for len(b) > 0 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
-		n, err := c.nc.Write(b)
+		n, err := c.nc.Write(b[:min(len(b), slowBytes)])
 		c.mu.Lock()
 		c.gone(n)
-		b, c.out, c.taken = c.out, nil, len(c.out)
+		if b = b[n:]; len(b) == 0 {
+			b = c.take()
+		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			b = nil
