@@ -22,7 +22,7 @@ var walls = []wall{
 	{"github.com/mochi-mqtt", []string{"mqtt"}},
 	{"github.com/IBM/sarama", []string{"kafka"}},
 	{"crypto/tls", []string{"tls"}},
-	{"github.com/twmb/franz-go", []string{"kafka", "test"}},
+	{"github.com/twmb/franz-go", []string{"kafka", "test", "examples"}}, // an example is what a user would write
 	{"github.com/eclipse/paho.golang", []string{"test"}},
 	{"sluice/mqtt", []string{"proxy", "cmd"}},
 	{"sluice/kafka", []string{"proxy", "cmd", "kafka", "test"}},
