@@ -38,9 +38,9 @@ type fetcher struct {
 	parts map[*follower]struct{} // guarded by Consumer.mu
 
 	// Of its goroutine.
-	broker *sarama.Broker // nil: not connected
-	fails  int            // fetches and attempts to connect that failed, in a row
-	broken int            // fetches alone
+	broker  *sarama.Broker // nil: not connected
+	session session
+	fails   int // fetches and attempts to connect that failed, in a row
 }
 
 // A plan is what a fetcher is to do next.
@@ -160,17 +160,19 @@ func (f *fetcher) do(ctx context.Context, w plan) error {
 }
 
 func (f *fetcher) fetch(ctx context.Context, b *sarama.Broker, w plan) error {
-	req := &sarama.FetchRequest{Version: 12, MinBytes: 1, MaxBytes: fetchMax, MaxWaitTime: int32(w.wait().Milliseconds()),
-		Isolation: sarama.ReadCommitted, SessionEpoch: -1} // no session: sarama can't take a partition out of one
-	for _, at := range w.fetch {
-		req.AddBlock(at.p.topic, at.p.id, at.offset, at.limit, at.epoch)
-	}
-	resp, err := b.Fetch(req)
+	resp, err := b.Fetch(f.request(w))
 	if err == nil && resp.ErrorCode != 0 {
 		err = sarama.KError(resp.ErrorCode)
 	}
+	if forgotten(err) {
+		f.session = session{}
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("cannot fetch from %s: %w", f.addr, err)
+	}
+	if !w.alone {
+		f.session.next(resp.SessionID)
 	}
 	if f.fails > 0 {
 		f.c.log.Info().Int32("broker", f.id).Msg("the Kafka broker answers fetches again")
@@ -178,6 +180,21 @@ func (f *fetcher) fetch(ctx context.Context, b *sarama.Broker, w plan) error {
 	f.fails = 0
 	f.deliver(ctx, w, resp)
 	return sleep(ctx, resp.ThrottleTime) // or sarama would, and not end with ctx
+}
+
+// request makes the fetch of a plan. One partition alone is fetched outside of the session.
+func (f *fetcher) request(w plan) *sarama.FetchRequest {
+	req := &sarama.FetchRequest{Version: 12, MinBytes: 1, MaxBytes: fetchMax, MaxWaitTime: int32(w.wait().Milliseconds()),
+		Isolation: sarama.ReadCommitted, SessionEpoch: -1}
+	news := w.fetch
+	if !w.alone {
+		news = f.session.news(w.fetch)
+		req.SessionID, req.SessionEpoch = f.session.id, f.session.epoch
+	}
+	for _, at := range news {
+		req.AddBlock(at.p.topic, at.p.id, at.offset, at.limit, at.epoch)
+	}
+	return req
 }
 
 // wait is how long the broker may keep the fetch.
@@ -202,8 +219,7 @@ func (f *fetcher) deliver(ctx context.Context, w plan, resp *sarama.FetchRespons
 		block := resp.GetBlock(at.p.topic, at.p.id)
 		switch {
 		case at.p.next != at.offset || at.p.fetcher == nil || at.p.dropped.Load(): // somebody else was faster
-		case block == nil:
-			c.trouble(at.p, sarama.ErrIncompleteResponse)
+		case block == nil: // no news
 		case block.Err != sarama.ErrNoError:
 			c.trouble(at.p, block.Err)
 		default:
@@ -290,24 +306,27 @@ func (f *fetcher) failed(ctx context.Context, w plan, err error) {
 	if f.fails++; f.fails == 1 {
 		f.c.log.Warn().Int32("broker", f.id).Err(err).Msg("cannot read from the Kafka broker, trying again")
 	}
-	f.blame(w, connected && f.fails > 1 || w.alone)
+	f.blame(w, connected && f.fails > 1, err)
 	if !connected {
 		_ = sleep(ctx, min(retryMin<<min(f.fails-1, 10), retryMax/2))
 	}
 }
 
 // blame unsettles all partitions of the broker. If its answers can't be read though it can be reached, one of those in
-// the last fetch may be to blame: a batch that is corrupt spoils all that came with it. So each is fetched alone then.
-func (f *fetcher) blame(w plan, suspect bool) {
+// the last fetch may be to blame: a batch that is corrupt spoils all that came with it. So each is fetched alone then,
+// and the one that fails alone is left alone for a while.
+func (f *fetcher) blame(w plan, suspect bool, err error) {
 	f.c.mu.Lock()
 	defer f.c.unlock()
 	for p := range f.parts {
 		f.c.unsettle(p)
 	}
 	for _, at := range w.fetch {
-		at.p.suspect = at.p.suspect || suspect
 		if w.alone {
-			at.p.after = time.Now().Add(retrySuspect)
+			f.c.trouble(at.p, err)
+			at.p.after = time.Now().Add(min(retryMin<<min(at.p.fails, 10), retrySuspect))
+		} else if suspect {
+			at.p.suspect = true
 		}
 	}
 }
@@ -331,6 +350,6 @@ func (f *fetcher) connect() (*sarama.Broker, error) {
 func (f *fetcher) disconnect() {
 	if f.broker != nil {
 		_ = f.broker.Close() // it is left because it failed, or is not needed
-		f.broker = nil
+		f.broker, f.session = nil, session{}
 	}
 }

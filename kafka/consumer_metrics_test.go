@@ -28,7 +28,7 @@ func TestConsumerMetrics(t *testing.T) {
 	k := fake(t, kfake.SeedTopics(3, "t"))
 	reg := prometheus.NewRegistry()
 	tp := newTape()
-	cfg := following(k, tp, "t")
+	cfg := following(k.ListenAddrs(), tp, "t")
 	cfg.Registerer = reg
 	c := follow(t, cfg)
 	positioned(t, c)
