@@ -27,6 +27,7 @@ type command struct {
 	key       []byte // nil: none
 	written   time.Time
 	open      openDevices
+	link      // among those of its name in pending
 }
 
 // A translator makes commands of records by the rules.
@@ -83,6 +84,7 @@ func (t *translator) translate(r *kafka.Fetched) (*command, error) {
 		cmd.settings = &t.settings[cmd.rule]
 	}
 	if err != nil {
+		cmd.correlate(tr.said.correlationData)
 		cmd.own(r, tr)
 		return cmd, refusedByRules(err)
 	}
@@ -159,7 +161,7 @@ func (c *command) describe(tr *translation) error {
 	c.Topic = route.Topic
 	c.ContentType = either(said.contentType, route.ContentType)
 	c.ResponseTopic = either(said.responseTopic, route.ResponseTopic)
-	c.CorrelationData = either(said.correlationData, route.CorrelationData)
+	correlated := c.correlate(either(said.correlationData, route.CorrelationData))
 	if err := errors.Join(c.takeQoS(said), c.takeRetain(said), c.takeExpiry(said)); err != nil {
 		return c.invalid(err)
 	}
@@ -168,10 +170,20 @@ func (c *command) describe(tr *translation) error {
 		return c.invalid(errors.New("mqtt.content_type is no UTF-8 string of at most 65535 bytes"))
 	case c.ResponseTopic != nil && !mqtt.ValidTopicName(c.ResponseTopic):
 		return c.invalid(errors.New("mqtt.response_topic is no topic name"))
-	case len(c.CorrelationData) > math.MaxUint16:
+	case !correlated:
 		return c.invalid(errors.New("mqtt.correlation_data is longer than 65535 bytes"))
 	}
 	return nil
+}
+
+// correlate takes the Correlation Data, also of a record that is refused: its sender knows it by them. False if
+// they are too long, which a receipt must not become.
+func (c *command) correlate(data []byte) bool {
+	if len(data) > math.MaxUint16 {
+		return false
+	}
+	c.CorrelationData = data
+	return true
 }
 
 func (c *command) invalid(err error) error {
@@ -243,13 +255,14 @@ func (tr *translation) properties(r *kafka.Fetched) (leftOut int) {
 	return leftOut
 }
 
-// own copies what the command points to: a record shares its memory with all that was fetched with it.
+// own copies what the command points to: a record shares its memory with all that was fetched with it. The key
+// is apart, because it goes into receipts, and those must not keep the payload while they wait for Kafka.
 func (c *command) own(r *kafka.Fetched, tr *translation) {
-	c.key, c.Payload = r.Key, r.Value
+	c.key, c.Payload = bytes.Clone(r.Key), r.Value
 	if len(tr.user) > 0 {
 		c.User = append([]mqtt.Property(nil), tr.user...)
 	}
-	parts := [...]*[]byte{&c.key, &c.Topic, &c.Payload, &c.ContentType, &c.ResponseTopic, &c.CorrelationData}
+	parts := [...]*[]byte{&c.Topic, &c.Payload, &c.ContentType, &c.ResponseTopic, &c.CorrelationData}
 	n := 0
 	for _, p := range parts {
 		n += len(*p)

@@ -76,6 +76,7 @@ func (c *commander) handle(r *kafka.Fetched) {
 	}
 	rule.routed.Inc()
 	if cmd.settings.Receipts != "" && !c.awaitRoom() {
+		cmd.settle(cmd.To, mqtt.Dropped, 0, reasonStopping)
 		return
 	}
 	c.send(cmd)
@@ -98,16 +99,20 @@ func (c *commander) refuse(cmd *command, err error) {
 	c.m.refused.WithLabelValues(refusal.reason).Inc()
 	c.log.Warn().Str("kafka_topic", cmd.topic).Int32("partition", cmd.partition).Int64("offset", cmd.offset).
 		Str("reason", refusal.reason).Str("detail", refusal.detail).Msg("a record makes no command")
-	if cmd.settings == nil || cmd.settings.Receipts != "" && !c.awaitRoom() {
-		return
+	if cmd.settings == nil {
+		return // no rule, so nobody to tell
+	}
+	if cmd.settings.Receipts != "" {
+		c.awaitRoom() // if the process stops first, this last receipt of the partition has its room all the same
 	}
 	cmd.settle(cmd.To, mqtt.Dropped, 0, refusal.reason)
 }
 
-// The reasons of commands for one device that reach no session.
+// The reasons of commands that reach no session.
 const (
-	reasonNotConnected  = "not_connected"
-	reasonNotSubscribed = "not_subscribed"
+	reasonNotConnected  = "not_connected"  // the device it is for
+	reasonNotSubscribed = "not_subscribed" // the device it is for
+	reasonStopping      = "stopping"       // the process stopped before there was room for a receipt
 )
 
 // send gives the command to the devices that are there for it.
@@ -145,6 +150,7 @@ func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
 // awaitRoom waits until a receipt has room in the memory budget; false: the process stops.
 func (c *commander) awaitRoom() bool {
 	for !c.budget.TryTake(receiptBytes) {
+		c.server.Flush() // what was sent before this record shall not wait with it
 		room := make(chan struct{})
 		c.budget.OnRoom(receiptBytes, func() { close(room) })
 		select {
@@ -159,7 +165,7 @@ func (c *commander) awaitRoom() bool {
 
 // CommandSent measures the way from Kafka to the network.
 func (c *command) CommandSent(*mqtt.Command) {
-	c.c.m.latency.Observe(time.Since(c.written).Seconds())
+	c.c.m.latency.Observe(max(0, time.Since(c.written).Seconds())) // its writer's clock may be ahead
 }
 
 // CommandSettled counts the outcome at one device and writes its receipt.

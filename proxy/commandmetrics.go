@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/mqtt"
@@ -68,10 +70,10 @@ func newCommandMetrics(reg prometheus.Registerer, rules []topicmap.CommandRule) 
 		receiptsStored: receipts.WithLabelValues("stored"), receiptsLost: receipts.WithLabelValues("lost"),
 		latency: latency,
 	}
-	for _, r := range rules {
-		m.rules = append(m.rules, m.handles(r.Topic+r.Pattern))
+	m.norule = m.handles(noRuleLabel)
+	for _, label := range ruleLabels(rules) {
+		m.rules = append(m.rules, m.handles(label))
 	}
-	m.norule = m.handles("none")
 	for _, c := range append(all, latency) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -80,7 +82,24 @@ func newCommandMetrics(reg prometheus.Registerer, rules []topicmap.CommandRule) 
 	return m, nil
 }
 
-// handles makes the counters of the rule for this Kafka topic or pattern.
+// noRuleLabel stands for records that no rule takes.
+const noRuleLabel = "none"
+
+// ruleLabels names the rules by their Kafka topic or pattern; of those that share one, which differ in their
+// conditions, the later are numbered.
+func ruleLabels(rules []topicmap.CommandRule) (labels []string) {
+	times := map[string]int{noRuleLabel: 1}
+	for _, r := range rules {
+		label := r.Topic + r.Pattern
+		if times[label]++; times[label] > 1 {
+			label = fmt.Sprintf("%s (%d)", label, times[label])
+		}
+		labels = append(labels, label)
+	}
+	return labels
+}
+
+// handles makes the counters of the rule with this label.
 func (m *commandMetrics) handles(rule string) *commandRuleMetrics {
 	h := &commandRuleMetrics{
 		routed:  m.records.WithLabelValues(rule, "routed"),

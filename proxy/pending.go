@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -25,7 +24,14 @@ func (o *openDevices) settled() bool { return o.n.Add(-1) == manyDevices }
 // none stays longer than it is open at a device, which its expiry and the bounds of the outboxes limit.
 type pending struct {
 	mu  sync.Mutex
-	all map[string][]*command
+	all map[string]*command // the last of each name, before it those that came earlier
+}
+
+// A link holds a command among those of its name. They are linked, because a sender that gives all its commands
+// one name must not make the end of each look at all the others. Guarded by pending.mu.
+type link struct {
+	name          string // "": not entered
+	earlier, next *command
 }
 
 // cancelKey joins what names a command to its sender: Kafka topic, key and correlation data.
@@ -43,33 +49,48 @@ func (p *pending) add(c *command) {
 	if c.CorrelationData == nil {
 		return
 	}
-	k := cancelKey(c.topic, c.key, c.CorrelationData)
+	c.name = cancelKey(c.topic, c.key, c.CorrelationData)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = make(map[string][]*command)
+		p.all = make(map[string]*command)
 	}
-	p.all[k] = append(p.all[k], c)
+	if c.earlier = p.all[c.name]; c.earlier != nil {
+		c.earlier.next = c
+	}
+	p.all[c.name] = c
 }
 
+// remove forgets c, if add entered it.
 func (p *pending) remove(c *command) {
 	if c.CorrelationData == nil {
 		return
 	}
-	k := cancelKey(c.topic, c.key, c.CorrelationData)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rest := slices.DeleteFunc(p.all[k], func(x *command) bool { return x == c })
-	if len(rest) == 0 {
-		delete(p.all, k)
-	} else {
-		p.all[k] = rest
+	if c.name == "" {
+		return
 	}
+	switch {
+	case c.next != nil:
+		c.next.earlier = c.earlier
+	case c.earlier != nil:
+		p.all[c.name] = c.earlier
+	default:
+		delete(p.all, c.name)
+	}
+	if c.earlier != nil {
+		c.earlier.next = c.next
+	}
+	c.link = link{}
 }
 
 // find gives the open commands of this name.
-func (p *pending) find(topic string, key, correlationData []byte) []*command {
+func (p *pending) find(topic string, key, correlationData []byte) (found []*command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.all[cancelKey(topic, key, correlationData)])
+	for c := p.all[cancelKey(topic, key, correlationData)]; c != nil; c = c.earlier {
+		found = append(found, c)
+	}
+	return found
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"math"
 	"time"
 	"unicode/utf8"
 
@@ -19,7 +20,8 @@ type Receipt struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
 	Offset    int64  `json:"offset"`
-	// Key of the command's record; in base64 under the second name if it is not UTF-8. Neither: no key.
+	// Key of the command's record; in base64 under the second name if it is not UTF-8. Neither: no key, or one of
+	// more than 65535 bytes, which is then only the key of the receipt's record.
 	Key       *string `json:"key,omitempty"`
 	KeyBase64 string  `json:"key_base64,omitempty"`
 	// ClientID of the device; missing if the command was not for one device alone and ended before it had any.
@@ -39,8 +41,12 @@ type Receipt struct {
 	Milliseconds int64 `json:"milliseconds"`
 }
 
-// receiptBytes is the memory that a receipt in flight is counted with.
-const receiptBytes = 2048
+const (
+	// receiptBytes is the memory of a receipt in flight as most are, which must be there before a command is sent.
+	receiptBytes = 2048
+	// receiptOverhead is that of one beside its key and value.
+	receiptOverhead = 1536
+)
 
 // receipts writes receipts to Kafka.
 type receipts struct {
@@ -53,25 +59,31 @@ type receipts struct {
 // write produces the receipt of c. It does not block.
 func (w *receipts) write(c *command, clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
 	now := time.Now()
-	r := Receipt{
-		Topic: c.topic, Partition: c.partition, Offset: c.offset, ClientID: clientID, Outcome: fate.String(),
-		Code: int(code), Reason: reason, Instance: w.instance, Milliseconds: now.Sub(c.written).Milliseconds(),
-	}
-	r.Key, r.KeyBase64 = text(c.key)
-	r.CorrelationData, r.CorrelationDataBase64 = text(c.CorrelationData)
-	value, err := json.Marshal(&r)
+	value, err := json.Marshal(receiptOf(c, clientID, fate, code, reason, w.instance, now))
 	if err != nil {
 		w.lost(err)
 		return
 	}
-	w.producer.Budget().Take(receiptBytes)
-	w.producer.Produce(&kafka.Record{Topic: c.settings.Receipts, Key: c.key, Value: value, Timestamp: now, Reserved: receiptBytes, Owner: w})
+	size := receiptOverhead + len(c.key) + len(value)
+	w.producer.Budget().Take(size)
+	w.producer.Produce(&kafka.Record{Topic: c.settings.Receipts, Key: c.key, Value: value, Timestamp: now, Reserved: size, Owner: w})
 }
 
-// text gives b as it stands if JSON can hold it, else in base64.
+func receiptOf(c *command, clientID string, fate mqtt.Fate, code mqtt.Code, reason, instance string, now time.Time) *Receipt {
+	r := &Receipt{
+		Topic: c.topic, Partition: c.partition, Offset: c.offset, ClientID: clientID, Outcome: fate.String(),
+		Code: int(code), Reason: reason, Instance: instance, Milliseconds: now.Sub(c.written).Milliseconds(),
+	}
+	r.Key, r.KeyBase64 = text(c.key)
+	r.CorrelationData, r.CorrelationDataBase64 = text(c.CorrelationData)
+	return r
+}
+
+// text gives b as it stands if JSON can hold it, else in base64. It leaves out what could make a receipt larger
+// than Kafka takes.
 func text(b []byte) (plain *string, inBase64 string) {
 	switch {
-	case b == nil:
+	case b == nil, len(b) > math.MaxUint16:
 		return nil, ""
 	case utf8.Valid(b):
 		s := string(b)

@@ -17,14 +17,15 @@ import (
 	"sluice/proxy/config"
 )
 
-const sample = "listeners: [{address: 127.0.0.1:0}]\nkafka: {brokers: [127.0.0.1:1]}\nadmin: {address: \"\"}\npublish: [{match: \"#\", topic: t}]\n"
+const sample = "listeners: [{address: 127.0.0.1:0}]\nkafka: {brokers: [127.0.0.1:1]}\nadmin: {address: \"\"}\npublish: [{match: \"#\", topic: t}]\ncommands: [{topic: c, publish: c}]\n"
 
 const head = `<!-- Code generated from the metrics' definitions by go generate; DO NOT EDIT. -->
 # Metrics
 
-` + "`GET /metrics`" + ` on the admin address, in Prometheus' text format. Labels take few values, bounded by the configuration: no
-client ID, no MQTT topic and no Kafka topic is ever a label. The metrics of the Go runtime and the process
-(` + "`go_*`, `process_*`" + `) are there too.
+` + "`GET /metrics`" + ` on the admin address, in Prometheus' text format. Labels take few values, bounded by the configuration: a
+rule is named by what it is written for (` + "`match`, `regex`, `topic`, `pattern`" + `; command rules that share one are
+numbered), and no client ID, no MQTT topic and no Kafka topic that only a message or a record names is ever a label. The metrics of the Go runtime and the process
+(` + "`go_*`, `process_*`" + `) are there too, and those of commands (` + "`sluice_command_*`, `sluice_kafka_consumer_*`" + `) only with rules for them.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -15,4 +15,6 @@ func TestMetricsPageIsUpToDate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, string(got), "run go generate ./proxy")
 	require.Contains(t, want, "| `sluice_publish_messages_total` | counter | rule,outcome |")
+	require.Contains(t, want, "| `sluice_command_outcomes_total` | counter | rule,outcome |", "what only commands have")
+	require.Contains(t, want, "| `sluice_command_append_to_publish_seconds` | histogram |")
 }

@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
+)
+
+// TestStopAnswersForAllThatIsOpen: what waits, what is in flight, and nothing twice.
+func TestStopAnswersForAllThatIsOpen(t *testing.T) {
+	in := begin(t, 3, toOne+"limits: {commands_in_flight: 2}\n")
+	away, busy, quick := dial(t, in.addr, "away", true), dial(t, in.addr, "busy", true), dial(t, in.addr, "quick", false)
+	for _, d := range []*device{away, busy, quick} {
+		d.subscribe("devices/#", 1)
+	}
+	away.leave()
+	for i := range 4 {
+		for _, d := range []*device{away, busy, quick} {
+			in.write(now("commands", d.id, "x", "name", "x", "id", fmt.Sprint(i)))
+		}
+	}
+	quick.ack(quick.next(), 0)
+	in.until("all are there", func() bool { return in.value("sluice_command_matched_devices_total") == 12 })
+	in.became("quick quick delivered (0)")
+	in.stop()
+	in.became("quick quick delivered (0)",
+		"away away offline session_ended (0)", "away away offline session_ended (1)", "away away offline session_ended (2)", "away away offline session_ended (3)",
+		"busy busy offline not_acknowledged (0)", "busy busy offline not_acknowledged (1)", "busy busy offline session_ended (2)", "busy busy offline session_ended (3)",
+		"quick quick offline not_acknowledged (1)", "quick quick offline not_acknowledged (2)", "quick quick offline session_ended (3)")
+}
+
+// TestStopAnswersForACommandThatWaitsForRoom: Kafka has the receipt although the memory was spent.
+func TestStopAnswersForACommandThatWaitsForRoom(t *testing.T) {
+	in := begin(t, 3, toOne)
+	d := dial(t, in.addr, "d1", false)
+	d.subscribe("devices/#", 1)
+	fill(in.producer.Budget())
+	in.write(now("commands", "d1", "x", "name", "x", "id", "1"), now("commands", "d1", "x", "name", "x", "id", "2"))
+	in.until("the first is read", func() bool { return in.value("sluice_command_records_total", "routed") == 1 })
+	d.nothing()
+	require.NoError(t, in.end())
+	require.Equal(t, in.producer.Budget().Max(), in.producer.Budget().InUse(), "ours alone")
+	in.became("d1 d1 dropped stopping (1)")
+}
+
+// TestCommandsGoOnWhenThereIsRoomAgain, none lost and in their order.
+func TestCommandsGoOnWhenThereIsRoomAgain(t *testing.T) {
+	in := begin(t, 3, toOne)
+	d := dial(t, in.addr, "d1", false)
+	d.subscribe("devices/#", 0)
+	fill(in.producer.Budget())
+	for i := range 5 {
+		in.write(now("commands", "d1", fmt.Sprint(i), "name", "x"))
+	}
+	in.until("the first is read", func() bool { return in.value("sluice_command_records_total", "routed") == 1 })
+	d.nothing()
+	in.producer.Budget().Give(int(in.producer.Budget().Max()))
+	for i := range 5 {
+		require.Equal(t, fmt.Sprint(i), d.next().payload)
+	}
+	in.receipts(5)
+	in.stop()
+}
+
+// TestStopWithoutKafkaEndsAndSaysSo: the receipts that are lost are counted and an error.
+func TestStopWithoutKafkaEndsAndSaysSo(t *testing.T) {
+	in := begin(t, 3, toOne+"limits: {shutdown_timeout: 1s}\n")
+	d := dial(t, in.addr, "d1", true)
+	d.subscribe("devices/#", 1)
+	d.leave()
+	in.write(now("commands", "d1", "x", "name", "x"), now("commands", "d1", "x", "name", "x"))
+	in.until("they wait", func() bool { return in.value("sluice_command_matched_devices_total") == 2 })
+	in.noKafka()
+	err := in.end()
+	require.ErrorContains(t, err, "stopped with records that Kafka has not acknowledged")
+	require.EqualValues(t, 2, in.value("sluice_command_receipts_total", "lost"))
+	require.EqualValues(t, 2, in.value("sluice_command_outcomes_total", "offline"))
+	require.Zero(t, in.producer.Budget().InUse())
+}
+
+// TestCommandsWrittenWhenServingAreRead, to the last partition, and those written before are not.
+func TestCommandsWrittenWhenServingAreRead(t *testing.T) {
+	const partitions, n = 12, 40
+	in := prepare(t, partitions, toOne)
+	var all []*kafka.Fetched
+	var want []string
+	for i := range n {
+		all = append(all, now("commands", fmt.Sprint("d", i), "x", "name", "x", "id", "early"))
+	}
+	in.write(all...)
+	in.serve()
+	for i, r := range all {
+		r.Headers[1].Value = []byte("late")
+		want = append(want, fmt.Sprintf("d%d d%d offline not_connected (late)", i, i))
+	}
+	in.write(all...)
+	in.became(want...)
+	in.stop()
+	in.became(want...)
+}
+
+// TestNothingIsLostInSilenceWhileItStops: commands come on and on meanwhile. Of each partition a beginning was read,
+// all of that has its outcome, and each outcome its receipt, once.
+func TestNothingIsLostInSilenceWhileItStops(t *testing.T) {
+	for round := range 4 {
+		in := begin(t, 6, toOne)
+		var devices sync.WaitGroup
+		for i := range 8 {
+			d := dial(t, in.addr, fmt.Sprint("d", i), i%2 == 0)
+			d.subscribe("devices/#", byte(i%3))
+			devices.Go(d.obey) // ends with its connection
+		}
+		stopped := make(chan struct{})
+		var writing sync.WaitGroup
+		writing.Go(func() { // ends when the instance has
+			for i := 0; ; i++ {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				var burst []*kafka.Fetched
+				for j := range 10 { // two of these devices are not there
+					burst = append(burst, now("commands", fmt.Sprint("d", j), "x", "name", "x", "id", fmt.Sprint(i), "mqtt.qos", fmt.Sprint(i%3)))
+				}
+				in.write(burst...)
+			}
+		})
+		in.until("they run", func() bool { return in.value("sluice_command_receipts_total", "stored") > float64(100*round) })
+		in.stop()
+		close(stopped)
+		writing.Wait()
+		devices.Wait()
+		routed := int(in.value("sluice_command_records_total", "routed"))
+		require.EqualValues(t, routed, in.value("sluice_command_outcomes_total"))
+		require.EqualValues(t, routed, in.value("sluice_command_receipts_total", "stored"))
+		seen := map[int32]map[int64]bool{}
+		for _, r := range in.receipts(routed) {
+			if seen[r.Partition] == nil {
+				seen[r.Partition] = map[int64]bool{}
+			}
+			require.False(t, seen[r.Partition][r.Offset], "two receipts of one command")
+			seen[r.Partition][r.Offset] = true
+		}
+		for partition, offsets := range seen {
+			for offset := range offsets {
+				require.True(t, offset == 0 || offsets[offset-1], "partition %d: %d has a receipt and the one before has none", partition, offset)
+			}
+		}
+	}
+}
+
+// obey acknowledges all that comes until the connection ends.
+func (d *device) obey() {
+	for {
+		first, body, err := d.tryRead()
+		if err != nil {
+			return
+		}
+		var answer byte
+		switch {
+		case first&0xF0 == 0x30 && first>>1&3 > 0:
+			m := decode(first, body)
+			answer, body = 0x40, []byte{byte(m.id >> 8), byte(m.id)}
+			if m.qos == 2 {
+				answer = 0x50
+			}
+		case first == 0x62:
+			answer, body = 0x70, body[:2]
+		default:
+			continue
+		}
+		if _, err := d.nc.Write(append([]byte{answer, byte(len(body))}, body...)); err != nil {
+			return
+		}
+	}
+}
