@@ -49,7 +49,7 @@ type Fate uint8
 const (
 	Delivered Fate = iota // acknowledged: PUBACK or PUBCOMP
 	Sent                  // QoS 0: handed to the network
-	Expired               // its time was over before it was sent
+	Expired               // its time was over before it was sent, or sent again
 	Cancelled             // before it was sent
 	Rejected              // the device answered with a Reason Code of 0x80 or above
 	Offline               // the device went away and nobody keeps the command for it

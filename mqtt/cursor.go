@@ -3,7 +3,6 @@ package mqtt
 import (
 	"bytes"
 	"encoding/binary"
-	"math"
 	"unicode/utf8"
 )
 
@@ -78,11 +77,6 @@ func (c *cursor) string() []byte {
 
 // ValidString says whether v can be a UTF-8 Encoded String, its length apart [MQTT-1.5.4-1] [MQTT-1.5.4-2].
 func ValidString(v []byte) bool { return validString(v) }
-
-// ValidTopicName says whether one can publish to v: a string of 1 to 65 535 bytes without wildcards (section 4.7).
-func ValidTopicName(v []byte) bool {
-	return len(v) > 0 && len(v) <= math.MaxUint16 && validString(v) && !bytes.ContainsAny(v, "+#")
-}
 
 func validString(v []byte) bool {
 	return utf8.Valid(v) && bytes.IndexByte(v, 0) < 0

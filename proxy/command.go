@@ -168,7 +168,7 @@ func (c *command) describe(tr *translation) error {
 	switch {
 	case len(c.ContentType) > math.MaxUint16 || !mqtt.ValidString(c.ContentType):
 		return c.invalid(errors.New("mqtt.content_type is no UTF-8 string of at most 65535 bytes"))
-	case c.ResponseTopic != nil && !mqtt.ValidTopicName(c.ResponseTopic):
+	case c.ResponseTopic != nil && topicmap.LegalMQTTTopic(c.ResponseTopic) != nil:
 		return c.invalid(errors.New("mqtt.response_topic is no topic name"))
 	case !correlated:
 		return c.invalid(errors.New("mqtt.correlation_data is longer than 65535 bytes"))

@@ -28,7 +28,7 @@ type Receipt struct {
 	ClientID string `json:"client_id,omitempty"`
 	// Outcome is delivered, sent, expired, cancelled, rejected, offline or dropped.
 	Outcome string `json:"outcome"`
-	// Code is the device's MQTT 5 Reason Code, with rejected.
+	// Code is the device's MQTT 5 Reason Code if it is not 0, with rejected and delivered.
 	Code int `json:"code,omitempty"`
 	// Reason says why, with offline and dropped.
 	Reason string `json:"reason,omitempty"`

@@ -39,6 +39,7 @@ const devRules = `
 commands:
   - topic: commands
     publish: devices/{key}/commands/{header.name}
+    client: "{key}"
     receipts: command-receipts
 `
 
@@ -109,10 +110,10 @@ func (c *devCommand) printWelcome(w io.Writer, cfg *config.Config, brokers []str
 	host, port, _ := net.SplitHostPort(listeners[0].String())
 	fmt.Fprintf(w, "Sluice %s is taking MQTT messages on %s into an embedded Kafka on %s.\n", version, listeners[0], strings.Join(brokers, ","))
 	fmt.Fprintln(w, "Nothing here outlives this process. Stop it with Ctrl-C.")
-	fmt.Fprintln(w, "\nPublish something from another terminal:")
-	fmt.Fprintf(w, "  mosquitto_pub -h %s -p %s -q 1 -i d1 -t devices/d1/telemetry -m '{\"temp\": 21.5}'\n", host, port)
-	fmt.Fprintf(w, "  npx mqtt pub -h %s -p %s -q 1 -i d2 -t devices/d2/telemetry -m 'hello'        (MQTT.js; MQTTX: mqttx pub with the same options)\n", host, port)
-	if c.Config == "" {
+	if c.Config == "" { // else nobody knows which topics the rules take
+		fmt.Fprintln(w, "\nPublish something from another terminal:")
+		fmt.Fprintf(w, "  mosquitto_pub -h %s -p %s -q 1 -i d1 -t devices/d1/telemetry -m '{\"temp\": 21.5}'\n", host, port)
+		fmt.Fprintf(w, "  npx mqtt pub -h %s -p %s -q 1 -i d2 -t devices/d2/telemetry -m 'hello'        (MQTT.js; MQTTX: mqttx pub with the same options)\n", host, port)
 		fmt.Fprintln(w, "\nOr send a command to a device that listens:")
 		fmt.Fprintf(w, "  mosquitto_sub -h %s -p %s -q 1 -i d1 -V 5 -t 'devices/d1/commands/#' -F '%%t: %%p'\n", host, port)
 		fmt.Fprintf(w, "  echo now | kcat -P -b %s -t commands -k d1 -H name=reboot\n", strings.Join(brokers, ","))

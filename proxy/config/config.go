@@ -150,11 +150,11 @@ type Limits struct {
 	// CommandsInFlight is how many commands with QoS 1 and 2 one device may have been sent and not have
 	// completed. The Receive Maximum of an MQTT 5 device may make it less.
 	CommandsInFlight int `yaml:"commands_in_flight"`
-	// CommandsQueued is how many commands with QoS 1 and 2 may wait for one device beyond those in flight. What is more
-	// is dropped and counted.
+	// CommandsQueued is how many commands may wait for one device, connected or away, beyond those in flight. What is
+	// more is dropped and counted.
 	CommandsQueued int `yaml:"commands_queued"`
 	// CommandsMemory is the memory for commands that wait or are in flight, of all devices together. A command
-	// for several devices counts for each of them.
+	// for several devices counts once, and about 100 bytes for each of them. What is more is dropped and counted.
 	CommandsMemory Bytes `yaml:"commands_memory"`
 	// Subscriptions is how many topic filters one device may be subscribed to. A SUBSCRIBE for more is refused
 	// with Quota exceeded.
