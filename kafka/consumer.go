@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -99,6 +100,7 @@ func (cfg ConsumerConfig) withDefaults() (ConsumerConfig, []*regexp.Regexp, erro
 	if cfg.Handle == nil {
 		errs = append(errs, errors.New("nothing handles the records"))
 	}
+	cfg.Topics = slices.Compact(sorted(slices.Clone(cfg.Topics)))
 	if cfg.Burst == nil {
 		cfg.Burst = func() {}
 	}

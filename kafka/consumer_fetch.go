@@ -20,9 +20,6 @@ const (
 	fetchPart = 256 << 10
 	// fetchDial is how long an attempt to connect may take.
 	fetchDial = 2 * time.Second
-	// retryMin, retryMax and retrySuspect are how long a partition that was refused, or a broker that can't be reached,
-	// is left alone.
-	retryMin, retryMax, retrySuspect = 50 * time.Millisecond, time.Second, 5 * time.Second
 )
 
 // A fetcher reads from one broker the partitions it leads, over a connection of its own. One fetch is under way at a
@@ -218,7 +215,7 @@ func (f *fetcher) deliver(ctx context.Context, w plan, resp *sarama.FetchRespons
 		at.p.suspect = false
 		block := resp.GetBlock(at.p.topic, at.p.id)
 		switch {
-		case at.p.next != at.offset || at.p.fetcher == nil || at.p.dropped.Load(): // somebody else was faster
+		case at.p.next != at.offset || !at.p.settled || at.p.dropped.Load(): // it has moved, or is not what it was
 		case block == nil: // no news
 		case block.Err != sarama.ErrNoError:
 			c.trouble(at.p, block.Err)
@@ -259,76 +256,6 @@ func (c *Consumer) accept(ctx context.Context, p *follower, block *sarama.FetchR
 		p.limit = min(4*p.limit, fetchMax)
 	}
 	return false
-}
-
-// recovered notes that p was answered for. The caller holds mu.
-func (p *follower) recovered(c *Consumer) {
-	if p.fails > loudAfter {
-		c.note(func() {
-			c.log.Info().Str("kafka_topic", p.topic).Int32("partition", p.id).Msg("the Kafka partition is followed again")
-		})
-	}
-	p.fails = 0
-}
-
-// loudAfter is how many refusals in a row are worth a log line: a partition whose leader moves has some.
-const loudAfter = 5
-
-// trouble takes a partition out until a listing that begins later has settled its topic and leader. Without that, the
-// records of another topic of the same name might be taken for its own. The caller holds mu.
-func (c *Consumer) trouble(p *follower, err error) {
-	c.m.errors.Inc()
-	c.unsettle(p)
-	p.fails++
-	p.after = time.Now().Add(min(retryMin<<min(p.fails-1, 10), retryMax))
-	if err == sarama.ErrOffsetOutOfRange {
-		p.lost = true
-		p.after = time.Time{}
-	}
-	if fails := p.fails; fails == loudAfter+1 {
-		c.note(func() {
-			c.log.Warn().Str("kafka_topic", p.topic).Int32("partition", p.id).Err(err).Int("tries", fails).Msg("cannot follow the Kafka partition, trying again")
-		})
-	}
-}
-
-func (c *Consumer) unsettle(p *follower) {
-	p.settled, p.doubt = false, c.listings
-	c.look.wake()
-}
-
-// failed gives up the connection, and waits if it could not be made. The broker may be another one when it is back,
-// so all of its partitions have to be listed again.
-func (f *fetcher) failed(ctx context.Context, w plan, err error) {
-	connected := f.broker != nil
-	f.disconnect()
-	f.c.m.errors.Inc()
-	if f.fails++; f.fails == 1 {
-		f.c.log.Warn().Int32("broker", f.id).Err(err).Msg("cannot read from the Kafka broker, trying again")
-	}
-	f.blame(w, connected && f.fails > 1, err)
-	if !connected {
-		_ = sleep(ctx, min(retryMin<<min(f.fails-1, 10), retryMax/2))
-	}
-}
-
-// blame unsettles all partitions of the broker. If its answers can't be read though it can be reached, one of those in
-// the last fetch may be to blame: a batch that is corrupt spoils all that came with it. So each is fetched alone then,
-// and the one that fails alone is left alone for a while.
-func (f *fetcher) blame(w plan, suspect bool, err error) {
-	f.c.mu.Lock()
-	defer f.c.unlock()
-	for p := range f.parts {
-		f.c.unsettle(p)
-	}
-	for _, at := range w.fetch {
-		if w.alone {
-			f.c.trouble(at.p, err)
-			at.p.after = time.Now().Add(min(retryMin<<min(at.p.fails, 10), retrySuspect))
-		} else if suspect {
-			at.p.suspect = true
-		}
-	}
 }
 
 // connect gives the connection, and makes it first if need be.

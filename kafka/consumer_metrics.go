@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // consumerMetrics are the consumer's. They have no labels: topics come and go at run time.
 type consumerMetrics struct {
-	metrics
+	metrics          // for its ways to make and to register them
 	handled, bytes   prometheus.Counter
 	gaps, gapRecords prometheus.Counter
 	errors           prometheus.Counter

@@ -12,7 +12,7 @@ import (
 // of the CPU time would go to, on both sides. The zero value is none, and asks for one.
 type session struct {
 	id    int32
-	epoch int32 // of the next request; 0 begins a session
+	epoch int32               // of the next request; 0 begins a session
 	sent  map[*follower]place // what the broker knows
 }
 

@@ -1,6 +1,6 @@
 // Package kafka is the cluster side: a producer that answers for every record exactly once, the budget of
-// bytes it may hold, and the few administrative questions a proxy asks. It is the only package that imports
-// sarama, and no sarama type appears in its exported names.
+// bytes it may hold, a consumer that follows whole topics, and the few administrative questions a proxy asks.
+// It is the only package that imports sarama, and no sarama type appears in its exported names.
 //
 // What it promises:
 //
@@ -10,6 +10,13 @@
 //   - An error for which Final is true is a verdict about the record: it can never be stored. Everything else
 //     leaves open whether it was stored.
 //
-// What it leaves out: it persists nothing, so a record that was not completed when the process dies is gone,
-// and it consumes nothing.
+// The consumer promises:
+//
+//   - Once Positioned is closed, no committed record that is appended to a topic it follows is missed, and none
+//     is given twice while it runs, through every outage. What Kafka deleted before it could be read is counted.
+//   - Records of one partition are given in their order.
+//   - A partition that is stuck, in Kafka or in the caller, delays no other.
+//
+// What it leaves out: it persists nothing. A record that was not completed when the process dies is gone, and a
+// consumer begins at the end of the logs again.
 package kafka

@@ -33,7 +33,7 @@ func TestCommandReachesEveryDeviceThatSubscribed(t *testing.T) {
 			c.ping()
 		}
 		d.became(cmd, want...)
-		require.Equal(t, 20, d.timesSent(cmd))
+		d.wasSent(cmd, 20)
 		n, _ = d.send(&Command{Topic: []byte("nobody"), QoS: 1})
 		require.Zero(t, n)
 	})
@@ -235,7 +235,7 @@ func TestFates(t *testing.T) {
 		cmd := d.command("t", "1", 0)
 		c.expect(command(1, 0, 0).packet(v))
 		d.became(cmd, "dev sent")
-		require.Equal(t, 1, d.timesSent(cmd))
+		d.wasSent(cmd, 1)
 
 		cmd = d.command("t", "2", 1)
 		c.gets(2, 1, 1, 1)
@@ -250,7 +250,7 @@ func TestFates(t *testing.T) {
 		d.waits(cmd)
 		c.send(pubcomp(2))
 		d.became(cmd, "dev delivered")
-		require.Equal(t, 1, d.timesSent(cmd))
+		d.wasSent(cmd, 1)
 	})
 }
 
@@ -306,7 +306,7 @@ func TestCommandLargerThanTheDevicesMaximumPacketSize(t *testing.T) {
 		d.became(tooLarge, "dev dropped: "+reasonTooLarge) // [MQTT-3.1.2-24]
 		_, body := c.read()
 		require.Contains(t, string(body), "xxx")
-		require.Equal(t, 1, d.timesSent(fits))
+		d.wasSent(fits, 1)
 		require.Zero(t, d.timesSent(tooLarge))
 		if qos == 2 {
 			c.send(packet(0x50, d.outbox("dev").nextID, NotAuthorized))

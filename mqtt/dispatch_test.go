@@ -122,6 +122,13 @@ func (d *dispatcher) of(c *Command) (all []string) {
 	return all
 }
 
+// wasSent waits until CommandSent was called n times for c, which may be after CommandSettled.
+func (d *dispatcher) wasSent(c *Command, n int) {
+	d.t.Helper()
+	until(d.t, "CommandSent", func() bool { return d.timesSent(c) >= n })
+	require.Equal(d.t, n, d.timesSent(c))
+}
+
 func (d *dispatcher) timesSent(c *Command) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

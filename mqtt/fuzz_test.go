@@ -29,20 +29,48 @@ func (h strict) Publish(m *Message) {
 	m.Ack(Success)
 }
 
-// fuzzConn gives a connection in a new server that is fed by hand. What it sends goes to a socket nobody
-// reads; the messages of a fuzzer are too few to fill it.
-func fuzzConn(t *testing.T) *Conn {
+// A fuzzed is a connection that is fed by hand. What it sends goes to a socket nobody reads; the messages of a
+// fuzzer are too few to fill it.
+type fuzzed struct {
+	*Conn
+	far *net.TCPConn
+}
+
+// finish resets the connection first: an orderly end of each would leave the kernel no port after half a minute.
+func (c *fuzzed) finish(err error) {
+	_ = c.far.SetLinger(0)
+	_ = c.far.Close()
+	c.Conn.finish(err)
+}
+
+// fuzzConn gives a connection of a new server.
+func fuzzConn(t *testing.T) *fuzzed {
+	t.Helper()
+	return fuzzConnOf(t, fuzzServer(t))
+}
+
+func fuzzServer(t *testing.T) *Server {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.ReceiveMaximum = 100
+	cfg.CommandsInFlight, cfg.CommandsQueued, cfg.CommandMemory = 5, 5, 10_000
 	s, err := New(cfg, strict{t})
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.Shutdown(ctx)
+	})
+	return s
+}
+
+func fuzzConnOf(t *testing.T, s *Server) *fuzzed {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
 	far, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
-	require.NoError(t, far.(*net.TCPConn).CloseWrite()) // so that nobody lingers
 	near, err := l.Accept()
 	require.NoError(t, err)
 	raw, err := near.(*net.TCPConn).SyscallConn()
@@ -50,15 +78,12 @@ func fuzzConn(t *testing.T) *Conn {
 	t.Cleanup(func() {
 		_ = far.Close()
 		_ = near.Close()
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		s.Shutdown(ctx)
 	})
-	return &Conn{srv: s, nc: near.(*net.TCPConn), raw: raw, serial: 1}
+	return &fuzzed{&Conn{srv: s, nc: near.(*net.TCPConn), raw: raw, serial: s.serial.Add(1)}, far.(*net.TCPConn)}
 }
 
 // opened is a fuzzConn past CONNECT.
-func opened(t *testing.T, version byte) *Conn {
+func opened(t *testing.T, version byte) *fuzzed {
 	t.Helper()
 	c := fuzzConn(t)
 	require.NoError(t, c.feed(hello{version: version, id: "dev"}.packet()))

@@ -35,23 +35,41 @@ func (x *ourIndex) match(topic []byte) int {
 	return n
 }
 
-// eachIndex runs f with each index, made new.
-func eachIndex(b *testing.B, f func(b *testing.B, x benchIndex)) {
+// eachIndex measures f with each index, after fill, which is not measured and runs once however often f does.
+func eachIndex(b *testing.B, fill func(x benchIndex), f func(b *testing.B, x benchIndex)) {
 	for _, name := range slices.Sorted(maps.Keys(benchIndexes)) {
-		b.Run("index="+name, func(b *testing.B) { f(b, benchIndexes[name]()) })
+		var x benchIndex
+		b.Run("index="+name, func(b *testing.B) {
+			if x == nil {
+				x = benchIndexes[name]()
+				fill(x)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			f(b, x)
+		})
 	}
 }
 
-// fill gives n devices the filters of pattern, in which * is the client ID, and returns the sessions.
-func fill(x benchIndex, n int, patterns ...string) (sessions []*session) {
+func clientID(device int) string { return fmt.Sprintf("device-%07d", device) }
+
+// subscribe gives n devices the filters of patterns, in which * is the client ID.
+func subscribe(x benchIndex, n int, patterns ...string) {
 	for i := range n {
-		s := &session{clientID: fmt.Sprintf("device-%07d", i)}
+		s := &session{clientID: clientID(i)}
 		for _, p := range patterns {
 			x.add(strings.ReplaceAll(p, "*", s.clientID), s)
 		}
-		sessions = append(sessions, s)
 	}
-	return sessions
+}
+
+// topicsOf are topics of pattern, evenly drawn from n devices.
+func topicsOf(n int, pattern string) [][]byte {
+	topics := make([][]byte, 10_000)
+	for i := range topics {
+		topics[i] = []byte(strings.ReplaceAll(pattern, "*", clientID(rand.IntN(n))))
+	}
+	return topics
 }
 
 func BenchmarkIndexMatch(b *testing.B) {
@@ -73,14 +91,8 @@ func BenchmarkIndexMatch(b *testing.B) {
 		{"plus/devices=10000", 10_000, []string{"devices/+/*/commands/#"}, "devices/site/*/commands/reboot", 1},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			eachIndex(b, func(b *testing.B, x benchIndex) {
-				sessions := fill(x, c.devices, c.patterns...)
-				topics := make([][]byte, min(c.devices, 10_000)) // evenly drawn
-				for i := range topics {
-					topics[i] = []byte(strings.ReplaceAll(c.topic, "*", sessions[rand.IntN(len(sessions))].clientID))
-				}
-				b.ReportAllocs()
-				b.ResetTimer()
+			topics := topicsOf(c.devices, c.topic)
+			eachIndex(b, func(x benchIndex) { subscribe(x, c.devices, c.patterns...) }, func(b *testing.B, x benchIndex) {
 				for i := range b.N {
 					if n := x.match(topics[i%len(topics)]); n != c.want {
 						b.Fatalf("%d subscribers", n)
@@ -98,8 +110,10 @@ func BenchmarkIndexHostile(b *testing.B) {
 	for _, filters := range []int{100, 1000} {
 		for _, length := range []int{1, filterBytesMax/levels - 4} {
 			b.Run(fmt.Sprintf("filters=%d/level=%dB", filters, length), func(b *testing.B) {
-				eachIndex(b, func(b *testing.B, x benchIndex) {
-					s, name := &session{clientID: "s"}, strings.Repeat("a", length)
+				name := strings.Repeat("a", length)
+				topic := []byte(strings.Repeat(name+"/", levels) + "other")
+				combine := func(x benchIndex) {
+					s := &session{clientID: "s"}
 					for i := range filters {
 						var f strings.Builder
 						for bit := range levels {
@@ -107,8 +121,8 @@ func BenchmarkIndexHostile(b *testing.B) {
 						}
 						x.add(f.String()+"end", s)
 					}
-					topic := []byte(strings.Repeat(name+"/", levels) + "other")
-					b.ResetTimer()
+				}
+				eachIndex(b, combine, func(b *testing.B, x benchIndex) {
 					for range b.N {
 						if x.match(topic) != 0 {
 							b.Fatal("a match")
@@ -131,12 +145,9 @@ func BenchmarkIndexChange(b *testing.B) {
 		{"all", "fleet/all", 100_000},
 	} {
 		b.Run(fmt.Sprintf("filter=%s/devices=%d", c.name, c.devices), func(b *testing.B) {
-			eachIndex(b, func(b *testing.B, x benchIndex) {
-				fill(x, c.devices, c.pattern)
-				s := &session{clientID: "changes"}
-				filter := strings.ReplaceAll(c.pattern, "*", s.clientID)
-				b.ReportAllocs()
-				b.ResetTimer()
+			s := &session{clientID: "changes"}
+			filter := strings.ReplaceAll(c.pattern, "*", s.clientID)
+			eachIndex(b, func(x benchIndex) { subscribe(x, c.devices, c.pattern) }, func(b *testing.B, x benchIndex) {
 				for range b.N {
 					x.add(filter, s)
 					x.remove(filter, s)
@@ -149,61 +160,60 @@ func BenchmarkIndexChange(b *testing.B) {
 // BenchmarkIndexMatchDuringChange matches on all processors while one goroutine adds and removes without a pause.
 // changes/match is how far that one comes meanwhile.
 func BenchmarkIndexMatchDuringChange(b *testing.B) {
-	eachIndex(b, func(b *testing.B, x benchIndex) {
-		const devices = 100_000
-		sessions := fill(x, devices, "devices/*/commands/#")
-		s := &session{clientID: "changes"}
-		var stop atomic.Bool
-		var changes int
-		stopped := make(chan struct{})
-		go func() { // ends with the benchmark
-			defer close(stopped)
-			for ; !stop.Load(); changes += 2 {
-				x.add("devices/changes/commands/#", s)
-				x.remove("devices/changes/commands/#", s)
-			}
-		}()
-		b.ResetTimer()
+	const devices = 100_000
+	topics := topicsOf(devices, "devices/*/commands/reboot")
+	crowd := func(x benchIndex) { subscribe(x, devices, "devices/*/commands/#") }
+	eachIndex(b, crowd, func(b *testing.B, x benchIndex) {
+		stop := changeUntil(x)
 		b.RunParallel(func(p *testing.PB) {
-			topic := []byte("devices/device-0000000/commands/reboot")
-			for i := rand.IntN(devices); p.Next(); i = (i + 7919) % devices {
-				copy(topic[len("devices/"):], sessions[i].clientID)
-				if x.match(topic) != 1 {
+			for i := rand.IntN(len(topics)); p.Next(); i++ {
+				if x.match(topics[i%len(topics)]) != 1 {
 					b.Error("not found")
 					return
 				}
 			}
 		})
-		b.StopTimer()
-		stop.Store(true)
-		<-stopped
-		b.ReportMetric(float64(changes)/float64(b.N), "changes/match")
-		b.ReportMetric(float64(changes)/b.Elapsed().Seconds(), "changes/s")
+		b.ReportMetric(float64(stop())/float64(b.N), "changes/match")
 	})
+}
+
+// changeUntil adds and removes until stop is called, which says how often it did.
+func changeUntil(x benchIndex) (stop func() int) {
+	var stopped atomic.Bool
+	changes := make(chan int)
+	go func() { // ends with stop
+		n, s := 0, &session{clientID: "changes"}
+		for ; !stopped.Load(); n += 2 {
+			x.add("devices/changes/commands/#", s)
+			x.remove("devices/changes/commands/#", s)
+		}
+		changes <- n
+	}()
+	return func() int {
+		stopped.Store(true)
+		return <-changes
+	}
 }
 
 // BenchmarkIndexMemory reports the heap that a subscription takes, without the caller's filter and session.
 func BenchmarkIndexMemory(b *testing.B) {
 	for _, n := range []int{10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("devices=%d", n), func(b *testing.B) {
-			eachIndex(b, func(b *testing.B, x benchIndex) {
-				filters, sessions := ownFilters(n)
-				var bytes int64
-				for range b.N {
-					bytes = heapGrowth(func() {
+			filters, sessions := ownFilters(n)
+			eachIndex(b, func(benchIndex) {}, func(b *testing.B, x benchIndex) {
+				bytes := heapGrowth(func() {
+					for range b.N { // the second time they replace
 						for i, f := range filters {
 							x.add(f, sessions[i])
 						}
-					})
-					b.StopTimer()
-					for i, f := range filters {
-						x.remove(f, sessions[i])
 					}
-					b.StartTimer()
-				}
+				})
 				b.ReportMetric(float64(bytes)/float64(n), "B/subscription")
-				runtime.KeepAlive(filters)
+				for i, f := range filters {
+					x.remove(f, sessions[i])
+				}
 			})
+			runtime.KeepAlive(filters)
 		})
 	}
 }

@@ -415,7 +415,7 @@ func heapGrowth(f func()) int64 {
 // ownFilters are n devices, each with a filter of its own.
 func ownFilters(n int) (filters []string, sessions []*session) {
 	for i := range n {
-		s := &session{clientID: fmt.Sprintf("device-%07d", i)}
+		s := &session{clientID: clientID(i)}
 		filters = append(filters, "devices/"+s.clientID+"/commands/#")
 		sessions = append(sessions, s)
 	}

@@ -13,33 +13,38 @@ import (
 // TestManySendersAndDevicesThatComeAndGo is for the race detector, for deadlocks, and for what dispatcher counts.
 // The commands of each sender must come in order on each connection.
 func TestManySendersAndDevicesThatComeAndGo(t *testing.T) {
-	const senders, devices, commands, visits = 6, 12, 400, 25
+	const senders, devices, visits = 6, 12, 25
 	d := newWorldOn(t, narrowListener(t), func(c *Config) {
 		c.CommandsInFlight, c.CommandsQueued, c.MaxStoredSessions, c.CommandMemory = 8, 20, devices/2, 1<<20
 	}).dispatcher()
-	var work, sweeping sync.WaitGroup
+	var visiting, sending sync.WaitGroup
 	done := make(chan bool)
-	sweeping.Go(func() { // ends with done
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				d.pass(1)
-				d.s.Flush()
+	always := func(f func(n int)) func() { // ends with done
+		return func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+					f(n)
+				}
 			}
 		}
-	})
+	}
+	sending.Go(always(func(int) {
+		d.pass(1)
+		d.s.Flush()
+	}))
 	for i := range senders {
-		work.Go(func() { // ends with its loop
-			for n := range commands {
+		sending.Go(always(func(n int) {
+			if d.unsettled() < 1000 {
 				d.chatter(i, n, devices)
 			}
-		})
+		}))
 	}
 	faults := make(chan string, devices*visits)
 	for i := range devices {
-		work.Go(func() { // ends with its loop
+		visiting.Go(func() { // ends with its loop
 			for range visits {
 				if fault := d.visit(fmt.Sprint("dev", i%(devices-2)), byte(4+i%2)); fault != "" { // some share an id
 					faults <- fault
@@ -47,9 +52,9 @@ func TestManySendersAndDevicesThatComeAndGo(t *testing.T) {
 			}
 		})
 	}
-	work.Wait()
+	visiting.Wait()
 	close(done)
-	sweeping.Wait()
+	sending.Wait()
 	close(faults)
 	for fault := range faults {
 		t.Error(fault)

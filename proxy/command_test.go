@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"sluice/kafka"
+	"sluice/mqtt"
 	"sluice/proxy/config"
 )
 
@@ -75,8 +76,11 @@ func bytesOf(s string) []byte {
 	return []byte(s)
 }
 
-// told is all that a command says, in one line; what is absent is not in it.
-func told(c *command) string {
+// told is all that a command says, in one line.
+func told(c *command) string { return published(&c.Command, c.written) }
+
+// published is the PUBLISH of a record that was written then; what is absent is not in it.
+func published(c *mqtt.Command, written time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %q qos=%d", c.Topic, c.Payload, c.QoS)
 	add := func(name string, v []byte) {
@@ -88,7 +92,7 @@ func told(c *command) string {
 		b.WriteString(" retain")
 	}
 	if !c.Expires.IsZero() {
-		fmt.Fprintf(&b, " expires=%s", c.Expires.Sub(c.written))
+		fmt.Fprintf(&b, " expires=%s", c.Expires.Sub(written))
 	}
 	add("type", c.ContentType)
 	add("response", c.ResponseTopic)
@@ -176,7 +180,7 @@ func TestRecordThatMakesNoCommandSaysWhy(t *testing.T) {
 	for _, bad := range []string{"\x00", "\xff", "\xed\xa0\x80", long} {
 		header("mqtt.content_type", bad, "mqtt.content_type is no UTF-8 string of at most 65535 bytes")
 	}
-	for _, bad := range []string{"null", "", "a/+", "#", "\x00", "\xff", long} {
+	for _, bad := range []string{"null", "", "a/+", "#", "$share/g/a", "\x00", "\xff", long} {
 		header("mqtt.response_topic", bad, "mqtt.response_topic is no topic name")
 	}
 	header("mqtt.correlation_data", long, "mqtt.correlation_data is longer than 65535 bytes")
@@ -325,6 +329,7 @@ func FuzzTranslate(f *testing.F) {
 	f.Add(byte(3), []byte{}, []byte(`{"to":"x"}`), []byte("mqtt.content_type"), []byte("t"), []byte("mqtt.cancel"), []byte("c"))
 	f.Add(byte(0xf2), []byte{}, []byte{}, []byte("mqtt.retain"), []byte("true"), []byte("mqtt.client_id"), []byte("me"))
 	tr, _ := translating(f, configured(f, commandsForTests))
+	quiet, _, _ := commanding(f, strings.ReplaceAll(commandsForTests, "receipts: receipts", ""))
 	f.Fuzz(func(t *testing.T, what byte, key, value, name1, value1, name2, value2 []byte) {
 		r := &kafka.Fetched{Topic: []string{"plain", "plain", "fixed", "cmd-ulm"}[what&3], Key: key, Value: value, Timestamp: written,
 			Headers: []kafka.Header{{Key: name1, Value: value1}, {Key: name2, Value: value2}}}
@@ -333,7 +338,7 @@ func FuzzTranslate(f *testing.F) {
 				*b = nil
 			}
 		}
-		_, _ = cancellation(r)
+		quiet.handle(r)
 		c, err := tr.translate(r)
 		if err != nil {
 			requireRefusal(t, c, err)

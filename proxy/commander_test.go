@@ -19,7 +19,7 @@ import (
 )
 
 // commanding gives a commander whose server has no device and whose producer does not run: receipts wait in it.
-func commanding(t *testing.T, extra string) (c *commander, producer *kafka.Producer, registry *prometheus.Registry) {
+func commanding(t testing.TB, extra string) (c *commander, producer *kafka.Producer, registry *prometheus.Registry) {
 	t.Helper()
 	cfg := configured(t, extra)
 	rules, err := cfg.CommandRules()

@@ -2,11 +2,15 @@ package proxy
 
 import (
 	"errors"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"sluice/kafka"
 	"sluice/mqtt"
 	"sluice/proxy/config"
+	"sluice/topicmap"
 )
 
 // A CommandSample is a record that was never written, to see what would become of it.
@@ -41,7 +45,7 @@ func ExplainCommand(cfg *config.Config, s CommandSample) (*CommandExplanation, e
 	}
 	e := &CommandExplanation{Expiry: -1}
 	r := &kafka.Fetched{Topic: s.KafkaTopic, Key: s.Key, Value: s.Value, Headers: s.Headers, Timestamp: time.Now()}
-	if data, ok := cancellation(r); ok {
+	if data, ok := cancellation(r); ok && reads(rules, s.KafkaTopic) {
 		e.Cancels = data
 		return e, nil
 	}
@@ -62,4 +66,14 @@ func ExplainCommand(cfg *config.Config, s CommandSample) (*CommandExplanation, e
 		e.Expiry = cmd.Expires.Sub(cmd.written)
 	}
 	return e, nil
+}
+
+// reads says whether the records of a Kafka topic are read at all, whatever the conditions of the rules. Patterns may
+// match internal topics and never take them.
+func reads(rules *topicmap.CommandMap, kafkaTopic string) bool {
+	if strings.HasPrefix(kafkaTopic, "__") || strings.HasPrefix(kafkaTopic, "sluice-") {
+		return false
+	}
+	matches := func(p *regexp.Regexp) bool { return p.MatchString(kafkaTopic) }
+	return slices.Contains(rules.Topics(), kafkaTopic) || slices.ContainsFunc(rules.Patterns(), matches)
 }

@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/test/clients"
 	"sluice/test/internal/ports"
@@ -95,6 +97,86 @@ func TestExplainShowsRuleTopicKeyPartitionAndHeaders(t *testing.T) {
 	require.Contains(t, out, "0x90")
 }
 
+const commandConfig = `
+listeners: [{address: 127.0.0.1:1883}]
+kafka: {brokers: [127.0.0.1:1]}
+commands:
+  - topic: device-commands
+    publish: devices/{key}/commands/{header.name}
+    client: "{key}"
+    expiry: 10m
+    correlation_data: "{header.id}"
+    receipts: command-receipts
+  - pattern: '^plant-(?P<plant>[0-9]+)$'
+    publish: plants/{plant}/{payload.to}
+    qos: 2
+    retain: true
+    offline: drop
+`
+
+func TestCheckCountsCommandsAndNamesTheirTopics(t *testing.T) {
+	out, _, code := command(t, "check", "--config", file(t, commandConfig))
+	require.Zero(t, code)
+	require.Contains(t, out, "0 publish rules, 2 command rules")
+	require.Contains(t, out, "[command-receipts device-commands]")
+	name := file(t, strings.Replace(commandConfig, "{header.name}", "{headers.name}", 1))
+	_, stderr, code := command(t, "check", "--config", name)
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, name+":6:")
+	require.Contains(t, stderr, "headers.name")
+}
+
+// TestExplainShowsWhatARecordBecomes: all that a device would see, and where the answer goes.
+func TestExplainShowsWhatARecordBecomes(t *testing.T) {
+	name := file(t, commandConfig)
+	f := func(args string, want ...string) {
+		t.Helper()
+		out, stderr, code := command(t, append([]string{"explain", "--config", name}, strings.Split(args, " ")...)...)
+		require.Zero(t, code, stderr)
+		for _, line := range strings.Split(strings.TrimSpace(out), "\n") { // the columns aside
+			require.NotEmpty(t, want, "more than expected: %s", line)
+			require.Equal(t, want[0], strings.Join(strings.Fields(line), " "))
+			want = want[1:]
+		}
+		require.Empty(t, want)
+	}
+	f("--kafka-topic device-commands --key d1 --header name=reboot --header id=7 --header mqtt.content_type=text/plain --header mqtt.response_topic=a/b --payload now",
+		"rule 1 device-commands", "MQTT topic devices/d1/commands/reboot",
+		"to client ID d1, if it has subscribed to the topic; stored sessions get it at their return", "QoS 1", "expires 10m0s after the record's timestamp",
+		`content type "text/plain"`, `response topic "a/b"`, `correlation "7"`, `user properties name = "reboot"`, `id = "7"`, "receipts command-receipts")
+	f(`--kafka-topic plant-7 --payload {"to":"x"} --header mqtt.expiry=0`,
+		"rule 2 ^plant-(?P<plant>[0-9]+)$", "MQTT topic plants/7/x", "to every device that has subscribed to the topic and is connected", "QoS 2",
+		"RETAIN set, for subscriptions with Retain As Published", "expires at once")
+	f("--kafka-topic device-commands --key d1 --header name=reboot --header mqtt.qos=high",
+		"rule 1 device-commands", "refused invalid_header: mqtt.qos is not 0, 1 or 2", "receipts command-receipts")
+	f("--kafka-topic device-commands --header name=reboot",
+		"rule 1 device-commands", "refused missing_value: publish needs {key}, which the record does not have", "receipts command-receipts")
+	f("--kafka-topic device-commands --key d1 --header mqtt.cancel=7",
+		`cancels the commands with the same Kafka topic and key and correlation data "7", where they were not yet sent`)
+	f("--kafka-topic other", "rule none matches", "refused no_rule: no rule takes this record")
+}
+
+func TestExplainRefusesArgumentsThatFitNothing(t *testing.T) {
+	name := file(t, commandConfig)
+	f := func(want string, args ...string) {
+		t.Helper()
+		out, stderr, code := command(t, append([]string{"explain", "--config", name}, args...)...)
+		require.Equal(t, 2, code)
+		require.Empty(t, out)
+		require.Contains(t, stderr, want)
+	}
+	f("--topic")
+	f("can't be used together", "--topic", "a", "--kafka-topic", "device-commands")
+	for _, of := range []string{"--username=u", "--retain", "--user-property=a=b", "--partitions=3"} {
+		f("can't be used together", "--kafka-topic", "device-commands", of)
+	}
+	for _, of := range []string{"--key=k", "--header=a=b"} {
+		f("can't be used together", "--topic", "a", of)
+	}
+	f(`--header "name" is not NAME=VALUE`, "--kafka-topic", "device-commands", "--header", "name")
+	f("cannot read the payload", "--kafka-topic", "device-commands", "--payload", "@"+filepath.Join(t.TempDir(), "missing"))
+}
+
 func TestSchemaAndVersionPrint(t *testing.T) {
 	out, _, code := command(t, "schema")
 	require.Zero(t, code)
@@ -107,42 +189,85 @@ func TestSchemaAndVersionPrint(t *testing.T) {
 	require.Contains(t, out, "explain")
 }
 
-// TestDevShowsARecordAsItLands: the newcomer's first minute.
-func TestDevShowsARecordAsItLands(t *testing.T) {
-	taken, err := ports.Take(2)
+// dev starts `sluice dev` on free ports and gives what it prints, until end interrupts it and waits. kafka is where
+// its Kafka is.
+func dev(t *testing.T) (mqtt, kafka string, lines <-chan string, end func()) {
+	t.Helper()
+	taken, err := ports.Take(3)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
-	cmd := exec.Command(program, "dev", "--address", taken[0].Addr(), "--admin", taken[1].Addr())
+	cmd := exec.Command(program, "dev", "--address", taken[0].Addr(), "--admin", taken[1].Addr(), "--kafka", strconv.Itoa(taken[2].Number))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	lines := make(chan string, 100)
+	printed := make(chan string, 100)
 	go func() { // ends with the process
-		defer close(lines)
+		defer close(printed)
 		for s := bufio.NewScanner(out); s.Scan(); {
-			lines <- s.Text()
+			printed <- s.Text()
 		}
 		_, _ = io.Copy(io.Discard, out)
 	}()
+	return taken[0].Addr(), taken[2].Addr(), printed, func() {
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		for range printed { // until it has ended
+		}
+		require.NoError(t, cmd.Wait())
+	}
+}
+
+// TestDevShowsARecordAsItLands: the newcomer's first minute.
+func TestDevShowsARecordAsItLands(t *testing.T) {
+	addr, _, lines, end := dev(t)
 	welcome := until(t, lines, "Records as they land")
-	require.Contains(t, welcome, taken[0].Addr())
+	require.Contains(t, welcome, addr)
 	require.Contains(t, welcome, "mosquitto_pub -h 127.0.0.1")
 	require.Contains(t, welcome, "mqtt pub")
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	_, err = clients.Go(t).Run(ctx, taken[0].Addr(), clients.V5, 1, []clients.Message{{Topic: "devices/d1/telemetry", Payload: []byte(`{"temp": 21.5}`)}})
+	_, err := clients.Go(t).Run(ctx, addr, clients.V5, 1, []clients.Message{{Topic: "devices/d1/telemetry", Payload: []byte(`{"temp": 21.5}`)}})
 	require.NoError(t, err)
 	record := until(t, lines, `{"temp": 21.5}`)
 	for _, want := range []string{"devices  partition ", "offset 0", "key d1", "mqtt.topic: devices/d1/telemetry", "kind: telemetry"} {
 		require.Contains(t, record, want)
 	}
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	for range lines { // until it has ended
+	end()
+}
+
+// TestDevTakesACommandToADevice: the newcomer's second minute, with the commands that the welcome shows.
+func TestDevTakesACommandToADevice(t *testing.T) {
+	addr, kafka, lines, end := dev(t)
+	welcome := until(t, lines, "Records as they land")
+	require.Contains(t, welcome, "-i d1 -V 5 -t 'devices/d1/commands/#'")
+	require.Contains(t, welcome, "kcat -P -b "+kafka+" -t commands -k d1 -H name=reboot")
+	require.Contains(t, welcome, "Kafka topic commands  ->  devices/{key}/commands/{header.name}")
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sender, err := kgo.NewClient(kgo.SeedBrokers(kafka))
+	require.NoError(t, err)
+	defer sender.Close()
+	send := func() {
+		t.Helper()
+		require.NoError(t, sender.ProduceSync(ctx, &kgo.Record{Topic: "commands", Key: []byte("d1"), Value: []byte("now"),
+			Headers: []kgo.RecordHeader{{Key: "name", Value: []byte("reboot")}}}).FirstErr())
 	}
-	require.NoError(t, cmd.Wait())
+	send()
+	require.Contains(t, until(t, lines, `"outcome":"offline"`), "command-receipts  partition ")
+	client := clients.Go(t)
+	client.ClientID = "d1"
+	d, err := client.Subscribe(ctx, addr, clients.V5, clients.Subscription{Filters: []string{"devices/d1/commands/#"}, QoS: 1})
+	require.NoError(t, err)
+	send()
+	got, err := d.Await(ctx, 1)
+	require.NoError(t, err)
+	require.Equal(t, "devices/d1/commands/reboot now", got[0].Topic+" "+string(got[0].Payload))
+	until(t, lines, `"client_id":"d1","outcome":"delivered"`)
+	require.NoError(t, d.Close())
+	end()
 }
 
 // until collects lines up to one that contains want.

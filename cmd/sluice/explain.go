@@ -11,19 +11,21 @@ import (
 	"sluice/proxy"
 )
 
+// Flags with one xor group exclude each other: what is said of a message does not fit a record, and the other way
+// round.
 type explainCommand struct {
 	configFlag
-	Topic        string   `xor:"topic" required:"" help:"The MQTT topic of a message from a device."`
-	KafkaTopic   string   `xor:"topic" required:"" help:"The Kafka topic of a command for devices."`
-	Key          *string  `help:"With --kafka-topic: the record's key (default: none)."`
-	Header       []string `placeholder:"NAME=VALUE" sep:"none" help:"With --kafka-topic: a record header; may be repeated."`
+	Topic        string   `xor:"topic,key,header" required:"" help:"The MQTT topic of a message from a device."`
+	KafkaTopic   string   `xor:"topic,user,retain,property,partitions" required:"" help:"The Kafka topic of a command for devices."`
+	Key          *string  `xor:"key" help:"With --kafka-topic: the record's key (default: none)."`
+	Header       []string `xor:"header" placeholder:"NAME=VALUE" sep:"none" help:"With --kafka-topic: a record header; may be repeated."`
 	ClientID     string   `default:"device-1" help:"The client ID of the device."`
-	Username     string   `help:"The user name of the device."`
+	Username     string   `xor:"user" help:"The user name of the device."`
 	Payload      string   `help:"The payload; @FILE reads it from a file."`
 	QoS          byte     `name:"qos" default:"1" enum:"0,1,2" help:"The QoS."`
-	Retain       bool     `help:"With the RETAIN flag."`
-	UserProperty []string `placeholder:"NAME=VALUE" sep:"none" help:"A user property; may be repeated."`
-	Partitions   int32    `help:"How many partitions the Kafka topic has (default: create_topics.partitions)."`
+	Retain       bool     `xor:"retain" help:"With the RETAIN flag."`
+	UserProperty []string `xor:"property" placeholder:"NAME=VALUE" sep:"none" help:"A user property; may be repeated."`
+	Partitions   int32    `xor:"partitions" help:"How many partitions the Kafka topic has (default: create_topics.partitions)."`
 }
 
 // Run prints what becomes of the message. It asks no network.

@@ -54,7 +54,8 @@ type Runner struct {
 	Username string
 	Password string
 
-	run func(context.Context, job) (Output, error)
+	run       func(context.Context, job) (Output, error)
+	subscribe func(context.Context, subscribeJob) (*Subscriber, error)
 }
 
 // job is one run, as it is told to a driver.

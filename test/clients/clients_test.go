@@ -5,9 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,57 +12,15 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/test/clients"
-	"sluice/test/internal/notrun"
-	"sluice/test/internal/ports"
+	"sluice/test/internal/mosquitto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// broker starts mosquitto, an MQTT server not written here, that refuses what
-// is published under "forbidden/", and returns its address: the drivers are
-// tested against it, so that they can be trusted against Sluice.
+// broker starts an MQTT server not written here that refuses what is published under "forbidden/".
 func broker(t *testing.T) string {
 	t.Helper()
-	path := lookBroker(t)
-	ps, err := ports.Take(1)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = ps[0].Release() })
-	dir := t.TempDir()
-	acl, conf := filepath.Join(dir, "acl"), filepath.Join(dir, "conf")
-	require.NoError(t, os.WriteFile(acl, []byte("topic readwrite open/#\n"), 0o644))
-	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil,
-		"listener %d 127.0.0.1\nallow_anonymous true\nacl_file %s\nuser root\n", ps[0].Number, acl), 0o644))
-	var log bytes.Buffer
-	cmd := exec.Command(path, "-c", conf)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // fails when it has ended by itself, which the test has noticed
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("mosquitto:\n%s", log.String())
-		}
-	})
-	require.Eventually(t, func() bool {
-		c, err := net.Dial("tcp", ps[0].Addr())
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}, 20*time.Second, 20*time.Millisecond)
-	return ps[0].Addr()
-}
-
-func lookBroker(t *testing.T) string {
-	t.Helper()
-	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	notrun.Because(t, clients.Required(), "SLUICE_TEST_CLIENTS",
-		"no mosquitto server to test the drivers against. Remedy: install it (Debian: apt-get install mosquitto)")
-	return ""
+	return mosquitto.Start(t, clients.Required())
 }
 
 func limited(t *testing.T) context.Context {

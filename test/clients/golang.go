@@ -17,7 +17,7 @@ import (
 // runs in the test's own process and sends each message after the one before
 // has been acknowledged.
 func Go(testing.TB) Runner {
-	return Runner{Name: "paho-go", Versions: []byte{V5}, run: runGo}
+	return Runner{Name: "paho-go", Versions: []byte{V5}, run: runGo, subscribe: subscribeGo}
 }
 
 func runGo(ctx context.Context, j job) (Output, error) {

@@ -12,19 +12,23 @@ import (
 	"testing"
 )
 
-// Mosquitto returns mosquitto_pub.
+// Mosquitto returns mosquitto_pub, with mosquitto_sub to subscribe.
 func Mosquitto(t testing.TB) Runner {
 	t.Helper()
 	return obtain(t, "mosquitto_pub",
 		"install mosquitto's clients and GNU coreutils (Debian: apt-get install mosquitto-clients coreutils)", findMosquitto)
 }
 
-// mosquitto is the program's path, and that of stdbuf, without which its lines
+// mosquitto is the programs' paths, and that of stdbuf, without which its lines
 // would come only at its end and be lost when it is killed.
-type mosquitto struct{ pub, stdbuf string }
+type mosquitto struct{ pub, sub, stdbuf string }
 
 func findMosquitto(context.Context) (Runner, error) {
 	pub, err := exec.LookPath("mosquitto_pub")
+	if err != nil {
+		return Runner{}, err
+	}
+	sub, err := exec.LookPath("mosquitto_sub")
 	if err != nil {
 		return Runner{}, err
 	}
@@ -32,7 +36,8 @@ func findMosquitto(context.Context) (Runner, error) {
 	if err != nil {
 		return Runner{}, err
 	}
-	return Runner{Name: "mosquitto_pub", Versions: []byte{V311, V5}, run: mosquitto{pub, stdbuf}.run}, nil
+	m := mosquitto{pub, sub, stdbuf}
+	return Runner{Name: "mosquitto_pub", Versions: []byte{V311, V5}, run: m.run, subscribe: m.subscribe}, nil
 }
 
 // run publishes with as few processes as the program's way of taking messages

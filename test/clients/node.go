@@ -13,6 +13,9 @@ import (
 //go:embed node/publish.mjs
 var nodeDriver string
 
+//go:embed node/subscribe.mjs
+var nodeSubscriber string
+
 //go:embed node/package.json
 var nodePackage string
 
@@ -31,18 +34,19 @@ func installNode(ctx context.Context) (Runner, error) {
 	if _, _, err := execute(ctx, nil, "node", "--version"); err != nil {
 		return Runner{}, err
 	}
-	name := "clients/node-" + fingerprint(nodePackage, nodeLock, nodeDriver)
+	name := "clients/node-" + fingerprint(nodePackage, nodeLock, nodeDriver, nodeSubscriber)
 	dir, err := cache.Once(ctx, name, func(work string) error { return makeNodeModules(ctx, work) })
 	if err != nil {
 		return Runner{}, err
 	}
 	return Runner{Name: "mqttjs", Versions: []byte{V311, V5},
-		run: driver("node", filepath.Join(dir, "publish.mjs"))}, nil
+		run:       driver("node", filepath.Join(dir, "publish.mjs")),
+		subscribe: subscribeDriver("mqttjs", "node", filepath.Join(dir, "subscribe.mjs"))}, nil
 }
 
 func makeNodeModules(ctx context.Context, work string) error {
 	for name, content := range map[string]string{
-		"publish.mjs": nodeDriver, "package.json": nodePackage, "package-lock.json": nodeLock,
+		"publish.mjs": nodeDriver, "subscribe.mjs": nodeSubscriber, "package.json": nodePackage, "package-lock.json": nodeLock,
 	} {
 		if err := os.WriteFile(filepath.Join(work, name), []byte(content), 0o644); err != nil {
 			return err

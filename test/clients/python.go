@@ -14,6 +14,9 @@ import (
 //go:embed python/publish.py
 var pythonDriver string
 
+//go:embed python/subscribe.py
+var pythonSubscriber string
+
 //go:embed python/requirements.txt
 var pythonRequirements string
 
@@ -30,23 +33,26 @@ func installPython(ctx context.Context) (Runner, error) {
 	if err != nil {
 		return Runner{}, err
 	}
-	name := "clients/python-" + fingerprint(version, pythonRequirements, pythonDriver)
+	name := "clients/python-" + fingerprint(version, pythonRequirements, pythonDriver, pythonSubscriber)
 	dir, err := cache.Once(ctx, name, func(work string) error { return makeVenv(ctx, work) })
 	if err != nil {
 		return Runner{}, err
 	}
 	// -W error makes each of Python's own warnings, such as deprecations, fatal.
-	run := driver(filepath.Join(dir, "venv", "bin", "python"), "-W", "error", filepath.Join(dir, "publish.py"))
-	return Runner{Name: "paho-python", Versions: []byte{V311, V5}, run: run}, nil
+	python := filepath.Join(dir, "venv", "bin", "python")
+	return Runner{Name: "paho-python", Versions: []byte{V311, V5},
+		run:       driver(python, "-W", "error", filepath.Join(dir, "publish.py")),
+		subscribe: subscribeDriver("paho-python", python, "-W", "error", filepath.Join(dir, "subscribe.py"))}, nil
 }
 
 func makeVenv(ctx context.Context, work string) error {
 	requirements := filepath.Join(work, "requirements.txt")
-	if err := os.WriteFile(requirements, []byte(pythonRequirements), 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(work, "publish.py"), []byte(pythonDriver), 0o644); err != nil {
-		return err
+	for name, content := range map[string]string{
+		"requirements.txt": pythonRequirements, "publish.py": pythonDriver, "subscribe.py": pythonSubscriber,
+	} {
+		if err := os.WriteFile(filepath.Join(work, name), []byte(content), 0o644); err != nil {
+			return err
+		}
 	}
 	venv := filepath.Join(work, "venv")
 	if err := install(ctx, work, "python3", "-m", "venv", venv); err != nil {

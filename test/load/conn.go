@@ -31,31 +31,55 @@ func connect(ctx context.Context, f *Fleet, device int) (c *conn, present bool, 
 		return nil, false, err
 	}
 	c = &conn{nc: nc, r: bufio.NewReaderSize(nc, 4<<10), w: bufio.NewWriterSize(nc, 16<<10), version: f.Version}
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err = nc.Write(connectPacket(f.ClientID(device), f.Version, f.Reconnect)); err == nil {
+	o := connectOptions{clientID: f.ClientID(device), version: f.Version, clean: !f.Reconnect, keepAlive: 60}
+	if f.Reconnect {
+		o.expiry = time.Hour
+	}
+	present, err = c.greet(o)
+	return c, present, err
+}
+
+// connectOptions are what a CONNECT says.
+type connectOptions struct {
+	clientID       string
+	version        byte
+	clean          bool
+	keepAlive      uint16        // seconds
+	expiry         time.Duration // of the session; MQTT 5
+	receiveMaximum uint16        // 0: not said; MQTT 5
+}
+
+// greet says CONNECT and waits for the CONNACK; the connection is closed after an error.
+func (c *conn) greet(o connectOptions) (present bool, err error) {
+	_ = c.nc.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err = c.nc.Write(o.packet()); err == nil {
 		present, err = c.connack()
 	}
 	if err != nil {
-		_ = nc.Close()
-		return nil, false, err
+		_ = c.nc.Close()
+		return false, err
 	}
-	return c, present, nc.SetDeadline(time.Time{})
+	return present, c.nc.SetDeadline(time.Time{})
 }
 
-func connectPacket(clientID string, version byte, keep bool) []byte {
-	flags := byte(2)
-	if keep {
-		flags = 0
+func (o connectOptions) packet() []byte {
+	flags := byte(0)
+	if o.clean {
+		flags = 2
 	}
-	b := append(text(nil, "MQTT"), version, flags, 0, 60)
-	if version == 5 {
-		if keep {
-			b = append(b, 5, 0x11, 0, 0, 0x0E, 0x10) // Session Expiry Interval: an hour
-		} else {
-			b = append(b, 0)
+	b := append(text(nil, "MQTT"), o.version, flags)
+	b = binary.BigEndian.AppendUint16(b, o.keepAlive)
+	if o.version == 5 {
+		var p []byte
+		if o.expiry > 0 {
+			p = binary.BigEndian.AppendUint32(append(p, 0x11), uint32(o.expiry/time.Second))
 		}
+		if o.receiveMaximum > 0 {
+			p = binary.BigEndian.AppendUint16(append(p, 0x21), o.receiveMaximum)
+		}
+		b = append(append(b, byte(len(p))), p...)
 	}
-	return packet(0x10, text(b, clientID))
+	return packet(0x10, text(b, o.clientID))
 }
 
 func (c *conn) connack() (present bool, err error) {
