@@ -122,6 +122,12 @@ func TestAnswerCountsOnlyWhereItWasAskedFor(t *testing.T) {
 	handled(10)
 	handled(10)
 	require.EqualValues(t, 10, p.next)
+	s.block.Err = sarama.ErrOffsetOutOfRange
+	handled(10)
+	require.False(t, p.lost, "what was asked for is not where it is")
+	w.fetch[0].offset = 10
+	handled(10)
+	require.True(t, p.lost)
 }
 
 // TestRecordsOfTheOldFormatArePassedAndCounted: they can't be read, and must not be stood before for ever.

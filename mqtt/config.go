@@ -39,6 +39,8 @@ type Config struct {
 	MaxStoredSessions int
 	// MaxSubscriptions is how many topic filters a session may have.
 	MaxSubscriptions int
+	// SubscriptionMemory bounds the bytes of subscriptions over all sessions, those of stored ones too.
+	SubscriptionMemory int64
 	// CommandsInFlight is how many QoS 1 and 2 commands may be sent to a device and not completed; its Receive
 	// Maximum may make it less. 1 to 65535.
 	CommandsInFlight int
@@ -57,22 +59,23 @@ const connectPacketMax = 64 << 10
 // DefaultConfig gives the values that are safe in production.
 func DefaultConfig() Config {
 	return Config{
-		MaxPacketSize:     256 << 10,
-		ReceiveMaximum:    256,
-		MaxInFlightBytes:  8 << 20,
-		TopicAliasMaximum: 16,
-		KeepAliveMax:      time.Hour,
-		ConnectTimeout:    10 * time.Second,
-		WriteTimeout:      20 * time.Second,
-		MaxUnreadBytes:    64 << 10,
-		MaxPartialBytes:   32 << 20,
-		SessionExpiryMax:  24 * time.Hour,
-		MaxStoredSessions: 100_000,
-		MaxSubscriptions:  100,
-		CommandsInFlight:  64,
-		CommandsQueued:    1000,
-		CommandMemory:     64 << 20,
-		Logger:            zerolog.Nop(),
+		MaxPacketSize:      256 << 10,
+		ReceiveMaximum:     256,
+		MaxInFlightBytes:   8 << 20,
+		TopicAliasMaximum:  16,
+		KeepAliveMax:       time.Hour,
+		ConnectTimeout:     10 * time.Second,
+		WriteTimeout:       20 * time.Second,
+		MaxUnreadBytes:     64 << 10,
+		MaxPartialBytes:    32 << 20,
+		SessionExpiryMax:   24 * time.Hour,
+		MaxStoredSessions:  100_000,
+		MaxSubscriptions:   100,
+		SubscriptionMemory: 256 << 20,
+		CommandsInFlight:   64,
+		CommandsQueued:     1000,
+		CommandMemory:      64 << 20,
+		Logger:             zerolog.Nop(),
 	}
 }
 
@@ -91,6 +94,7 @@ func (c *Config) check() error {
 	within("MaxUnreadBytes", c.MaxUnreadBytes, 1, math.MaxInt)
 	within("MaxPartialBytes", int(c.MaxPartialBytes), 1, math.MaxInt)
 	within("MaxSubscriptions", c.MaxSubscriptions, 1, math.MaxInt)
+	within("SubscriptionMemory", int(c.SubscriptionMemory), 1, math.MaxInt)
 	within("CommandsInFlight", c.CommandsInFlight, 1, math.MaxUint16)
 	within("CommandsQueued", c.CommandsQueued, 1, math.MaxInt)
 	within("CommandMemory", int(c.CommandMemory), 1, math.MaxInt)

@@ -161,6 +161,7 @@ func (d *dispatcher) reckon() {
 	d.s.Shutdown(at)
 	d.settled()
 	require.Zero(d.t, d.s.index.len(), "subscriptions of sessions that ended")
+	require.Zero(d.t, d.s.filters.Load(), "bytes of subscriptions of sessions that ended")
 	require.Zero(d.t, d.s.backlog.len(), "sessions that ended and have a queue")
 }
 

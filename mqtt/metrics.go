@@ -52,6 +52,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		m.connections, m.disconnects, received, sent, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused,
 		gauge("stored_sessions", "Sessions without a connection, kept until they expire.", func() float64 { return float64(s.sessions.storedCount()) }),
 		gauge("subscriptions", "Topic filters that sessions are subscribed to.", func() float64 { return float64(s.index.len()) }),
+		gauge("subscription_bytes", "Memory of the subscriptions of all sessions.", func() float64 { return float64(s.filters.Load()) }),
 		gauge("command_bytes", "Memory of the commands that wait for devices or are in flight.", func() float64 { return float64(s.held.Load()) }),
 		gauge("waiting_sessions", "Sessions for which at least one command waits.", func() float64 { return float64(s.backlog.len()) }),
 		gauge("partial_bytes", "Bytes of incomplete packets larger than a read buffer.", func() float64 { return float64(s.partial.Load()) }),

@@ -33,7 +33,10 @@ type flying struct {
 
 func newOutbox(s *Server, session *session) *outbox { return &outbox{srv: s, session: session} }
 
-// subscribe adds or replaces a subscription; false if the session has too many.
+// subscriptionOverhead is what a subscription costs beside its filter: its places in the outbox and the index.
+const subscriptionOverhead = 400
+
+// subscribe adds or replaces a subscription; false if the session or all of them have too many.
 func (o *outbox) subscribe(r filterRequest) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -41,13 +44,27 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	switch {
 	case at >= 0:
 		o.subs[at] = r // [MQTT-3.8.4-3]
-	case len(o.subs) >= o.srv.cfg.MaxSubscriptions:
+	case len(o.subs) >= o.srv.cfg.MaxSubscriptions || !o.srv.holdFilter(r.filter):
 		return false
 	default:
 		o.subs = append(o.subs, r)
 	}
 	o.srv.index.add(r.filter, o.session, r.subscription)
 	return true
+}
+
+// holdFilter counts the memory of a subscription; false if there is none left.
+func (s *Server) holdFilter(filter string) bool {
+	n := int64(len(filter) + subscriptionOverhead)
+	if s.filters.Add(n) <= s.cfg.SubscriptionMemory {
+		return true
+	}
+	s.filters.Add(-n)
+	return false
+}
+
+func (s *Server) unholdFilter(filter string) {
+	s.filters.Add(-int64(len(filter) + subscriptionOverhead))
 }
 
 // unsubscribe says whether there was such a subscription.
@@ -59,6 +76,7 @@ func (o *outbox) unsubscribe(filter string) bool {
 		return false
 	}
 	o.subs = slices.Delete(o.subs, at, at+1)
+	o.srv.unholdFilter(filter)
 	return o.srv.index.remove(filter, o.session)
 }
 
@@ -152,6 +170,7 @@ func (o *outbox) end() {
 	}
 	for _, s := range o.subs {
 		o.srv.index.remove(s.filter, o.session)
+		o.srv.unholdFilter(s.filter)
 	}
 	o.subs, o.queue, o.flight = nil, nil, nil
 	o.unlist()

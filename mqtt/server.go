@@ -25,6 +25,7 @@ type Server struct {
 	flusher  flusher
 	index    index
 	backlog  backlog
+	filters  atomic.Int64  // bytes of subscriptions
 	held     atomic.Int64  // bytes of commands that wait or are in flight
 	tick     atomic.Int64  // seconds since start
 	serial   atomic.Uint64 // of the last connection
@@ -49,6 +50,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
 	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
 	setDefault(&cfg.MaxSubscriptions, d.MaxSubscriptions)
+	setDefault(&cfg.SubscriptionMemory, d.SubscriptionMemory)
 	setDefault(&cfg.CommandsInFlight, d.CommandsInFlight)
 	setDefault(&cfg.CommandsQueued, d.CommandsQueued)
 	setDefault(&cfg.CommandMemory, d.CommandMemory)

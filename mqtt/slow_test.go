@@ -59,6 +59,46 @@ func TestDeviceThatStopsReadingHoldsUpNobodyAndIsBounded(t *testing.T) {
 	})
 }
 
+// TestOutputOfCommandsIsBoundedBeforeItIsFlushed: what does not fit waits in the queue, and comes after it in order.
+func TestOutputOfCommandsIsBoundedBeforeItIsFlushed(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		const commands, bytes = 100, 1000
+		d := newWorld(t, nil).dispatcher()
+		c := d.subscribed(v, "dev", 0)
+		for i := range commands {
+			n, _ := d.s.Send(&Command{Topic: []byte("t"), Payload: fmt.Appendf(nil, "%0*d", bytes, i), Owner: nobody{}})
+			require.Equal(t, 1, n)
+		}
+		conn := d.holder("dev")
+		conn.mu.Lock()
+		require.LessOrEqual(t, len(conn.out), commandBytes+bytes+20)
+		conn.mu.Unlock()
+		require.Positive(t, d.outbox("dev").waiting())
+		d.s.Flush()
+		for i := range commands {
+			c.expect(pub{topic: "t", payload: fmt.Sprintf("%0*d", bytes, i)}.packet(v))
+		}
+	})
+}
+
+// TestCommandsForAStuckDeviceWaitWhereTheyCanBeCancelled: the output of a device that does not read takes no more.
+func TestCommandsForAStuckDeviceWaitWhereTheyCanBeCancelled(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		d := slow(t, func(c *Config) { c.WriteTimeout, c.MaxUnreadBytes = time.Hour, 1<<30 })
+		c := d.unread(v, "dev")
+		stuff(t, d.world, c)
+		o := d.outbox("dev")
+		var last *Command
+		for i := 0; o.waiting() == 0; i++ {
+			require.Less(t, i, 100, "commands that went to the output")
+			last = d.command("t", "x", 0)
+		}
+		last.Cancel()
+		d.pass(1)
+		d.became(last, "dev cancelled")
+	})
+}
+
 // dropped gives the reasons of the commands that were dropped.
 func (d *dispatcher) dropped() (reasons []string) {
 	d.mu.Lock()

@@ -236,3 +236,41 @@ func TestSubackThatCannotBeSentLeavesNothing(t *testing.T) {
 	w.ended()
 	require.Zero(t, w.s.index.len())
 }
+
+// TestSubscriptionsOfAllSessionsAreBounded: those of sessions without a connection count too, and what ends is
+// given back.
+func TestSubscriptionsOfAllSessionsAreBounded(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		d := commands(t, func(c *Config) { c.SubscriptionMemory = 3 * (subscriptionOverhead + 100) })
+		filter := strings.Repeat("f", 99)
+		refused := byte(UnspecifiedError)
+		if v == 5 {
+			refused = byte(QuotaExceeded)
+		}
+		code := func(c *client, filter string) byte {
+			t.Helper()
+			c.send(packet(0x82, uint16(7), c.none(), str(filter), 1))
+			_, body := c.read()
+			return body[len(body)-1]
+		}
+		a, b := d.stored(v, "a"), d.device(v, "b")
+		require.Equal(t, byte(1), code(a, filter+"1"))
+		require.Equal(t, byte(1), code(a, filter+"2"))
+		_ = a.nc.Close()
+		d.left("a")
+		require.Equal(t, byte(1), code(b, filter+"1"))
+		require.Equal(t, byte(1), code(b, filter+"1"), "the same again is no other")
+		require.Equal(t, refused, code(b, filter+"2"))
+		a = d.connect(hello{version: v, id: "a"}) // clean
+		require.Equal(t, byte(1), code(b, filter+"2"))
+		require.Equal(t, byte(1), code(a, filter+"3"))
+		require.Equal(t, refused, code(a, filter+"4"))
+		a.send(packet(0xA2, uint16(7), a.none(), str(filter+"3")))
+		_, _ = a.read()
+		require.Equal(t, byte(1), code(a, filter+"4"))
+		for _, c := range []*client{a, b} {
+			_ = c.nc.Close()
+		}
+		until(t, "nothing is counted any more", func() bool { return d.s.filters.Load() == 0 && d.s.index.len() == 0 })
+	})
+}

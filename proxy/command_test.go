@@ -293,6 +293,27 @@ func TestReceiptKeepsNoPayload(t *testing.T) {
 	require.NotEmpty(t, key)
 }
 
+// TestTranslationKeepsNoFetch: what translates is used again, perhaps much later, and a fetch may be large.
+func TestTranslationKeepsNoFetch(t *testing.T) {
+	tr, _ := translating(t, configured(t, commandsForTests))
+	large := strings.Repeat("x", 1<<10)
+	r := recordOf("plain", "a key that is long enough", large, "name", "reboot", "id", large, large, large, "mqtt.content_type", large, "mqtt.correlation_data", large)
+	var fetch []weak.Pointer[byte]
+	for _, b := range append([][]byte{r.Key, r.Value}, headerBytes(r)...) {
+		if len(b) >= 16 { // smaller ones share their place with others
+			fetch = append(fetch, weak.Make(&b[0]))
+		}
+	}
+	c, err := tr.translate(r)
+	require.NoError(t, err)
+	r = nil
+	runtime.GC()
+	for i, b := range fetch {
+		require.Nil(t, b.Value(), i)
+	}
+	runtime.KeepAlive(c)
+}
+
 // TestTranslationsRememberNothing of other records, also when many translate at once.
 func TestTranslationsRememberNothing(t *testing.T) {
 	tr, _ := translating(t, configured(t, commandsForTests))

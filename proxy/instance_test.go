@@ -85,6 +85,11 @@ func (in *instance) serve() {
 		in.ended <- nil
 		require.Fail(in.t, "it does not serve", "%v", err)
 	}
+	select {
+	case <-in.consumer.Positioned():
+	default:
+		require.Fail(in.t, "it takes devices before it knows where the commands begin that it must not miss")
+	}
 	listeners, _ := in.Addresses()
 	in.addr = listeners[0].String()
 }

@@ -86,7 +86,9 @@ func TestCommandThatCannotBeSentIsAnsweredFor(t *testing.T) {
 	old.Timestamp = time.Now().Add(-time.Minute)
 	older := now("now-or-never", "d1", "x")
 	older.Timestamp = time.Now().Add(-2 * time.Minute)
-	in.write(old, older,
+	gone := *old
+	gone.Key = []byte("nobody")
+	in.write(old, older, &gone,
 		now("commands", "d1", "x", "name", "x", "id", "zero", "mqtt.expiry", "0"),
 		now("commands", "d1", "x", "name", "x", "id", "bad", "mqtt.qos", "3"),
 		now("commands", "d1", "x", "id", "missing"),
@@ -96,17 +98,17 @@ func TestCommandThatCannotBeSentIsAnsweredFor(t *testing.T) {
 		now("commands", "d2", "x", "name", "x", "id", "no topic"),
 		now("commands", "nobody", "x", "name", "x", "id", "nobody"),
 		now("now-or-never", "d3", "x"))
-	in.became("d1 d1 expired (old)", "d1 d1 expired", "d1 d1 expired (zero)", "d1 d1 dropped invalid_header (bad)", "d1 dropped missing_value",
+	in.became("d1 d1 expired (old)", "nobody nobody expired (old)", "d1 d1 expired", "d1 d1 expired (zero)", "d1 d1 dropped invalid_header (bad)", "d1 dropped missing_value",
 		"d1 dropped illegal_mqtt_topic (illegal)", "dropped missing_value (keyless)", "d1 d1 dropped not_subscribed (other topic)",
 		"d2 d2 dropped not_subscribed (no topic)", "nobody nobody offline not_connected (nobody)", "d3 d3 offline not_connected")
 	d.nothing()
 	require.EqualValues(t, 6, in.value("sluice_command_dropped_total"))
 	require.EqualValues(t, 4, in.value("sluice_command_refused_records_total"))
-	require.EqualValues(t, 11, in.value("sluice_command_outcomes_total"))
+	require.EqualValues(t, 12, in.value("sluice_command_outcomes_total"))
 	in.stop()
 }
 
-// TestCommandForEveryoneHasAReceiptForEachDevice, and none when there is nobody.
+// TestCommandForEveryoneHasAReceiptForEachDevice, none when there is nobody, and one when it ends before it has any.
 func TestCommandForEveryoneHasAReceiptForEachDevice(t *testing.T) {
 	in := begin(t, 3, toAll)
 	in.write(now("commands", "k", "x"))
@@ -114,8 +116,8 @@ func TestCommandForEveryoneHasAReceiptForEachDevice(t *testing.T) {
 	for i := range 3 {
 		dial(t, in.addr, fmt.Sprint("d", i), false).subscribe("fleet", 0)
 	}
-	in.write(now("commands", "k", "x", "id", "7"))
-	in.became("k d0 sent (7)", "k d1 sent (7)", "k d2 sent (7)")
+	in.write(now("commands", "k", "x", "id", "7"), now("commands", "k", "x", "id", "8", "mqtt.expiry", "0"), now("commands", "k", "x", "id", "9", "mqtt.qos", "9"))
+	in.became("k d0 sent (7)", "k d1 sent (7)", "k d2 sent (7)", "k expired (8)", "k dropped invalid_header (9)")
 	require.EqualValues(t, 3, in.value("sluice_command_matched_devices_total"))
 	in.stop()
 }

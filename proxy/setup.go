@@ -44,6 +44,7 @@ func mqttConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registere
 	out.ConnectTimeout = l.ConnectTimeout
 	out.SessionExpiryMax = cfg.Sessions.MaxExpiry
 	out.MaxSubscriptions = l.Subscriptions
+	out.SubscriptionMemory = int64(l.SubscriptionsMemory)
 	out.CommandsInFlight = l.CommandsInFlight
 	out.CommandsQueued = l.CommandsQueued
 	out.CommandMemory = int64(l.CommandsMemory)

@@ -58,21 +58,21 @@ func TestCommandsSurviveKafkaKill(t *testing.T) {
 	require.Zero(t, once.Reconnects()+atLeast.Reconnects(), "devices don't notice")
 }
 
-// TestCommandsSurviveLostConnections: devices lose their connections at any moment and come back at once with their
-// sessions. Every command comes in order, with QoS 2 once, and has its one receipt.
+// TestCommandsSurviveLostConnections: devices lose their connections at any moment, and just before and after an
+// acknowledgement, and come back at once with their sessions. Every command comes in order, with QoS 2 once, and has its one receipt.
 func TestCommandsSurviveLostConnections(t *testing.T) {
 	b := serveCommands(t, cluster.Shared(t), "    qos: 2", "")
 	for _, f := range []*load.CommandFleet{
 		{QoS: 1, Version: 4}, {QoS: 1, Version: 5, ReceiveMaximum: 5}, {QoS: 2, Version: 4}, {QoS: 2, Version: 5, ReceiveMaximum: 5},
 	} {
-		f.Devices, f.Reconnect = 20, true
+		f.Devices, f.Reconnect, f.CutOneIn = 20, true, 50
 		f, w := b.start(f)
 		stop := b.streaming(w, 1000)
 		cuts := cutting(f, either(4*time.Second, time.Minute))
 		stop()
 		commands := w.Written(nil)
 		r := delivered(t, f, commands)
-		t.Logf("QoS %d, MQTT level %d, %d connections cut: %s", f.QoS, f.Version, cuts, r)
+		t.Logf("QoS %d, MQTT level %d, %d connections lost, %d of them at any moment: %s", f.QoS, f.Version, f.Reconnects(), cuts, r)
 		require.Equal(t, map[string]int{"delivered": len(commands)}, b.settled(commands).Outcomes)
 		require.Positive(t, f.Reconnects())
 		require.Zero(t, f.NewSessions(), "every session was present")

@@ -12,6 +12,25 @@ import (
 	"sluice/test/load"
 )
 
+// TestStopTellsWhatWasNotDelivered: SIGTERM ends with a receipt for every command, of connected devices and of stored
+// sessions.
+func TestStopTellsWhatWasNotDelivered(t *testing.T) {
+	b := serveCommands(t, cluster.Shared(t), "", "")
+	f, w := b.start(&load.CommandFleet{Devices: 3, QoS: 1, Reconnect: true, ReceiveMaximum: 2})
+	f.Hold(0)
+	f.Leave(1)
+	for i := range 15 {
+		w.Write(i % 3)
+	}
+	b.flush(w)
+	good := w.Written(onlyDevice(2))
+	delivered(t, f, good)
+	b.outcome("delivered", good)
+	await(t, func() bool { return b.metric("sluice_kafka_consumer_lag_records") == 0 }, func() string { return "all is read" })
+	require.Zero(t, b.terminate(), b.log)
+	require.Equal(t, map[string]int{"delivered": 5, "offline": 10}, b.settled(w.Written(nil)).Outcomes)
+}
+
 // subscribe asks for one filter with QoS 2.
 func (d *device) subscribe(filter string) {
 	d.t.Helper()

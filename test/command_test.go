@@ -92,8 +92,12 @@ func (b *commandBench) flush(w *load.CommandWriter) {
 func (b *commandBench) settled(commands []load.Command) load.ReceiptReport {
 	b.t.Helper()
 	await(b.t, func() bool { return b.receipts.Report(commands).Missing == 0 }, func() string {
-		return fmt.Sprintf("%s; %v records not handled, %v receipts stored", b.receipts.Report(commands),
-			b.metric("sluice_kafka_consumer_lag_records"), b.metric("sluice_command_receipts_total", `result="stored"`))
+		r := b.receipts.Report(commands).String()
+		if b.running() {
+			r += fmt.Sprintf("; %v records not handled, %v receipts stored", b.metric("sluice_kafka_consumer_lag_records"),
+				b.metric("sluice_command_receipts_total", `result="stored"`))
+		}
+		return r
 	})
 	r := b.receipts.Report(commands)
 	require.Zero(b.t, r.Twice, r)
@@ -122,7 +126,8 @@ func await(t testing.TB, cond func() bool, what func() string) {
 func delivered(t testing.TB, f *load.CommandFleet, commands []load.Command) load.CommandReport {
 	t.Helper()
 	await(t, func() bool { return f.Report(commands).Lost == 0 }, func() string {
-		return fmt.Sprintf("%s; failures %v", f.Report(commands), f.Failures())
+		failures := f.Failures()
+		return fmt.Sprintf("%s; %d failures, such as %v", f.Report(commands), len(failures), failures[:min(len(failures), 3)])
 	})
 	r := f.Report(commands)
 	require.Zero(t, r.Disordered+r.Strange, r)

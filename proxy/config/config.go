@@ -159,6 +159,10 @@ type Limits struct {
 	// Subscriptions is how many topic filters one device may be subscribed to. A SUBSCRIBE for more is refused
 	// with Quota exceeded.
 	Subscriptions int `yaml:"subscriptions"`
+	// SubscriptionsMemory is the memory for the subscriptions of all devices together, those that are away and have a
+	// session included: the length of each topic filter and about 400 bytes. A SUBSCRIBE for more is refused with
+	// Quota exceeded.
+	SubscriptionsMemory Bytes `yaml:"subscriptions_memory"`
 }
 
 // Admin is the HTTP side for operators: /livez, /readyz and /metrics.
@@ -187,16 +191,17 @@ func Default() Config {
 		}},
 		Sessions: Sessions{MaxExpiry: 24 * time.Hour},
 		Limits: Limits{
-			MaxPacketSize:     256 * kib,
-			ReceiveMaximum:    256,
-			KeepAliveMax:      time.Hour,
-			ConnectTimeout:    10 * time.Second,
-			TopicAliasMaximum: 16,
-			ShutdownTimeout:   30 * time.Second,
-			CommandsInFlight:  64,
-			CommandsQueued:    1000,
-			CommandsMemory:    64 * mib,
-			Subscriptions:     100,
+			MaxPacketSize:       256 * kib,
+			ReceiveMaximum:      256,
+			KeepAliveMax:        time.Hour,
+			ConnectTimeout:      10 * time.Second,
+			TopicAliasMaximum:   16,
+			ShutdownTimeout:     30 * time.Second,
+			CommandsInFlight:    64,
+			CommandsQueued:      1000,
+			CommandsMemory:      64 * mib,
+			Subscriptions:       100,
+			SubscriptionsMemory: 256 * mib,
 		},
 		Admin: Admin{Address: "127.0.0.1:8080"},
 		Log:   Log{Level: "info", Format: "console"},

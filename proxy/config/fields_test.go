@@ -73,6 +73,7 @@ func TestWhatTheManualSaysOfAField(t *testing.T) {
 	field("limits.commands_queued", "number", "1000", "1 to 1000000", false)
 	field("limits.commands_memory", "size", "64MiB", "4KiB to 1TiB", false)
 	field("limits.subscriptions", "number", "100", "1 to 100000", false)
+	field("limits.subscriptions_memory", "size", "256MiB", "4KiB to 1TiB", false)
 	field("limits.max_packet_size", "size", "256KiB", "1KiB to 268435455", false)
 	field("limits.keep_alive_max", "duration", "1h", "0s to 18h12m15s", false)
 	field("limits.topic_alias_maximum", "number", "16", "0 to 65535", false)

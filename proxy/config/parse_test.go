@@ -45,7 +45,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Unmatched: Unmatched{DeadLetter, "dead"},
 		Sessions:  Sessions{90 * time.Minute},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
-			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7},
+			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6},
 		Admin: Admin{""},
 		Log:   Log{"warn", "json"},
 	}
@@ -98,6 +98,7 @@ limits:
   commands_queued: 1
   commands_memory: 1MB
   subscriptions: 7
+  subscriptions_memory: 5MB
 admin: {address: ""}
 log: {level: warn, format: json}
 `))

@@ -111,6 +111,8 @@ func TestRangesAreKept(t *testing.T) {
 	limits("commands_memory", "2TiB", "4KiB to 1TiB, not 2TiB")
 	limits("subscriptions", "0", "1 to 100000, not 0")
 	limits("subscriptions", "100001", "1 to 100000, not 100001")
+	limits("subscriptions_memory", "4095", "4KiB to 1TiB, not 4095")
+	limits("subscriptions_memory", "2TiB", "4KiB to 1TiB, not 2TiB")
 	refuse(t, base+"sessions: {max_expiry: 4294967295s}\n", "8:24: max_expiry must be 0s to 1193046h28m14s")
 	refuse(t, base+"    max_topics: 0\n", "8:17: max_topics must be 1 to 1000000, not 0")
 	kafka := func(field, want string) {
@@ -136,7 +138,7 @@ func TestTheEdgesOfRangesAreAccepted(t *testing.T) {
 		"receive_maximum: 1", "receive_maximum: 65535", "topic_alias_maximum: 65535", "max_packet_size: 1KiB", "max_packet_size: 16MiB",
 		"keep_alive_max: 0s", "keep_alive_max: 0", "keep_alive_max: 65535s", "connect_timeout: 100ms", "connect_timeout: 10m", "shutdown_timeout: 1h",
 		"commands_in_flight: 1", "commands_in_flight: 65535", "commands_queued: 1", "commands_queued: 1000000", "commands_memory: 4KiB",
-		"commands_memory: 1TiB", "subscriptions: 1", "subscriptions: 100000",
+		"commands_memory: 1TiB", "subscriptions: 1", "subscriptions: 100000", "subscriptions_memory: 4KiB", "subscriptions_memory: 1TiB",
 	} {
 		parse(t, base+"limits: {"+limits+"}\n")
 	}

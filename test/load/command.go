@@ -26,6 +26,7 @@ type CommandFleet struct {
 	SessionExpiry  time.Duration
 	ReceiveMaximum uint16 // 0: not said
 	Reconnect      bool   // a lost connection is not a failure
+	CutOneIn       int    // at one in so many acknowledgements, at random, the connection is lost: before it, or after it
 	Keep           bool   // Messages gives every message with its properties
 	Shared         bool   // all devices get the messages of all
 	// Answer, when set, gives what a device publishes for a message, with QoS 1; nil: nothing. It is called on the

@@ -111,7 +111,7 @@ func TestADeviceThatLeftGetsTheRestAtItsReturn(t *testing.T) {
 }
 
 func TestDevicesThatLoseTheirConnectionsGetEverythingOnceWithQoS2(t *testing.T) {
-	m := startAtMosquitto(t, &CommandFleet{Devices: 4, QoS: 2, Reconnect: true})
+	m := startAtMosquitto(t, &CommandFleet{Devices: 4, QoS: 2, Reconnect: true, CutOneIn: 20})
 	for range 30 {
 		m.write(3)
 		m.Cut(rand.IntN(4))

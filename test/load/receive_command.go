@@ -3,6 +3,8 @@ package load
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"time"
 )
 
@@ -70,7 +72,14 @@ func (d *receiver) acknowledge(c *conn, kind byte, id uint16) error {
 		d.unacked--
 	}
 	d.mu.Unlock()
-	return c.send(packet[:]...)
+	if d.f.CutOneIn == 0 || rand.IntN(d.f.CutOneIn) > 0 {
+		return c.send(packet[:]...)
+	}
+	if rand.IntN(2) == 0 {
+		_ = c.send(packet[:]...) // the connection ends anyway
+	}
+	c.close()
+	return net.ErrClosed
 }
 
 // pubrel releases an identifier. One that is not open is answered all the same: the PUBCOMP before may be lost.
