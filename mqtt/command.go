@@ -24,7 +24,10 @@ type Command struct {
 	To string
 	// Connected: only devices that are connected now, not those whose session is stored.
 	Connected bool
-	Owner     CommandOwner
+	// Memory is what the owner keeps for the command, and MemoryEach for each device until it is told of the
+	// outcome there, in bytes; both count against CommandMemory.
+	Memory, MemoryEach int
+	Owner              CommandOwner
 
 	sharing   sync.Once
 	shared    []byte // by rest
@@ -90,7 +93,7 @@ const (
 
 // size is the memory it holds, in bytes.
 func (c *Command) size() int64 {
-	n := commandOverhead + len(c.Topic) + len(c.Payload) + len(c.ContentType) + len(c.ResponseTopic) + len(c.CorrelationData)
+	n := commandOverhead + c.Memory + len(c.Topic) + len(c.Payload) + len(c.ContentType) + len(c.ResponseTopic) + len(c.CorrelationData)
 	for _, u := range c.User {
 		n += len(u.Key) + len(u.Value) + 48
 	}
@@ -99,7 +102,7 @@ func (c *Command) size() int64 {
 
 // hold counts the memory of c for one more device; false if there is none left.
 func (s *Server) hold(c *Command) bool {
-	n := int64(deliveryOverhead)
+	n := int64(deliveryOverhead + c.MemoryEach)
 	if c.holders.Add(1) == 1 {
 		n += c.size()
 	}
@@ -111,11 +114,31 @@ func (s *Server) hold(c *Command) bool {
 }
 
 func (s *Server) unhold(c *Command) {
-	n := int64(deliveryOverhead)
+	n := int64(deliveryOverhead + c.MemoryEach)
 	if c.holders.Add(-1) == 0 {
 		n += c.size()
 	}
-	s.held.Add(-n)
+	if s.held.Add(-n) == 0 {
+		select {
+		case s.unheld <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// awaitSettlements waits until the owner of every command was told of every outcome, when all sessions have ended:
+// a goroutine may still be about to say what a connection sent last. Owners don't block, so it is a moment; one that
+// panicked is not waited for longer than lingerTime.
+func (s *Server) awaitSettlements() {
+	late := time.NewTimer(lingerTime)
+	defer late.Stop()
+	for s.held.Load() != 0 {
+		select {
+		case <-s.unheld:
+		case <-late.C:
+			return
+		}
+	}
 }
 
 // A settlement is the end of a command at one device, to be reported when no lock is held.
@@ -127,14 +150,14 @@ type settlement struct {
 	unheld bool // no memory was counted for it
 }
 
-// report passes settlements on and gives their memory back.
+// report passes settlements on and then gives their memory back.
 func (s *Server) report(clientID string, done []settlement) {
 	for i := range done {
 		d := &done[i]
+		d.cmd.Owner.CommandSettled(d.cmd, clientID, d.fate, d.code, d.reason)
 		if !d.unheld {
 			s.unhold(d.cmd)
 		}
-		d.cmd.Owner.CommandSettled(d.cmd, clientID, d.fate, d.code, d.reason)
 	}
 }
 

@@ -143,12 +143,12 @@ func (d *dispatcher) settled() {
 		defer d.mu.Unlock()
 		return d.told >= d.promised
 	})
+	until(d.t, "the memory of commands that are over is free", func() bool { return d.s.held.Load() == 0 })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c, n := range d.counted {
 		require.Len(d.t, d.fates[c], n, "settled once for each device, payload %.20s", c.Payload)
 	}
-	require.Zero(d.t, d.s.held.Load(), "bytes of commands that are over")
 }
 
 // reckon ends every session and holds that nothing of subscriptions and commands is left.

@@ -27,6 +27,7 @@ type Server struct {
 	backlog  backlog
 	filters  atomic.Int64  // bytes of subscriptions
 	held     atomic.Int64  // bytes of commands that wait or are in flight
+	unheld   chan struct{} // signalled when held comes to 0
 	tick     atomic.Int64  // seconds since start
 	serial   atomic.Uint64 // of the last connection
 	partial  atomic.Int64  // bytes of incomplete packets beyond a read buffer each
@@ -69,6 +70,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		patience: make(chan struct{}),
 	}
 	s.flusher.wake = make(chan struct{}, 1)
+	s.unheld = make(chan struct{}, 1)
 	m, err := newMetrics(cfg.Registerer, s)
 	if err != nil {
 		return nil, err
@@ -208,7 +210,8 @@ func (s *Server) publishWill(m *Message) {
 
 // Shutdown stops accepting, lets every connection's messages be settled until ctx ends, says DISCONNECT
 // 0x8B, closes, and publishes the wills, delayed ones too, since the sessions end with the process. It
-// returns when all connections are closed. It may be called again.
+// returns when all connections are closed and every command is settled; none may be sent meanwhile. It may be called
+// again.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.stopping = true
@@ -230,6 +233,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.hurry.Do(func() { close(s.patience) })
 	<-gone
 	s.sweepSessions(time.Now(), true)
+	s.awaitSettlements()
 }
 
 func (s *Server) opened(c *Conn) {

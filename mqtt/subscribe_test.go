@@ -89,8 +89,10 @@ func TestSubscribeReplacesTheSubscriptionToTheSameFilter(t *testing.T) {
 	c.expect(pub{topic: "t", qos: 2, id: 1, retain: true, props: cat(0x0B, 7)}.packet(5))
 	c.subscribe("t", 1) // [MQTT-3.8.4-3]: QoS, Subscription Identifier and Retain As Published are the new ones
 	require.Equal(t, 1, w.s.index.len())
-	w.send(&Command{Topic: []byte("t"), QoS: 2, Retain: true})
-	c.expect(pub{topic: "t", qos: 1, id: 2}.packet(5))
+	for i, to := range []string{"", "dev"} {
+		w.send(&Command{Topic: []byte("t"), QoS: 2, Retain: true, To: to})
+		c.expect(pub{topic: "t", qos: 1, id: uint16(2 + i)}.packet(5))
+	}
 }
 
 func TestUnsubscribeTellsWhatWasThere(t *testing.T) {

@@ -30,6 +30,9 @@ type command struct {
 	link      // among those of its name in pending
 }
 
+// commandMemory is what a command costs here beside what mqtt counts, in bytes.
+const commandMemory = 512
+
 // A translator makes commands of records by the rules.
 type translator struct {
 	rules    *topicmap.CommandMap
@@ -89,6 +92,10 @@ func (t *translator) translate(r *kafka.Fetched) (*command, error) {
 		return cmd, refusedByRules(err)
 	}
 	err = cmd.describe(tr)
+	cmd.Memory = commandMemory + 2*len(r.Key) // the key stands in pending too
+	if cmd.settings.Receipts != "" {
+		cmd.MemoryEach = receiptBytes
+	}
 	for range tr.properties(r) {
 		t.leftOut()
 	}

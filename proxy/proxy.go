@@ -127,7 +127,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	consuming, stopConsuming := context.WithCancel(failed)
 	defer stopConsuming()
 	var consumed sync.WaitGroup
-	err := p.open(ctx, g, func() { consumed.Go(func() { p.consume(consuming) }) })
+	opening, stopOpening := context.WithCancel(ctx)
+	defer stopOpening()
+	defer context.AfterFunc(failed, stopOpening)()
+	err := p.open(opening, g, func() { consumed.Go(func() { p.consume(consuming) }) })
 	if err == nil {
 		select {
 		case <-ctx.Done():

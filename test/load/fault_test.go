@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -143,6 +144,23 @@ func TestABooksOfQoS2OutliveTheConnectionWithTheSession(t *testing.T) {
 		}
 		require.Equal(t, want, p.f.Report(commands(1)))
 	}
+}
+
+func TestAConnectionIsLostAtAnAcknowledgement(t *testing.T) {
+	acknowledged := map[bool]bool{}
+	for range 40 {
+		p := play(t, 2)
+		p.f.CutOneIn = 1
+		p.command(0x34, 9, 0, 1)
+		_, _, err := p.read()
+		acknowledged[err == nil] = true
+		if err == nil {
+			_, _, err = p.read()
+		}
+		require.ErrorIs(t, err, io.EOF)
+		require.Equal(t, 1, p.f.Received())
+	}
+	require.Len(t, acknowledged, 2, "before it and after it")
 }
 
 func TestWhatAServerMayNotDoIsAFailure(t *testing.T) {
