@@ -29,6 +29,7 @@ type Command struct {
 	Memory, MemoryEach int
 	Owner              CommandOwner
 
+	measures  measures
 	sharing   sync.Once
 	shared    []byte // by rest
 	cancelled atomic.Bool
@@ -91,32 +92,58 @@ const (
 	deliveryOverhead = 96
 )
 
-// size is the memory it holds, in bytes.
-func (c *Command) size() int64 {
-	n := commandOverhead + c.Memory + len(c.Topic) + len(c.Payload) + len(c.ContentType) + len(c.ResponseTopic) + len(c.CorrelationData)
-	for _, u := range c.User {
-		n += len(u.Key) + len(u.Value) + 48
-	}
-	return int64(n)
+// measures are what a command has the same for all devices; counted once, since a queue asks again and again.
+type measures struct {
+	once       sync.Once
+	properties int   // length of the properties that appendProperties encodes
+	memory     int64 // bytes it holds
 }
 
-// hold counts the memory of c for one more device; false if there is none left.
-func (s *Server) hold(c *Command) bool {
-	n := int64(deliveryOverhead + c.MemoryEach)
-	if c.holders.Add(1) == 1 {
-		n += c.size()
+func (c *Command) measured() *measures {
+	m := &c.measures
+	m.once.Do(func() {
+		for _, b := range [...][]byte{c.ContentType, c.ResponseTopic, c.CorrelationData} {
+			if b != nil {
+				m.properties += 3 + len(b)
+			}
+		}
+		n := commandOverhead + c.Memory
+		for _, u := range c.User {
+			m.properties += 5 + len(u.Key) + len(u.Value)
+			n += 48
+		}
+		encoded := m.properties + len(c.Payload)
+		if n += len(c.Topic) + encoded; encoded > commandBytes {
+			n += encoded // see rest
+		}
+		m.memory = int64(n)
+	})
+	return m
+}
+
+// cost is the memory of d beside its command, in bytes.
+func (d *delivery) cost() int64 { return int64(deliveryOverhead + d.cmd.MemoryEach + 8*cap(d.ids)) }
+
+// weight is the memory of d with its command, as if no other device had that.
+func (d *delivery) weight() int64 { return d.cost() + d.cmd.measured().memory }
+
+// hold counts the memory of d; false if there is none left.
+func (s *Server) hold(d *delivery) bool {
+	n := d.cost()
+	if d.cmd.holders.Add(1) == 1 {
+		n += d.cmd.measured().memory
 	}
 	if s.held.Add(n) <= s.cfg.CommandMemory {
 		return true
 	}
-	s.unhold(c)
+	s.unhold(d)
 	return false
 }
 
-func (s *Server) unhold(c *Command) {
-	n := int64(deliveryOverhead + c.MemoryEach)
-	if c.holders.Add(-1) == 0 {
-		n += c.size()
+func (s *Server) unhold(d *delivery) {
+	n := d.cost()
+	if d.cmd.holders.Add(-1) == 0 {
+		n += d.cmd.measured().memory
 	}
 	if s.held.Add(-n) == 0 {
 		select {
@@ -143,7 +170,7 @@ func (s *Server) awaitSettlements() {
 
 // A settlement is the end of a command at one device, to be reported when no lock is held.
 type settlement struct {
-	cmd    *Command
+	delivery
 	fate   Fate
 	code   Code
 	reason string
@@ -156,7 +183,7 @@ func (s *Server) report(clientID string, done []settlement) {
 		d := &done[i]
 		d.cmd.Owner.CommandSettled(d.cmd, clientID, d.fate, d.code, d.reason)
 		if !d.unheld {
-			s.unhold(d.cmd)
+			s.unhold(&d.delivery)
 		}
 	}
 }

@@ -28,17 +28,9 @@ func (d *delivery) outgoing(version byte, now time.Time) outgoing {
 
 // properties is the length of the properties, without the length in front of them.
 func (p *outgoing) properties() int {
-	n := 0
+	n := p.cmd.measured().properties
 	if p.expiry > 0 {
 		n += 5
-	}
-	for _, b := range [...][]byte{p.cmd.ContentType, p.cmd.ResponseTopic, p.cmd.CorrelationData} {
-		if b != nil {
-			n += 3 + len(b)
-		}
-	}
-	for _, u := range p.cmd.User {
-		n += 5 + len(u.Key) + len(u.Value)
 	}
 	for _, id := range p.ids {
 		n += 1 + varintLen(id)

@@ -77,8 +77,8 @@ func (c *Conn) leaveCommands() {
 	c.marks = nil
 	c.mu.Unlock()
 	for _, m := range marks {
-		if m.settle {
-			c.srv.report(c.session.clientID, []settlement{{cmd: m.cmd, fate: Offline, reason: reasonNotSent}})
+		if m.qos == 0 {
+			c.srv.report(c.session.clientID, []settlement{{delivery: m.delivery, fate: Offline, reason: reasonNotSent}})
 		}
 	}
 }

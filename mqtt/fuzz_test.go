@@ -53,7 +53,7 @@ func fuzzServer(t *testing.T) *Server {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.ReceiveMaximum = 100
-	cfg.CommandsInFlight, cfg.CommandsQueued, cfg.CommandMemory = 5, 5, 10_000
+	cfg.CommandsInFlight, cfg.CommandsQueued, cfg.CommandMemory = 5, 5, 40_000
 	s, err := New(cfg, strict{t})
 	require.NoError(t, err)
 	t.Cleanup(func() {

@@ -56,11 +56,11 @@ func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement
 		c.mu.Unlock()
 		return nil, nil
 	case kind != typePubcomp && code >= 0x80: // [MQTT-4.3.3-4] ends the exchange
-		done = []settlement{{cmd: f.cmd, fate: Rejected, code: code}}
+		done = []settlement{{delivery: f.delivery, fate: Rejected, code: code}}
 	case kind == typePuback:
-		done = []settlement{{cmd: f.cmd, fate: Delivered, code: code}}
+		done = []settlement{{delivery: f.delivery, fate: Delivered, code: code}}
 	default:
-		done = []settlement{{cmd: f.cmd, fate: Delivered}} // also with 0x92: it had completed it before
+		done = []settlement{{delivery: f.delivery, fate: Delivered}} // also with 0x92: it had completed it before
 	}
 	o.land(i)
 	return done, nil

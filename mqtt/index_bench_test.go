@@ -161,10 +161,10 @@ func BenchmarkIndexChange(b *testing.B) {
 // changes/match is how far that one comes meanwhile.
 func BenchmarkIndexMatchDuringChange(b *testing.B) {
 	const devices = 100_000
-	topics := topicsOf(devices, "devices/*/commands/reboot")
+	topics, s := topicsOf(devices, "devices/*/commands/reboot"), &session{clientID: "changes"}
 	crowd := func(x benchIndex) { subscribe(x, devices, "devices/*/commands/#") }
 	eachIndex(b, crowd, func(b *testing.B, x benchIndex) {
-		stop := changeUntil(x)
+		stop := meanwhile(func() { change(x, s) })
 		b.RunParallel(func(p *testing.PB) {
 			for i := rand.IntN(len(topics)); p.Next(); i++ {
 				if x.match(topics[i%len(topics)]) != 1 {
@@ -177,21 +177,39 @@ func BenchmarkIndexMatchDuringChange(b *testing.B) {
 	})
 }
 
-// changeUntil adds and removes until stop is called, which says how often it did.
-func changeUntil(x benchIndex) (stop func() int) {
-	var stopped atomic.Bool
-	changes := make(chan int)
-	go func() { // ends with stop
-		n, s := 0, &session{clientID: "changes"}
-		for ; !stopped.Load(); n += 2 {
-			x.add("devices/changes/commands/#", s)
-			x.remove("devices/changes/commands/#", s)
+// BenchmarkIndexChangeDuringFanOut adds and removes while one goroutine matches what a hundred thousand subscribe to.
+func BenchmarkIndexChangeDuringFanOut(b *testing.B) {
+	const devices = 100_000
+	s := &session{clientID: "changes"}
+	crowd := func(x benchIndex) { subscribe(x, devices, "fleet/all") }
+	eachIndex(b, crowd, func(b *testing.B, x benchIndex) {
+		stop := meanwhile(func() { x.match([]byte("fleet/all")) })
+		for range b.N {
+			change(x, s)
 		}
-		changes <- n
+		b.ReportMetric(float64(stop())/float64(b.N), "matches/op")
+	})
+}
+
+func change(x benchIndex, s *session) {
+	x.add("devices/changes/commands/#", s)
+	x.remove("devices/changes/commands/#", s)
+}
+
+// meanwhile calls f without a pause until stop is called, which says how often it did.
+func meanwhile(f func()) (stop func() int) {
+	var stopped atomic.Bool
+	calls := make(chan int)
+	go func() { // ends with stop
+		n := 0
+		for ; !stopped.Load(); n++ {
+			f()
+		}
+		calls <- n
 	}()
 	return func() int {
 		stopped.Store(true)
-		return <-changes
+		return <-calls
 	}
 }
 

@@ -87,7 +87,7 @@ func TestCommandsAgainstAModel(t *testing.T) {
 }
 
 func newModel(t drawn) *model {
-	memory := rapid.SampledFrom([]int64{1 << 20, 30_000}).Draw(t.rt, "memory")
+	memory := rapid.SampledFrom([]int64{1 << 20, 100_000}).Draw(t.rt, "memory")
 	m := &model{}
 	m.dispatcher = newWorldOn(t, narrowListener(t), func(c *Config) {
 		c.CommandsInFlight, c.CommandsQueued, c.CommandMemory = 5, 8, memory

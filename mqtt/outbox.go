@@ -21,6 +21,7 @@ type outbox struct {
 	resent int        // how many of flight were sent on this connection; those behind go first
 	window int        // most that resent may be when a PUBLISH is sent (section 4.9)
 	nextID uint16     // packet identifiers, apart from those of the device
+	held   int64      // bytes of queue and flight
 	listed bool       // in Server.backlog
 }
 
@@ -110,13 +111,20 @@ func (ss *session) offer(s *Server, d delivery, now time.Time) bool {
 	return true
 }
 
+// commandShare is the part of CommandMemory that one device may hold, so that one which is away or slow does not
+// take it from all others.
+const commandShare = 8
+
 // enqueue puts d at the end and sends what can be sent. mu is held.
 func (o *outbox) enqueue(d delivery, now time.Time) (done []settlement) {
-	if !o.srv.hold(d.cmd) {
-		return []settlement{{cmd: d.cmd, fate: Dropped, reason: reasonMemory, unheld: true}}
-	}
-	if len(o.queue) >= o.srv.cfg.CommandsQueued {
-		return []settlement{{cmd: d.cmd, fate: Dropped, reason: reasonQueueFull}}
+	share := o.srv.cfg.CommandMemory / commandShare
+	switch weight := d.weight(); {
+	case len(o.queue) >= o.srv.cfg.CommandsQueued || o.held > 0 && o.held+weight > share:
+		return []settlement{{delivery: d, fate: Dropped, reason: reasonQueueFull, unheld: true}}
+	case !o.srv.hold(&d):
+		return []settlement{{delivery: d, fate: Dropped, reason: reasonMemory, unheld: true}}
+	default:
+		o.held += weight
 	}
 	o.queue = append(o.queue, d)
 	return o.pump(now)
@@ -139,7 +147,8 @@ func (o *outbox) detach() {
 	var done []settlement
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		if d.cmd.Connected {
-			done = append(done, settlement{cmd: d.cmd, fate: Offline, reason: reasonNotSent})
+			o.held -= d.weight()
+			done = append(done, settlement{delivery: d, fate: Offline, reason: reasonNotSent})
 		}
 		return d.cmd.Connected
 	})
@@ -156,15 +165,15 @@ func (o *outbox) end() {
 	for i := range o.flight {
 		f := &o.flight[i]
 		if f.received {
-			done = append(done, settlement{cmd: f.cmd, fate: Delivered}) // the device answers for it since PUBREC
+			done = append(done, settlement{delivery: f.delivery, fate: Delivered}) // the device answers for it since PUBREC
 		} else {
-			done = append(done, settlement{cmd: f.cmd, fate: Offline, reason: reasonNotAnswered})
+			done = append(done, settlement{delivery: f.delivery, fate: Offline, reason: reasonNotAnswered})
 		}
 	}
 	for i := range o.queue {
 		over, ok := o.queue[i].over(now)
 		if !ok {
-			over = settlement{cmd: o.queue[i].cmd, fate: Offline, reason: reasonSessionEnded}
+			over = settlement{delivery: o.queue[i], fate: Offline, reason: reasonSessionEnded}
 		}
 		done = append(done, over)
 	}
@@ -172,7 +181,7 @@ func (o *outbox) end() {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
-	o.subs, o.queue, o.flight = nil, nil, nil
+	o.subs, o.queue, o.flight, o.held = nil, nil, nil, 0
 	o.unlist()
 	o.mu.Unlock()
 	o.srv.report(o.session.clientID, done)
@@ -182,9 +191,9 @@ func (o *outbox) end() {
 func (d *delivery) over(now time.Time) (settlement, bool) {
 	switch {
 	case d.cmd.cancelled.Load():
-		return settlement{cmd: d.cmd, fate: Cancelled}, true
+		return settlement{delivery: *d, fate: Cancelled}, true
 	case d.cmd.expired(now):
-		return settlement{cmd: d.cmd, fate: Expired}, true
+		return settlement{delivery: *d, fate: Expired}, true
 	}
 	return settlement{}, false
 }
@@ -196,6 +205,7 @@ func (o *outbox) sweep(now time.Time) {
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		s, over := d.over(now)
 		if over {
+			o.held -= d.weight()
 			done = append(done, s)
 		}
 		return over

@@ -412,6 +412,23 @@ func TestCancelWithdrawsWhatWasNotSent(t *testing.T) {
 	})
 }
 
+// TestSweepSendsWhatWasBehindAnExpiredCommand: QoS 0 needs no place in the window, only its turn.
+func TestSweepSendsWhatWasBehindAnExpiredCommand(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		d := commands(t, func(c *Config) { c.CommandsInFlight = 1 })
+		c := d.subscribed(v, "dev", 1)
+		d.command("t", "0", 1)
+		c.gets(0, 1, 1, 1)
+		first := d.command("t", "1", 1)
+		d.command("t", "2", 0)
+		c.ping()
+		first.Cancel()
+		d.pass(1)
+		d.s.Flush()
+		c.gets(2, 1, 0, 0)
+	})
+}
+
 func TestQueueOfADeviceIsBounded(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		d := commands(t, func(c *Config) { c.CommandsInFlight, c.CommandsQueued = 2, 3 })
@@ -438,18 +455,19 @@ func TestQueueOfADeviceIsBounded(t *testing.T) {
 	})
 }
 
-func TestMemoryOfCommandsIsBounded(t *testing.T) {
+// TestMemoryOfOneDeviceIsBounded: what one holds that is away or does not answer is not taken from all others.
+func TestMemoryOfOneDeviceIsBounded(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
-		d := commands(t, func(c *Config) { c.CommandMemory = 10_000 })
+		d := commands(t, func(c *Config) { c.CommandMemory = commandShare * 10_000 })
 		a, b := d.subscribed(v, "a", 1), d.subscribed(v, "b", 1)
 		large := &Command{Topic: []byte("t"), Payload: []byte(strings.Repeat("x", 8000)), QoS: 1}
 		d.send(large) // its bytes count once, however many devices get it
 		held := d.s.held.Load()
-		require.Equal(t, large.size()+2*deliveryOverhead, held)
+		require.Equal(t, large.measured().memory+2*deliveryOverhead, held)
 		over := &Command{Topic: []byte("t"), Payload: []byte(strings.Repeat("x", 2000)), QoS: 1}
 		n, _ := d.send(over)
 		require.Equal(t, 2, n)
-		d.became(over, "a dropped: "+reasonMemory, "b dropped: "+reasonMemory)
+		d.became(over, "a dropped: "+reasonQueueFull, "b dropped: "+reasonQueueFull)
 		require.Equal(t, held, d.s.held.Load())
 		small := &Command{Topic: []byte("t"), QoS: 1}
 		d.send(small)
@@ -458,13 +476,37 @@ func TestMemoryOfCommandsIsBounded(t *testing.T) {
 			c.send(puback(1), puback(2))
 		}
 		d.settled()
+		require.Zero(t, d.outbox("a").held)
+		huge := &Command{Topic: []byte("t"), Payload: []byte(strings.Repeat("x", 15_000)), QoS: 1, To: "a"}
+		n, _ = d.send(huge) // alone, it may be larger than the share
+		require.Equal(t, 1, n)
+		_, _ = a.read()
+		a.send(puback(3))
+		d.became(huge, "a delivered")
 	})
+}
+
+func TestMemoryOfCommandsIsBounded(t *testing.T) {
+	d := commands(t, func(c *Config) { c.CommandMemory = commandShare * 10_000 })
+	fitting := 0
+	for i := range 2 * commandShare {
+		id := fmt.Sprint("dev", i)
+		d.subscribed(5, id, 1)
+		c := &Command{Topic: []byte("t"), Payload: []byte(strings.Repeat("x", 8000)), QoS: 1, To: id}
+		if n, _ := d.send(c); n == 1 && len(d.of(c)) == 0 {
+			fitting++
+			continue
+		}
+		d.became(c, id+" dropped: "+reasonMemory)
+	}
+	require.Equal(t, commandShare*10_000/(8000+commandOverhead+1+deliveryOverhead), fitting)
+	require.LessOrEqual(t, d.s.held.Load(), int64(commandShare*10_000))
 }
 
 // TestMemoryMayEndAmongTheDevices: some of them get the command and the others do not.
 func TestMemoryMayEndAmongTheDevices(t *testing.T) {
-	cmd := &Command{Topic: []byte("t"), QoS: 1}
-	d := commands(t, func(c *Config) { c.CommandMemory = cmd.size() + 3*deliveryOverhead })
+	cmd := &Command{Topic: []byte("t"), Payload: []byte(strings.Repeat("x", 5000)), QoS: 1}
+	d := commands(t, func(c *Config) { c.CommandMemory = cmd.measured().memory + 3*deliveryOverhead })
 	for i := range 5 {
 		d.subscribed(5, fmt.Sprint(i), 1)
 	}
@@ -474,4 +516,25 @@ func TestMemoryMayEndAmongTheDevices(t *testing.T) {
 	for _, f := range d.of(cmd) {
 		require.Contains(t, f, "dropped: "+reasonMemory)
 	}
+}
+
+// TestSubscriptionIdentifiersCountAsMemory: with a hundred filters that match they are most of a delivery.
+func TestSubscriptionIdentifiersCountAsMemory(t *testing.T) {
+	d := commands(t, nil)
+	c := d.stored(5, "dev")
+	deep := strings.Repeat("a/", 6) + "a"
+	for i := range 64 { // each level of the topic by its name or by +: all of them match
+		levels := strings.Split(deep, "/")
+		for l := range 6 {
+			if i>>l&1 == 1 {
+				levels[l] = "+"
+			}
+		}
+		c.send(packet(0x82, uint16(9), props(0x0B, vbi(1+i)), str(strings.Join(levels, "/")), 1))
+		_, _ = c.read()
+	}
+	_ = c.nc.Close()
+	d.left("dev")
+	d.command(deep, "x", 1)
+	require.GreaterOrEqual(t, d.s.held.Load(), int64(64*8+commandOverhead+deliveryOverhead))
 }

@@ -49,7 +49,7 @@ func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 		return true
 	}
 	if f.qos == 1 && f.cmd.expired(now) {
-		*done = append(*done, settlement{cmd: f.cmd, fate: Expired})
+		*done = append(*done, settlement{delivery: f.delivery, fate: Expired})
 		o.land(o.resent)
 		return true
 	}
@@ -57,7 +57,7 @@ func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 	p.id, p.dup = f.id, true
 	switch o.fits(c, &p) {
 	case tooLarge:
-		*done = append(*done, settlement{cmd: f.cmd, fate: Dropped, reason: reasonTooLarge})
+		*done = append(*done, settlement{delivery: f.delivery, fate: Dropped, reason: reasonTooLarge})
 		o.land(o.resent)
 		return true
 	case notNow:
@@ -75,13 +75,15 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 	if s, over := d.over(now); over {
 		*done = append(*done, s)
 		o.pop()
+		o.held -= d.weight()
 		return true
 	}
 	p := d.outgoing(c.version, now)
 	switch o.fits(c, &p) {
 	case tooLarge: // [MQTT-3.1.2-24]
-		*done = append(*done, settlement{cmd: d.cmd, fate: Dropped, reason: reasonTooLarge})
+		*done = append(*done, settlement{delivery: d, fate: Dropped, reason: reasonTooLarge})
 		o.pop()
+		o.held -= d.weight()
 		return true
 	case notNow:
 		return false
@@ -91,9 +93,11 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 		p.id = o.freeID()
 		o.flight = append(o.flight, flying{delivery: d, id: p.id})
 		o.resent++
+	} else {
+		o.held -= d.weight()
 	}
 	c.put(&p)
-	c.marks = append(c.marks, mark{c.position(), d.cmd, d.qos == 0})
+	c.marks = append(c.marks, mark{c.position(), d})
 	o.srv.m.sent[d.qos].Inc()
 	return true
 }
@@ -172,6 +176,7 @@ func (o *outbox) find(id uint16) int {
 
 // land takes a delivery out of flight.
 func (o *outbox) land(i int) {
+	o.held -= o.flight[i].weight()
 	last := len(o.flight) - 1
 	copy(o.flight[i:], o.flight[i+1:])
 	o.flight[last] = flying{}
@@ -186,9 +191,8 @@ func (o *outbox) land(i int) {
 
 // A mark says where in a connection's output a command ends, so that it is known when it was sent.
 type mark struct {
-	end    uint64
-	cmd    *Command
-	settle bool // QoS 0: that is all there is to know
+	end uint64
+	delivery
 }
 
 // position is the number of bytes written and to be written on this connection. mu is held.
@@ -214,8 +218,8 @@ func (c *Conn) followUp(sent []mark, starved bool) {
 	for i := range sent {
 		m := &sent[i]
 		m.cmd.Owner.CommandSent(m.cmd)
-		if m.settle {
-			c.srv.report(c.session.clientID, []settlement{{cmd: m.cmd, fate: Sent}})
+		if m.qos == 0 { // that is all there is to know
+			c.srv.report(c.session.clientID, []settlement{{delivery: m.delivery, fate: Sent}})
 		}
 	}
 	if starved {

@@ -84,18 +84,15 @@ func TestOutputOfCommandsIsBoundedBeforeItIsFlushed(t *testing.T) {
 // TestCommandsForAStuckDeviceWaitWhereTheyCanBeCancelled: the output of a device that does not read takes no more.
 func TestCommandsForAStuckDeviceWaitWhereTheyCanBeCancelled(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
-		d := slow(t, func(c *Config) { c.WriteTimeout, c.MaxUnreadBytes = time.Hour, 1<<30 })
-		c := d.unread(v, "dev")
-		stuff(t, d.world, c)
-		o := d.outbox("dev")
-		var last *Command
-		for i := 0; o.waiting() == 0; i++ {
-			require.Less(t, i, 100, "commands that went to the output")
-			last = d.command("t", "x", 0)
-		}
-		last.Cancel()
+		d := slow(t, func(c *Config) { c.WriteTimeout = time.Hour })
+		d.unread(v, "dev")
+		d.command("t", strings.Repeat("x", 4<<20), 0) // more than sockets hold
+		until(t, "stuck", func() bool { return d.holder("dev").isStuck() })
+		c := d.command("t", "x", 0)
+		require.Equal(t, 1, d.outbox("dev").waiting())
+		c.Cancel()
 		d.pass(1)
-		d.became(last, "dev cancelled")
+		d.became(c, "dev cancelled")
 	})
 }
 
@@ -202,7 +199,7 @@ func TestDeviceThatReadsSlowlyAndSteadilyIsNotClosed(t *testing.T) {
 func TestLargeCommandsAmongMuchElse(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		const commands, bytes, messages = 40, 300_000, 10_000
-		d := slow(t, nil)
+		d := slow(t, func(c *Config) { c.CommandMemory = 1 << 30 })
 		d.answer = func(m *Message) {
 			m.Ack(Success)
 			d.s.Flush()

@@ -210,6 +210,6 @@ func TestLargeCommandsArePassedOnWhole(t *testing.T) {
 	require.Equal(t, payload, m.payload)
 	require.Equal(t, fmt.Sprintf("correlation=%q name:x a:%s", header, header), m.props)
 	d.ack(m, 0)
-	require.Equal(t, header, *in.receipts(1)[0].CorrelationData)
+	require.Nil(t, in.receipts(1)[0].CorrelationData, "longer than what a receipt repeats")
 	in.stop()
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"math"
 	"time"
 	"unicode/utf8"
 
@@ -21,7 +20,7 @@ type Receipt struct {
 	Partition int32  `json:"partition"`
 	Offset    int64  `json:"offset"`
 	// Key of the command's record; in base64 under the second name if it is not UTF-8. Neither: no key, or one of
-	// more than 65535 bytes, which is then only the key of the receipt's record.
+	// more than 4096 bytes, which is then only the key of the receipt's record.
 	Key       *string `json:"key,omitempty"`
 	KeyBase64 string  `json:"key_base64,omitempty"`
 	// ClientID of the device; missing if the command was not for one device alone and ended before it had any.
@@ -79,11 +78,14 @@ func receiptOf(c *command, clientID string, fate mqtt.Fate, code mqtt.Code, reas
 	return r
 }
 
-// text gives b as it stands if JSON can hold it, else in base64. It leaves out what could make a receipt larger
-// than Kafka takes.
+// repeatedBytes is the longest key and the longest correlation data that a receipt repeats: one command may have
+// ten thousand receipts, and the place of its record names it as well.
+const repeatedBytes = 4 << 10
+
+// text gives b as it stands if JSON can hold it, else in base64, and nothing if it is long.
 func text(b []byte) (plain *string, inBase64 string) {
 	switch {
-	case b == nil, len(b) > math.MaxUint16:
+	case b == nil, len(b) > repeatedBytes:
 		return nil, ""
 	case utf8.Valid(b):
 		s := string(b)

@@ -84,7 +84,7 @@ func TestADeviceThatDoesNotReadHarmsNobodyElse(t *testing.T) {
 	calmly, _ := f.LatenciesOf(calm)
 	besides, _ := f.LatenciesOf(beside)
 	t.Logf("others alone: %s; beside a device that reads nothing: %s; its own %s; memory %d MB before, %d MB at most", calmly, besides, r, before>>20, peak>>20)
-	require.Less(t, besides.Quantile(.99), 20*calmly.Quantile(.99)+time.Second, "far from every measurement")
+	require.Less(t, besides.Quantile(.5), 20*calmly.Quantile(.5)+time.Second, "far from every measurement")
 	require.Less(t, peak-before, int64(32+64)<<20)
 	require.Positive(t, r.Outcomes["dropped"], "it was sent more than the queue holds")
 	require.Equal(t, map[string]int{"delivered": len(calm) + len(beside)}, b.settled(w.Written(nil)).Outcomes)

@@ -39,7 +39,7 @@ var comments = map[string]string{
 	"Kafka.Producer":             "Producer tunes how records are sent to Kafka. Whatever is set here, a record counts as stored when all in-sync replicas have it.",
 	"Limits":                     "Limits bounds what one device may ask for, and how long things may take.",
 	"Limits.CommandsInFlight":    "CommandsInFlight is how many commands with QoS 1 and 2 one device may have been sent and not have completed. The Receive Maximum of an MQTT 5 device may make it less.",
-	"Limits.CommandsMemory":      "CommandsMemory is the memory for commands that wait or are in flight, of all devices together. A command for several devices counts once, and for each of them about 100 bytes, or 2 KiB if its rule writes receipts. What is more is dropped and counted.",
+	"Limits.CommandsMemory":      "CommandsMemory is the memory for commands that wait or are in flight, of all devices together; one device may take an eighth of it. A command for several devices counts once, and for each of them about 100 bytes, or 2 KiB if its rule writes receipts. What is more is dropped and counted.",
 	"Limits.CommandsQueued":      "CommandsQueued is how many commands may wait for one device, connected or away, beyond those in flight. What is more is dropped and counted.",
 	"Limits.ConnectTimeout":      "ConnectTimeout is how long a new connection may take until its CONNECT packet is complete.",
 	"Limits.KeepAliveMax":        "KeepAliveMax is the longest keep-alive an MQTT 5 device gets; one that asks for more, or for none, is told this one instead. Whole seconds; 0s sets no limit, and a device that asked for none is never missed.",
