@@ -44,7 +44,8 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	at := slices.IndexFunc(o.subs, func(s filterRequest) bool { return s.filter == r.filter })
 	switch {
 	case at >= 0:
-		o.subs[at] = r // [MQTT-3.8.4-3]
+		r.filter = o.subs[at].filter // the string that the index has
+		o.subs[at] = r               // [MQTT-3.8.4-3]
 	case len(o.subs) >= o.srv.cfg.MaxSubscriptions || !o.srv.holdFilter(r.filter):
 		return false
 	default:

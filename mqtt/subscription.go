@@ -21,7 +21,7 @@ type filterRequest struct {
 	subscription
 }
 
-// What a topic filter may cost: each level is a place in the index.
+// What a topic filter may be: a match looks at each level of each filter it comes to.
 const (
 	filterLevelsMax = 128
 	filterBytesMax  = 4 << 10
