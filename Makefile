@@ -4,7 +4,7 @@ GO          ?= go
 FUZZTIME    ?= 1m
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The tests of ./test in which Kafka, the network or an instance fails.
-CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling
+CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
 .PHONY: build dev test check fuzz bench soak chaos docs clean
 
