@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"slices"
 	"time"
 )
 
@@ -147,7 +148,7 @@ func (c *Conn) takes(n int) bool {
 // thousand devices at once, and their outputs are not in any budget.
 func (c *Conn) put(p *outgoing) {
 	if p.length <= commandBytes {
-		c.out = p.appendTo(c.out)
+		c.out = p.appendTo(slices.Grow(c.out, p.length))
 		return
 	}
 	c.out = p.appendHead(c.out) // out was empty, see takes
