@@ -39,7 +39,8 @@ type Command struct {
 // A CommandOwner is told what became of its commands. Its methods are called from any goroutine that holds no
 // lock of this package, at once for several devices, and must not block.
 type CommandOwner interface {
-	// CommandSent says that the command was handed to the network for the first time on a connection.
+	// CommandSent says that the command was handed to the network for the first time on a connection. It may come
+	// after CommandSettled, since a device can be faster, and not at all if the connection ends at that moment.
 	CommandSent(c *Command)
 	// CommandSettled is called exactly once for each device that Send counted, during Send or after it. code
 	// is the device's Reason Code, reason says why in a few words, for fates that need it.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -193,7 +192,7 @@ func TestSubscriptionsLastAsLongAsTheirSession(t *testing.T) {
 // drop ends the connection of id from our side, as if it were lost, and waits until it has left.
 func (w *world) drop(id string) {
 	w.t.Helper()
-	require.NoError(w.t, w.holder(id).nc.SetReadDeadline(time.Unix(1, 0)))
+	w.holder(id).shutdown(errHungUp)
 	w.left(id)
 }
 
