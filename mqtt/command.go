@@ -73,7 +73,7 @@ func (f Fate) String() string { return fateNames[f] }
 
 // The reasons given with Dropped and Offline, as in receipts and metrics.
 const (
-	reasonQueueFull    = "queue_full"       // CommandsQueued are waiting for the device
+	reasonQueueFull    = "queue_full"       // CommandsQueued wait for the device, or it holds its share of CommandMemory
 	reasonMemory       = "memory_full"      // CommandMemory is spent
 	reasonTooLarge     = "packet_too_large" // for the device's Maximum Packet Size
 	reasonNotSent      = "not_sent"         // the device left before

@@ -68,7 +68,7 @@ func (c *cursor) binary() []byte {
 // string reads a UTF-8 Encoded String: well-formed, no surrogates, no U+0000 [MQTT-1.5.4-1] [MQTT-1.5.4-2].
 func (c *cursor) string() []byte {
 	v := c.binary()
-	if !validString(v) {
+	if !ValidString(v) {
 		c.fail("string is not UTF-8 or holds U+0000")
 		return nil
 	}
@@ -76,9 +76,7 @@ func (c *cursor) string() []byte {
 }
 
 // ValidString says whether v can be a UTF-8 Encoded String, its length apart [MQTT-1.5.4-1] [MQTT-1.5.4-2].
-func ValidString(v []byte) bool { return validString(v) }
-
-func validString(v []byte) bool {
+func ValidString(v []byte) bool {
 	return utf8.Valid(v) && bytes.IndexByte(v, 0) < 0
 }
 

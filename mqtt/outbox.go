@@ -41,7 +41,7 @@ const subscriptionOverhead = 400
 func (o *outbox) subscribe(r filterRequest) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	at := slices.IndexFunc(o.subs, func(s filterRequest) bool { return s.filter == r.filter })
+	at := o.place(r.filter)
 	switch {
 	case at >= 0:
 		r.filter = o.subs[at].filter // the string that the index has
@@ -53,6 +53,11 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	}
 	o.srv.index.add(r.filter, o.session, r.subscription)
 	return true
+}
+
+// place gives the place of a filter in subs, or -1. mu is held.
+func (o *outbox) place(filter string) int {
+	return slices.IndexFunc(o.subs, func(s filterRequest) bool { return s.filter == filter })
 }
 
 // holdFilter counts the memory of a subscription; false if there is none left.
@@ -73,7 +78,7 @@ func (s *Server) unholdFilter(filter string) {
 func (o *outbox) unsubscribe(filter string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	at := slices.IndexFunc(o.subs, func(s filterRequest) bool { return s.filter == filter })
+	at := o.place(filter)
 	if at < 0 {
 		return false
 	}
