@@ -28,6 +28,8 @@ type Command struct {
 	// outcome there, in bytes; both count against CommandMemory.
 	Memory, MemoryEach int
 	Owner              CommandOwner
+	// Place is where the owner has it; a session that is kept elsewhere takes up there later.
+	Place Place
 
 	measures  measures
 	sharing   sync.Once
@@ -59,13 +61,14 @@ const (
 	Rejected              // the device answered with a Reason Code of 0x80 or above
 	Offline               // the device went away and nobody keeps the command for it
 	Dropped               // a bound of ours
+	Kept                  // not settled: the session goes on elsewhere or later, and gets the command there
 )
 
-var fateNames = [...]string{"delivered", "sent", "expired", "cancelled", "rejected", "offline", "dropped"}
+var fateNames = [...]string{"delivered", "sent", "expired", "cancelled", "rejected", "offline", "dropped", "kept"}
 
 // Fates are all there are.
 func Fates() []Fate {
-	return []Fate{Delivered, Sent, Expired, Cancelled, Rejected, Offline, Dropped}
+	return []Fate{Delivered, Sent, Expired, Cancelled, Rejected, Offline, Dropped, Kept}
 }
 
 // String gives the word of receipts and metrics.
@@ -141,6 +144,15 @@ func (s *Server) hold(d *delivery) bool {
 	return false
 }
 
+// forceHold counts the memory of d, whether there is any left or not.
+func (s *Server) forceHold(d *delivery) {
+	n := d.cost()
+	if d.cmd.holders.Add(1) == 1 {
+		n += d.cmd.measured().memory
+	}
+	s.held.Add(n)
+}
+
 func (s *Server) unhold(d *delivery) {
 	n := d.cost()
 	if d.cmd.holders.Add(-1) == 0 {
@@ -189,10 +201,16 @@ func (s *Server) report(clientID string, done []settlement) {
 	}
 }
 
-// Send gives c to the devices with a matching subscription, and says how many they are. known says, for a
-// command with To, whether there is a session it could go to, subscribed or not. The order of calls of one
-// goroutine is the order at each device. Flush must follow, once for any number of calls. It does not block.
-func (s *Server) Send(c *Command) (devices int, known bool) {
+// A Reach is what Send did with a command.
+type Reach struct {
+	Devices int  // that it is settled for, each by one call of its owner
+	Known   bool // for a command with To: there is a session it could go to, subscribed or not
+	Later   bool // a session has it, or gets it from the store
+}
+
+// Send gives c to the devices with a matching subscription. The order of calls of one goroutine is the order at each
+// device. Flush must follow, once for any number of calls. It does not block.
+func (s *Server) Send(c *Command) (reach Reach) {
 	if c.To != "" {
 		return s.sendTo(c)
 	}
@@ -200,34 +218,42 @@ func (s *Server) Send(c *Command) (devices int, known bool) {
 	*found = s.index.match(c.Topic, (*found)[:0])
 	now := time.Now()
 	for _, d := range gather(*found, c) {
-		if d.session.offer(s, d.delivery, now) {
-			devices++
-		}
+		reach.count(d.session.offer(d.delivery, now))
 	}
 	clear(*found)
 	matches.Put(found)
-	return devices, false
+	return reach
+}
+
+func (r *Reach) count(a answer) {
+	switch a {
+	case taken:
+		r.Devices++
+	case later:
+		r.Later = true
+	case absent:
+	}
 }
 
 var matches = sync.Pool{New: func() any { return new([]subscriber) }}
 
 // sendTo is Send to one client ID.
-func (s *Server) sendTo(c *Command) (devices int, known bool) {
+func (s *Server) sendTo(c *Command) (reach Reach) {
 	ss, connected := s.sessions.find(c.To)
 	if ss == nil || c.Connected && !connected {
-		return 0, false
+		return Reach{}
 	}
 	o := ss.outbox.Load()
 	if o == nil {
-		return 0, true
+		return Reach{Known: true}
 	}
+	reach.Known = true
 	for _, d := range gather(o.match(c.Topic), c) { // one at most
-		if !ss.offer(s, d.delivery, time.Now()) {
-			return 0, false // it has just left, or its session has ended
-		}
-		devices++
+		a := ss.offer(d.delivery, time.Now())
+		reach.count(a)
+		reach.Known = a != absent // it has just left, or its session has ended
 	}
-	return devices, true
+	return reach
 }
 
 // A delivery is a command at one device.

@@ -20,11 +20,6 @@ func (s sink) Control(f func(uintptr)) error    { f(s.fd); return nil }
 func (s sink) Read(f func(uintptr) bool) error  { f(s.fd); return nil }
 func (s sink) Write(f func(uintptr) bool) error { f(s.fd); return nil }
 
-type nobody struct{}
-
-func (nobody) CommandSent(*Command)                                {}
-func (nobody) CommandSettled(*Command, string, Fate, Code, string) {}
-
 // A fleet is a server with devices that are fed by hand and write to a sink. Each is subscribed to a topic of its
 // own and to one of all.
 type fleet struct {
@@ -112,11 +107,11 @@ func BenchmarkSend(b *testing.B) {
 					for i := 0; i < b.N; i += batch {
 						for j := range batch {
 							at := (i + j) * 7919 % devices
-							c := &Command{Topic: topics[at], Payload: payload, QoS: byte(qos), Owner: nobody{}}
+							c := &Command{Topic: topics[at], Payload: payload, QoS: byte(qos), Owner: unowned{}}
 							if to {
 								c.To = f.conns[at].session.clientID
 							}
-							if n, _ := f.s.Send(c); n != 1 {
+							if n := f.s.Send(c).Devices; n != 1 {
 								b.Fatal("nobody gets it")
 							}
 						}
@@ -144,8 +139,8 @@ func BenchmarkSendToAll(b *testing.B) {
 				b.ReportAllocs()
 				var acks []byte
 				for i := 0; i < b.N; i += devices {
-					c := &Command{Topic: []byte("all/now"), Payload: payload, QoS: byte(qos), Owner: nobody{}}
-					if n, _ := f.s.Send(c); n != devices {
+					c := &Command{Topic: []byte("all/now"), Payload: payload, QoS: byte(qos), Owner: unowned{}}
+					if n := f.s.Send(c).Devices; n != devices {
 						b.Fatal("somebody does not get it")
 					}
 					f.flush()
@@ -167,7 +162,7 @@ func BenchmarkCommandRoundTrip(b *testing.B) {
 	in := make([]byte, len(pub{topic: "t", payload: string(payload), qos: 1}.packet(4)))
 	b.ReportAllocs()
 	for b.Loop() {
-		w.s.Send(&Command{Topic: []byte("t"), Payload: payload, QoS: 1, Owner: nobody{}})
+		w.s.Send(&Command{Topic: []byte("t"), Payload: payload, QoS: 1, Owner: unowned{}})
 		w.s.Flush()
 		if _, err := io.ReadFull(c.in, in); err != nil {
 			b.Fatal(err)
@@ -208,7 +203,7 @@ func BenchmarkIdleDevice(b *testing.B) {
 		}
 		report("B/subscribed")
 		for i := range clients {
-			w.s.Send(&Command{Topic: fmt.Appendf(nil, "fleet/dev-%05d/set", i), QoS: 1, Owner: nobody{}})
+			w.s.Send(&Command{Topic: fmt.Appendf(nil, "fleet/dev-%05d/set", i), QoS: 1, Owner: unowned{}})
 			w.s.Flush()
 			_, err := io.ReadFull(clients[i], make([]byte, 2+2+19+2))
 			check(b, err)

@@ -48,8 +48,10 @@ type Config struct {
 	CommandsQueued int
 	// CommandMemory bounds the bytes of commands that wait or are in flight, over all devices.
 	CommandMemory int64
-	Logger        zerolog.Logger
-	Registerer    prometheus.Registerer
+	// Store keeps the sessions; nil: they live in this process.
+	Store      Store
+	Logger     zerolog.Logger
+	Registerer prometheus.Registerer
 }
 
 // connectPacketMax bounds a CONNECT, which comes before anybody is known: 64 KiB hold a client ID, a will

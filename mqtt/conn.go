@@ -61,8 +61,9 @@ type Conn struct {
 	wants     bool   // reading is paused until slots or bytes are free
 	nudged    bool   // the read deadline was set to end a wait, not the connection
 	ending    bool
-	silent    bool  // the last word is in out: no acknowledgement may follow
-	end       error // why it ends
+	silent    bool   // the last word is in out: no acknowledgement may follow
+	end       error  // why it ends
+	cancel    func() // ends a wait of the reading goroutine
 	wake      chan struct{}
 	idle      chan struct{} // closed when no slot waits, if somebody waits for that
 	written   chan struct{} // closed when writing ends, if somebody waits for that
@@ -213,5 +214,8 @@ func (c *Conn) shutdownLocked(reason error) {
 	c.ending = true
 	c.end = reason
 	c.wakeLocked()
+	if c.cancel != nil {
+		c.cancel()
+	}
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 }

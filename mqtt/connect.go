@@ -1,10 +1,12 @@
 package mqtt
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"math"
+	"os"
 	"strings"
 	"time"
 
@@ -244,7 +246,10 @@ func (c *Conn) open(p *connectParams) error {
 	if err != nil {
 		return err
 	}
-	c.username, c.will, c.willWait = p.username, p.will, p.willWait
+	c.username = p.username
+	if c.session.keeper == nil {
+		c.will, c.willWait = p.will, p.willWait
+	}
 	c.persists = p.props.sessionExpiry > 0
 	c.problems = c.version == 5 && (!p.props.has(propRequestProblem) || p.props.requestProblem == 1)
 	c.heard.Store(c.srv.tick.Load())
@@ -272,9 +277,10 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 	for {
 		a := c.srv.sessions.attach(c, p.clientID, p.clean, p.expiry)
 		if a.old == nil {
-			c.mu.Lock()
-			c.session = a.session
-			c.mu.Unlock()
+			if c.srv.cfg.Store != nil {
+				return c.openStored(a.session, p)
+			}
+			c.own(a.session)
 			a.replaced.end()
 			if a.due != nil {
 				c.srv.publishWill(a.due)
@@ -290,6 +296,54 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 			return false, &ProtocolFault{ServerShuttingDown, "the server stops"}
 		}
 	}
+}
+
+// own makes s the session of this connection.
+func (c *Conn) own(s *session) {
+	c.mu.Lock()
+	c.session = s
+	c.mu.Unlock()
+}
+
+// openStored gets the session from the Store. It has the client ID in this process already.
+func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.ConnectTimeout)
+	defer cancel()
+	if !c.cancelWith(cancel) {
+		c.srv.sessions.release(s)
+		return false, os.ErrDeadlineExceeded
+	}
+	opened, err := c.srv.cfg.Store.Open(ctx, &Opening{
+		Session: &Session{conn: c, session: s}, ClientID: p.clientID, Username: p.username, Clean: p.clean, Expiry: p.expiry,
+		Will: p.will, WillDelay: p.willWait, Remote: c.nc.RemoteAddr(), Version: versionName(c.version),
+	})
+	c.cancelWith(nil)
+	if err != nil {
+		c.srv.sessions.release(s)
+		var fault *ProtocolFault
+		if !errors.As(err, &fault) {
+			err = &ProtocolFault{ServerUnavailable, "the session can't be had now"}
+		}
+		return false, err
+	}
+	s.keeper = opened.Keeper
+	s.restore(opened.State.Received)
+	if opened.Keeper != nil && p.expiry > 0 {
+		o := newOutbox(c.srv, s)
+		o.keeper, o.durable = opened.Keeper, true
+		o.restore(&opened.State)
+		s.outbox.Store(o)
+	}
+	c.own(s)
+	return opened.Present, nil
+}
+
+// cancelWith has cancel called when the connection is to end; false: it is to end already.
+func (c *Conn) cancelWith(cancel func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	return !c.ending
 }
 
 // offer gives the properties of CONNACK: what differs from the specification's defaults, and nothing that

@@ -23,6 +23,31 @@ func (c *Conn) respond(pk *packets.Packet, encode encoder) {
 	c.followUp(sent, hungry)
 }
 
+// mostAnswers bounds the answers of a connection that wait for its state to be stored.
+const mostAnswers = 256
+
+// respondStored is respond for what the device may rely on: a session that outlives its connection is stored first.
+func (c *Conn) respondStored(pk *packets.Packet, encode encoder) {
+	o := c.session.outbox.Load()
+	if o == nil || !o.durable {
+		c.respond(pk, encode)
+		return
+	}
+	b, err := c.encode(pk, encode)
+	if err != nil {
+		c.shutdown(err)
+		return
+	}
+	o.mu.Lock()
+	if len(o.acks) >= mostAnswers {
+		o.mu.Unlock()
+		c.shutdown(&ProtocolFault{QuotaExceeded, "too many SUBSCRIBE and UNSUBSCRIBE packets without an answer"})
+		return
+	}
+	o.acks = append(o.acks, savedAnswer{o.change(), b})
+	o.unlock(nil)
+}
+
 // encode gives the packet's bytes, without its Reason String if it would exceed the client's Maximum Packet
 // Size with it [MQTT-3.1.2-24], and an error if it does without.
 func (c *Conn) encode(pk *packets.Packet, encode encoder) ([]byte, error) {

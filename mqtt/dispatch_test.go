@@ -70,7 +70,8 @@ func (d *dispatcher) CommandSettled(c *Command, clientID string, fate Fate, code
 // send is Send and Flush, and gives what Send gives.
 func (d *dispatcher) send(c *Command) (devices int, known bool) {
 	c.Owner = d
-	devices, known = d.s.Send(c)
+	reach := d.s.Send(c)
+	devices, known = reach.Devices, reach.Known
 	d.mu.Lock()
 	d.counted[c] += devices
 	d.promised += devices

@@ -21,7 +21,7 @@ func (c *Conn) finish(err error) {
 	}
 	c.lastWord(fault)
 	if c.session != nil {
-		c.leave()
+		c.leave(err)
 	}
 	c.awaitWritten()
 	if fault != nil && c.version != 0 && c.nc.CloseWrite() == nil {
@@ -48,8 +48,12 @@ func (c *Conn) lastWord(fault *ProtocolFault) {
 }
 
 // leave gives the session back and publishes the will, at once or by the session's sweep.
-func (c *Conn) leave() {
+func (c *Conn) leave(err error) {
 	c.leaveCommands()
+	if c.session.keeper != nil {
+		c.leaveKept(err)
+		return
+	}
 	will := c.will
 	c.will = nil
 	if c.tidy {
@@ -62,6 +66,22 @@ func (c *Conn) leave() {
 	if due != nil {
 		c.srv.publishWill(due)
 	}
+}
+
+// leaveKept gives the session back to its Keeper, who publishes the will too. A newcomer with the client ID is let in
+// after that.
+func (c *Conn) leaveKept(err error) {
+	s := c.session
+	l := &Leaving{Tidy: c.tidy, Expiry: c.srv.sessions.expiryOf(s), Reason: reasonOf(err), Session: &Session{conn: c, session: s}}
+	switch o := s.outbox.Load(); {
+	case o == nil:
+	case o.durable && l.Expiry > 0:
+		l.State = o.part()
+	default:
+		o.end()
+	}
+	s.keeper.Left(l)
+	c.srv.sessions.release(s)
 }
 
 // leaveCommands gives the commands back that this connection has not completed. Those with QoS 0 that the

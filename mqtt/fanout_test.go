@@ -21,7 +21,7 @@ func TestLargeCommandIsHeldOnceForAllDevices(t *testing.T) {
 		if v == 5 {
 			c.User = []Property{{[]byte("k"), []byte(strings.Repeat("u", 60000))}}
 		}
-		n, _ := d.s.Send(c) // and nothing is flushed
+		n := d.s.Send(c).Devices // and nothing is flushed
 		require.Equal(t, devices, n)
 		d.mu.Lock()
 		d.counted[c], d.promised = n, n
@@ -66,7 +66,7 @@ func TestAnswersDoNotComeInTheMiddleOfALargeCommand(t *testing.T) {
 				return conn.waiting() == 0 && !conn.writing
 			})
 			large := &Command{Topic: []byte("t"), Payload: []byte(strings.Repeat("x", 100<<10)), QoS: 0, Owner: d}
-			n, _ := d.s.Send(large)
+			n := d.s.Send(large).Devices
 			require.Equal(t, 1, n)
 			d.mu.Lock()
 			d.counted[large]++

@@ -127,7 +127,7 @@ func (v *conversation) send(qos, how byte, size int) {
 	if how&8 > 0 {
 		cmd.To = "dev"
 	}
-	if n, _ := v.s.Send(cmd); n > 0 {
+	if n := v.s.Send(cmd).Devices; n > 0 {
 		v.counted[cmd] = n
 	}
 	v.last = cmd

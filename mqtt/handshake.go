@@ -27,8 +27,7 @@ func (c *Conn) answered(kind byte, body []byte) error {
 	if err == nil {
 		done = append(done, o.pump(time.Now())...)
 	}
-	o.mu.Unlock()
-	c.srv.report(c.session.clientID, done)
+	o.unlock(done)
 	return err
 }
 
@@ -50,10 +49,7 @@ func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement
 	case (kind == typePuback) != (f.qos == 1), kind == typePubcomp && !f.received:
 		return nil, violation("an acknowledgement that does not fit the message")
 	case kind == typePubrec && code < 0x80:
-		f.received = true
-		c.mu.Lock()
-		c.appendPubrel(f.id, Success)
-		c.mu.Unlock()
+		o.received(c, f)
 		return nil, nil
 	case kind != typePubcomp && code >= 0x80: // [MQTT-4.3.3-4] ends the exchange
 		done = []settlement{{delivery: f.delivery, fate: Rejected, code: code}}
@@ -64,6 +60,23 @@ func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement
 	}
 	o.land(i)
 	return done, nil
+}
+
+// received takes PUBREC. That it came must be stored before PUBREL: the device forgets the packet identifier then, and
+// would take the PUBLISH, sent again after a crash, for a new one. mu is held.
+func (o *outbox) received(c *Conn, f *flying) {
+	if !f.received {
+		f.received = true
+		if o.durable {
+			f.version = o.change()
+		}
+	}
+	if f.owed = !o.isSaved(f.version); f.owed {
+		return
+	}
+	c.mu.Lock()
+	c.appendPubrel(f.id, Success)
+	c.mu.Unlock()
 }
 
 // appendPubrel puts a PUBREL into the output. mu is held.

@@ -23,13 +23,17 @@ type outbox struct {
 	nextID uint16     // packet identifiers, apart from those of the device
 	held   int64      // bytes of queue and flight
 	listed bool       // in Server.backlog
+	kept
 }
 
 // A flying is a delivery with QoS 1 or 2 from its first PUBLISH to its PUBACK or PUBCOMP.
 type flying struct {
 	delivery
 	id       uint16
-	received bool // PUBREC came: PUBREL is what is sent again
+	received bool   // PUBREC came: PUBREL is what is sent again
+	sent     bool   // the PUBLISH was, once
+	owed     bool   // PUBREL waits for the state to be stored
+	version  uint64 // of the state that must be stored before what is to be sent
 }
 
 func newOutbox(s *Server, session *session) *outbox { return &outbox{srv: s, session: session} }
@@ -100,21 +104,33 @@ func (o *outbox) match(topic []byte) (found []subscriber) {
 	return found
 }
 
-// offer takes a delivery; false if the session is not there for it. A bound that is reached drops it.
-func (ss *session) offer(s *Server, d delivery, now time.Time) bool {
+// An answer says what an outbox did with a command that was offered.
+type answer int
+
+const (
+	absent answer = iota // the session is not there for it
+	taken                // it will be settled
+	later                // it will come again from the store, if it did not come already
+)
+
+// offer takes a delivery. A bound that is reached drops it, or leaves it in the store.
+func (ss *session) offer(d delivery, now time.Time) answer {
 	o := ss.outbox.Load()
 	if o == nil {
-		return false
+		return absent
 	}
 	o.mu.Lock()
 	if o.ended || d.cmd.Connected && o.conn == nil {
 		o.mu.Unlock()
-		return false
+		return absent
 	}
-	done := o.enqueue(d, now)
-	o.mu.Unlock()
-	s.report(ss.clientID, done)
-	return true
+	if o.passes(d.cmd) {
+		o.mu.Unlock()
+		return later
+	}
+	done, a := o.enqueue(d, now)
+	o.unlock(done)
+	return a
 }
 
 // commandShare is the part of CommandMemory that one device may hold, so that one which is away or slow does not
@@ -122,18 +138,38 @@ func (ss *session) offer(s *Server, d delivery, now time.Time) bool {
 const commandShare = 8
 
 // enqueue puts d at the end and sends what can be sent. mu is held.
-func (o *outbox) enqueue(d delivery, now time.Time) (done []settlement) {
-	share := o.srv.cfg.CommandMemory / commandShare
-	switch weight := d.weight(); {
-	case len(o.queue) >= o.srv.cfg.CommandsQueued || o.held > 0 && o.held+weight > share:
-		return []settlement{{delivery: d, fate: Dropped, reason: reasonQueueFull, unheld: true}}
-	case !o.srv.hold(&d):
-		return []settlement{{delivery: d, fate: Dropped, reason: reasonMemory, unheld: true}}
-	default:
-		o.held += weight
+func (o *outbox) enqueue(d delivery, now time.Time) ([]settlement, answer) {
+	reason := o.full(&d)
+	if reason != "" {
+		if o.durable && d.cmd.Place.Stream != 0 && !d.cmd.Connected {
+			o.fallBehind(d.cmd.Place)
+			return nil, later
+		}
+		return []settlement{{delivery: d, fate: Dropped, reason: reason, unheld: true}}, taken
 	}
+	o.push(d)
+	return o.pump(now), taken
+}
+
+// full gives the bound that d would break, "" if there is room; its memory is counted then. mu is held.
+func (o *outbox) full(d *delivery) string {
+	share := o.srv.cfg.CommandMemory / commandShare
+	switch {
+	case len(o.queue) >= o.srv.cfg.CommandsQueued || o.held > 0 && o.held+d.weight() > share:
+		return reasonQueueFull
+	case !o.srv.hold(d):
+		return reasonMemory
+	}
+	return ""
+}
+
+// push enters what there is room for. mu is held.
+func (o *outbox) push(d delivery) {
+	o.held += d.weight()
 	o.queue = append(o.queue, d)
-	return o.pump(now)
+	if o.durable && d.cmd.Place.Stream != 0 {
+		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
+	}
 }
 
 // attach makes c the connection: first it gets again what it had not answered, in the order of the first time.
@@ -141,9 +177,7 @@ func (o *outbox) attach(c *Conn) {
 	o.mu.Lock()
 	o.conn, o.resent = c, 0
 	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
-	done := o.pump(time.Now())
-	o.mu.Unlock()
-	o.srv.report(o.session.clientID, done)
+	o.unlock(o.pump(time.Now()))
 }
 
 // detach ends the connection's part. Commands for connected devices only are over.
@@ -153,7 +187,7 @@ func (o *outbox) detach() {
 	var done []settlement
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		if d.cmd.Connected {
-			o.held -= d.weight()
+			o.drop(&d)
 			done = append(done, settlement{delivery: d, fate: Offline, reason: reasonNotSent})
 		}
 		return d.cmd.Connected
@@ -183,14 +217,19 @@ func (o *outbox) end() {
 		}
 		done = append(done, over)
 	}
+	o.clear()
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+}
+
+// clear forgets subscriptions and commands. mu is held.
+func (o *outbox) clear() {
 	for _, s := range o.subs {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
-	o.subs, o.queue, o.flight, o.held = nil, nil, nil, 0
+	o.subs, o.queue, o.flight, o.held, o.acks = nil, nil, nil, 0, nil
 	o.unlist()
-	o.mu.Unlock()
-	o.srv.report(o.session.clientID, done)
 }
 
 // over says that the command is no longer to be sent.
@@ -211,23 +250,26 @@ func (o *outbox) sweep(now time.Time) {
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		s, over := d.over(now)
 		if over {
-			o.held -= d.weight()
+			o.drop(&d)
 			done = append(done, s)
 		}
 		return over
 	})
 	done = append(done, o.pump(now)...)
 	o.unlist()
-	o.mu.Unlock()
-	o.srv.report(o.session.clientID, done)
+	o.unlock(done)
+}
+
+// drop counts a command that leaves the queue and is settled. mu is held.
+func (o *outbox) drop(d *delivery) {
+	o.held -= d.weight()
+	o.finish(d.cmd.Place)
 }
 
 // refill sends more after the network took what was there.
 func (o *outbox) refill() {
 	o.mu.Lock()
-	done := o.pump(time.Now())
-	o.mu.Unlock()
-	o.srv.report(o.session.clientID, done)
+	o.unlock(o.pump(time.Now()))
 }
 
 // backlog holds the outboxes in which something waits, for the sweep.

@@ -172,7 +172,8 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 	return false, nil
 }
 
-// pubrel handles PUBREL with PUBCOMP, which need not wait for anything: the packet id is free in memory.
+// pubrel handles PUBREL with PUBCOMP, which waits only where the packet id is stored: it must be free there before the
+// device uses it for another message.
 func (c *Conn) pubrel(body []byte) error {
 	r := cursor{b: body}
 	id := r.uint16()
@@ -184,15 +185,41 @@ func (c *Conn) pubrel(body []byte) error {
 		return violation("packet identifier 0")
 	}
 	known := c.session.release(id)
+	if k := c.session.keeper; k != nil && known {
+		if k.Released(id, func() { c.pubcompLater(id) }) {
+			return nil
+		}
+	}
+	c.pubcomp(id, known)
+	return nil
+}
+
+// pubcompLater answers a PUBREL from any goroutine.
+func (c *Conn) pubcompLater(id uint16) {
+	c.pubcomp(id, true)
 	c.mu.Lock()
+	enlist := !c.dirty
+	c.dirty = true
+	c.mu.Unlock()
+	if enlist {
+		c.srv.enlist(c)
+	}
+	c.srv.Flush()
+}
+
+// pubcomp answers a PUBREL.
+func (c *Conn) pubcomp(id uint16, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.quota = max(0, c.quota-1)
+	if c.silent {
+		return
+	}
 	if known || c.version < 5 {
 		c.out = append(c.out, typePubcomp<<4, 2, byte(id>>8), byte(id))
 	} else {
 		c.out = append(c.out, typePubcomp<<4, 3, byte(id>>8), byte(id), byte(PacketIdentifierNotFound))
 	}
-	c.mu.Unlock()
-	return nil
 }
 
 // acknowledgementRest reads the optional reason code and properties of an MQTT 5 acknowledgement.

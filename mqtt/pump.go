@@ -21,7 +21,7 @@ func (o *outbox) pump(now time.Time) (done []settlement) {
 	before := len(c.out)
 	for o.resent < len(o.flight) && o.again(c, now, &done) {
 	}
-	for o.resent == len(o.flight) && len(o.queue) > 0 && o.next(c, now, &done) {
+	for len(o.queue) > 0 && o.next(c, now, &done) {
 	}
 	enlist := len(c.out) > before && !c.dirty
 	c.dirty = c.dirty || enlist
@@ -41,10 +41,14 @@ func (o *outbox) pump(now time.Time) (done []settlement) {
 // that completes nothing would have a window more in flight after each connection, until no id is free.
 func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 	f := &o.flight[o.resent]
+	if !o.isSaved(f.version) {
+		return false
+	}
 	if f.received {
 		if !c.takes(4) {
 			return false
 		}
+		f.owed = false
 		c.appendPubrel(f.id, Success)
 		o.resent++
 		return true
@@ -55,7 +59,7 @@ func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 		return true
 	}
 	p := f.outgoing(c.version, now)
-	p.id, p.dup = f.id, true
+	p.id, p.dup = f.id, f.sent
 	switch o.fits(c, &p) {
 	case tooLarge:
 		*done = append(*done, settlement{delivery: f.delivery, fate: Dropped, reason: reasonTooLarge})
@@ -66,6 +70,10 @@ func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 	}
 	o.resent++
 	c.put(&p)
+	if !f.sent {
+		f.sent = true
+		c.marks = append(c.marks, mark{c.position(), f.delivery})
+	}
 	o.srv.m.sent[p.qos].Inc()
 	return true
 }
@@ -76,15 +84,21 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 	if s, over := d.over(now); over {
 		*done = append(*done, s)
 		o.pop()
-		o.held -= d.weight()
+		o.drop(&d)
 		return true
+	}
+	if d.qos == 2 && o.durable {
+		return o.assign(&d)
+	}
+	if o.resent < len(o.flight) || len(o.done) >= mostDone {
+		return false
 	}
 	p := d.outgoing(c.version, now)
 	switch o.fits(c, &p) {
 	case tooLarge: // [MQTT-3.1.2-24]
 		*done = append(*done, settlement{delivery: d, fate: Dropped, reason: reasonTooLarge})
 		o.pop()
-		o.held -= d.weight()
+		o.drop(&d)
 		return true
 	case notNow:
 		return false
@@ -92,14 +106,26 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 	o.pop()
 	if d.qos > 0 {
 		p.id = o.freeID()
-		o.flight = append(o.flight, flying{delivery: d, id: p.id})
+		o.flight = append(o.flight, flying{delivery: d, id: p.id, sent: true})
 		o.resent++
 	} else {
-		o.held -= d.weight()
+		o.drop(&d)
 	}
 	c.put(&p)
 	c.marks = append(c.marks, mark{c.position(), d})
 	o.srv.m.sent[d.qos].Inc()
+	return true
+}
+
+// assign gives the head of the queue, with QoS 2, its packet identifier. Which command has which identifier must be
+// stored before the device hears of it: after a crash it would get the same command under another one, twice. So it
+// waits in flight, and is sent from there; false: not now.
+func (o *outbox) assign(d *delivery) bool {
+	if len(o.flight) >= o.window || len(o.done) >= mostDone {
+		return false
+	}
+	o.pop()
+	o.flight = append(o.flight, flying{delivery: *d, id: o.freeID(), version: o.change()})
 	return true
 }
 
@@ -177,7 +203,7 @@ func (o *outbox) find(id uint16) int {
 
 // land takes a delivery out of flight.
 func (o *outbox) land(i int) {
-	o.held -= o.flight[i].weight()
+	o.drop(&o.flight[i].delivery)
 	last := len(o.flight) - 1
 	copy(o.flight[i:], o.flight[i+1:])
 	o.flight[last] = flying{}

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +27,12 @@ type session struct {
 
 	outbox atomic.Pointer[outbox] // nil until the first SUBSCRIBE
 
-	mu       sync.Mutex
-	received map[uint16]inbound // guarded by mu
+	keeper Keeper // of a session that a Store has; set before the connection is open
+
+	mu       sync.Mutex // guards all below
+	received map[uint16]inbound
+	pending  int                // of received, those whose outcome is awaited
+	quiet    func(ids []uint16) // is called when there is none
 }
 
 // inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.
@@ -73,6 +78,7 @@ func (s *session) receive(m *Message, limit int) receipt {
 			s.received = make(map[uint16]inbound)
 		}
 		in.pending = m
+		s.pending++
 	case in.pending == nil:
 		r.how, r.code = receivedStored, in.code
 	default:
@@ -84,13 +90,28 @@ func (s *session) receive(m *Message, limit int) receipt {
 	return r
 }
 
+// restore enters the ids that the session had received before this connection.
+func (s *session) restore(ids []uint16) {
+	if len(ids) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received = make(map[uint16]inbound, len(ids))
+	for _, id := range ids {
+		s.received[id] = inbound{}
+	}
+}
+
 // forget takes back the receive of a message that nobody answers for.
 func (s *session) forget(id uint16, m *Message) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if in, known := s.received[id]; known && in.pending == m {
 		s.remove(id)
 	}
+	quiet := s.quieted()
+	s.mu.Unlock()
+	quiet()
 }
 
 // settle notes the outcome of m and passes it to those who sent it again. The packet id is touched only if
@@ -103,14 +124,38 @@ func (s *session) settle(m *Message, o outcome) {
 		if o.state == slotAcked {
 			in.pending, in.code = nil, o.code
 			s.received[m.id] = in
+			s.pending--
 		} else {
 			s.remove(m.id)
 		}
 	}
+	quiet := s.quieted()
 	s.mu.Unlock()
 	for _, w := range waiters {
 		w.conn.settle(w.slot, 0, o)
 	}
+	quiet()
+}
+
+// quieted gives the call that is due when no outcome is awaited any more. mu is held.
+func (s *session) quieted() func() {
+	if s.quiet == nil || s.pending > 0 {
+		return func() {}
+	}
+	done, ids := s.quiet, s.receivedIDs()
+	s.quiet = nil
+	return func() { done(ids) }
+}
+
+// receivedIDs gives the ids of what is stored and not released. mu is held.
+func (s *session) receivedIDs() (ids []uint16) {
+	for id, in := range s.received {
+		if in.pending == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // release frees id at its PUBREL; false if nothing was received with it. A PUBREL before PUBREC breaks the
@@ -127,6 +172,9 @@ func (s *session) release(id uint16) bool {
 
 // remove frees id. mu is held.
 func (s *session) remove(id uint16) {
+	if s.received[id].pending != nil {
+		s.pending--
+	}
 	delete(s.received, id)
 	if len(s.received) == 0 {
 		s.received = nil
@@ -236,12 +284,7 @@ func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message
 	sh := r.shard(s.clientID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	s.conn = nil
-	awaited := s.gone != nil
-	if awaited {
-		close(s.gone)
-		s.gone = nil
-	}
+	awaited := s.vacate()
 	if s.expiry == 0 || !awaited && r.stored.Load() >= r.maxStored {
 		delete(sh.sessions, s.clientID)
 		return will, true
@@ -257,6 +300,34 @@ func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message
 	}
 	s.will, s.willDue = will, now+1000*int64(delay)
 	return nil, false
+}
+
+// vacate ends the connection's hold and says whether somebody waited for that. The shard's mutex is held.
+func (s *session) vacate() (awaited bool) {
+	s.conn = nil
+	if s.gone == nil {
+		return false
+	}
+	close(s.gone)
+	s.gone = nil
+	return true
+}
+
+// release ends the connection's hold on s, which is kept elsewhere or not at all.
+func (r *registry) release(s *session) {
+	sh := r.shard(s.clientID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s.vacate()
+	delete(sh.sessions, s.clientID)
+}
+
+// expiryOf gives the Session Expiry Interval.
+func (r *registry) expiryOf(s *session) uint32 {
+	sh := r.shard(s.clientID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return s.expiry
 }
 
 // sweep ends the stored sessions that expired and gives them and the wills that are due: by their delay or by

@@ -214,7 +214,7 @@ func TestSendAfterTheEndReachesNobody(t *testing.T) {
 		require.False(t, known)
 	}
 	for _, a := range gather(found, &Command{Topic: []byte("t"), QoS: 1}) { // matched just before
-		require.False(t, a.session.offer(d.s, a.delivery, late))
+		require.Equal(t, absent, a.session.offer(a.delivery, late))
 	}
 	require.True(t, o.ended)
 }

@@ -66,7 +66,7 @@ func TestOutputOfCommandsIsBoundedBeforeItIsFlushed(t *testing.T) {
 		d := newWorld(t, nil).dispatcher()
 		c := d.subscribed(v, "dev", 0)
 		for i := range commands {
-			n, _ := d.s.Send(&Command{Topic: []byte("t"), Payload: fmt.Appendf(nil, "%0*d", bytes, i), Owner: nobody{}})
+			n := d.s.Send(&Command{Topic: []byte("t"), Payload: fmt.Appendf(nil, "%0*d", bytes, i), Owner: unowned{}}).Devices
 			require.Equal(t, 1, n)
 		}
 		conn := d.holder("dev")

@@ -46,7 +46,7 @@ func (c *Conn) subscribe(body []byte) error {
 	}
 	pk := c.newPacket(packets.Suback)
 	pk.PacketID, pk.ReasonCodes = id, codes
-	c.respond(pk, (*packets.Packet).SubackEncode)
+	c.respondStored(pk, (*packets.Packet).SubackEncode)
 	return nil
 }
 
@@ -123,7 +123,7 @@ func (c *Conn) unsubscribe(body []byte) error {
 	for _, f := range filters {
 		pk.ReasonCodes = append(pk.ReasonCodes, byte(c.revoke(f)))
 	}
-	c.respond(pk, (*packets.Packet).UnsubackEncode)
+	c.respondStored(pk, (*packets.Packet).UnsubackEncode)
 	return nil
 }
 

@@ -122,16 +122,16 @@ func (c *commander) send(cmd *command) {
 		return
 	}
 	c.pending.add(cmd)
-	devices, known := c.server.Send(&cmd.Command)
-	c.m.rule(cmd.rule).matched.Add(float64(devices))
-	if cmd.open.expect(devices) {
+	reach := c.server.Send(&cmd.Command)
+	c.m.rule(cmd.rule).matched.Add(float64(reach.Devices))
+	if cmd.open.expect(reach.Devices) {
 		c.pending.remove(cmd)
 	}
 	switch {
-	case devices > 0:
+	case reach.Devices > 0, reach.Later:
 	case cmd.To == "":
 		c.m.rule(cmd.rule).nobody.Inc()
-	case known:
+	case reach.Known:
 		cmd.settle(cmd.To, mqtt.Dropped, 0, reasonNotSubscribed)
 	default:
 		cmd.settle(cmd.To, mqtt.Offline, 0, reasonNotConnected)

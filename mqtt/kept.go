@@ -1,0 +1,287 @@
+package mqtt
+
+import (
+	"slices"
+	"time"
+)
+
+// kept is the part of an outbox that makes its session survive this process. Guarded by outbox.mu.
+type kept struct {
+	keeper  Keeper
+	durable bool   // the session outlives its connection, so what happens to it is written down
+	version uint64 // of the state
+	saved   uint64 // the version that is stored
+	asked   bool   // Changed was called for a version that is not saved
+	acks    []savedAnswer
+	behind  map[int32]int64 // streams whose commands wait in the store, from this offset on
+	seen    map[int32]int64 // the offset after the last command that was taken or replayed, by stream
+	done    []Place         // settled, and perhaps above one that is not
+	settled int             // since the last snapshot
+	lagging bool            // Lagging is to be called when there is room
+}
+
+// A savedAnswer is a packet that may go out when its version is stored.
+type savedAnswer struct {
+	version uint64
+	packet  []byte
+}
+
+// mostDone bounds what is settled above the first that is not: it is in every snapshot.
+const mostDone = 1024
+
+// progressEvery is after how many settled commands the Keeper hears of it.
+const progressEvery = 100
+
+// change notes that the state differs from what is stored. mu is held.
+func (o *outbox) change() uint64 {
+	o.version++
+	return o.version
+}
+
+// isSaved says whether the state of a version is stored; one that is not kept always is. mu is held.
+func (o *outbox) isSaved(version uint64) bool { return !o.durable || version <= o.saved }
+
+// errands is what is to be done for the keeper when mu is not held any more.
+type errands struct {
+	keeper                       Keeper
+	changed, progressed, lagging bool
+}
+
+// errands takes what is to be told. mu is held.
+func (o *outbox) errands() (e errands) {
+	if !o.durable || o.ended {
+		return e
+	}
+	e.keeper = o.keeper
+	if e.changed = o.version > o.saved && !o.asked; e.changed {
+		o.asked = true
+	}
+	if e.progressed = o.settled >= progressEvery; e.progressed {
+		o.settled = 0
+	}
+	if e.lagging = o.lagging && len(o.queue) <= o.srv.cfg.CommandsQueued/2; e.lagging {
+		o.lagging = false
+	}
+	return e
+}
+
+// unlock gives mu up, then passes on what was settled and what the keeper is to know.
+func (o *outbox) unlock(done []settlement) {
+	e := o.errands()
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, done)
+	e.run()
+}
+
+func (e errands) run() {
+	if e.changed {
+		e.keeper.Changed()
+	}
+	if e.progressed {
+		e.keeper.Progressed()
+	}
+	if e.lagging {
+		e.keeper.Lagging()
+	}
+}
+
+// passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there. Commands
+// for connected devices alone are never replayed. mu is held.
+func (o *outbox) passes(c *Command) bool {
+	if !o.durable || c.Place.Stream == 0 || c.Connected {
+		return false
+	}
+	_, behind := o.behind[c.Place.Stream]
+	return behind || c.Place.Offset < o.seen[c.Place.Stream]
+}
+
+// fallBehind leaves the commands of a stream from p on in the store. mu is held.
+func (o *outbox) fallBehind(p Place) {
+	if o.behind == nil {
+		o.behind = make(map[int32]int64)
+	}
+	o.behind[p.Stream] = p.Offset
+	o.lagging = true
+}
+
+// saw notes that the commands of a stream below next were taken. mu is held.
+func (o *outbox) saw(stream int32, next int64) {
+	if o.seen == nil {
+		o.seen = make(map[int32]int64)
+	}
+	o.seen[stream] = max(o.seen[stream], next)
+}
+
+// finish notes that a command is settled. mu is held.
+func (o *outbox) finish(p Place) {
+	if !o.durable || p.Stream == 0 {
+		return
+	}
+	o.settled++
+	o.done = append(o.done, p)
+	if len(o.done)%128 == 0 {
+		o.prune()
+	}
+}
+
+// lows gives the lowest offset of each stream that is not settled. mu is held.
+func (o *outbox) lows() map[int32]int64 {
+	lows := make(map[int32]int64, len(o.behind)+1)
+	note := func(p Place) {
+		if low, ok := lows[p.Stream]; p.Stream != 0 && (!ok || p.Offset < low) {
+			lows[p.Stream] = p.Offset
+		}
+	}
+	for stream, from := range o.behind {
+		note(Place{stream, from})
+	}
+	for i := range o.flight {
+		note(o.flight[i].cmd.Place)
+	}
+	for i := range o.queue {
+		note(o.queue[i].cmd.Place)
+	}
+	return lows
+}
+
+// prune drops what is settled below everything that is not. mu is held.
+func (o *outbox) prune() map[int32]int64 {
+	lows := o.lows()
+	o.done = slices.DeleteFunc(o.done, func(p Place) bool {
+		low, open := lows[p.Stream]
+		return !open || p.Offset < low
+	})
+	return lows
+}
+
+// restore fills the outbox of a session that comes from the store.
+func (o *outbox) restore(state *State) {
+	for _, s := range state.Subscriptions {
+		o.subscribe(filterRequest{s.Filter, subscription{s.ID, s.QoS, s.NoLocal, s.RetainAsPublished, s.RetainHandling}})
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done = slices.Clone(state.Done)
+	for _, p := range state.Behind {
+		o.fallBehind(p)
+	}
+	for _, u := range state.Flight {
+		o.reenter(u)
+	}
+}
+
+// reenter puts a delivery of an earlier connection in flight. What can't be had any more is completed with PUBREL,
+// which ends the exchange on both sides; QoS 1 then is simply over. mu is held.
+func (o *outbox) reenter(u Unfinished) {
+	cmd := u.Command
+	if cmd == nil {
+		if u.QoS < 2 {
+			return
+		}
+		cmd, u.Received = &Command{Place: u.Place, Owner: unowned{}}, true
+	}
+	d := delivery{cmd: cmd, qos: u.QoS}
+	for _, s := range o.subs {
+		if len(cmd.Topic) > 0 && s.id != 0 && filterMatches(s.filter, string(cmd.Topic)) {
+			d.ids = append(d.ids, s.id)
+		}
+	}
+	o.srv.forceHold(&d)
+	o.held += d.weight()
+	o.flight = append(o.flight, flying{delivery: d, id: u.ID, received: u.Received, sent: true})
+}
+
+// unowned does not care what becomes of a command.
+type unowned struct{}
+
+func (unowned) CommandSent(*Command)                                {}
+func (unowned) CommandSettled(*Command, string, Fate, Code, string) {}
+
+// part ends the connection's use of a kept session and gives what is to be stored: it goes on elsewhere, or later.
+func (o *outbox) part() (s Snapshot) {
+	o.mu.Lock()
+	s = o.snapshot(o.keeper.Streams())
+	o.ended, o.conn = true, nil
+	var over []settlement
+	for i := range o.flight {
+		over = append(over, settlement{delivery: o.flight[i].delivery, fate: Kept})
+	}
+	for i := range o.queue {
+		if o.queue[i].cmd.Connected {
+			over = append(over, settlement{delivery: o.queue[i], fate: Offline, reason: reasonNotSent})
+		} else {
+			over = append(over, settlement{delivery: o.queue[i], fate: Kept})
+		}
+	}
+	o.clear()
+	o.mu.Unlock()
+	o.srv.report(o.session.clientID, over)
+	return s
+}
+
+// snapshot gives the whole state. next says up to where the commands of a stream went by. mu is held.
+func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)) Snapshot {
+	lows := o.prune()
+	o.settled = 0
+	s := Snapshot{Version: o.version, Done: slices.Clone(o.done)}
+	for _, stream := range streams {
+		at, open := lows[stream]
+		if !open {
+			var ok bool
+			if at, ok = next(stream); !ok {
+				continue
+			}
+			at = max(at, o.seen[stream])
+		}
+		s.Next = append(s.Next, Place{stream, at})
+	}
+	for _, sub := range o.subs {
+		s.Subscriptions = append(s.Subscriptions, Subscription{sub.filter, sub.id, sub.qos, sub.noLocal, sub.retainAsPublished, sub.retainHandling})
+	}
+	for i := range o.flight {
+		f := &o.flight[i]
+		if f.cmd.Place.Stream != 0 || f.qos == 2 {
+			s.Flight = append(s.Flight, Unfinished{Place: f.cmd.Place, ID: f.id, QoS: f.qos, Received: f.received})
+		}
+	}
+	return s
+}
+
+// stored takes note that the state of a version is in the store, and sends what waited for that.
+func (o *outbox) stored(version uint64) {
+	o.mu.Lock()
+	o.saved, o.asked = max(o.saved, version), false
+	c := o.conn
+	if c != nil {
+		o.answerSaved(c)
+	}
+	o.unlock(o.pump(time.Now()))
+	if c != nil {
+		o.srv.Flush()
+	}
+}
+
+// answerSaved sends the answers whose version is stored. mu is held.
+func (o *outbox) answerSaved(c *Conn) {
+	n := 0
+	c.mu.Lock()
+	before := len(c.out)
+	for ; n < len(o.acks) && o.isSaved(o.acks[n].version); n++ {
+		if !c.silent {
+			c.out = append(c.out, o.acks[n].packet...)
+		}
+	}
+	for i := range o.flight[:o.resent] {
+		if f := &o.flight[i]; f.owed && o.isSaved(f.version) {
+			f.owed = false
+			c.appendPubrel(f.id, Success)
+		}
+	}
+	enlist := len(c.out) > before && !c.dirty
+	c.dirty = c.dirty || enlist
+	c.mu.Unlock()
+	o.acks = o.acks[n:]
+	if enlist {
+		o.srv.enlist(c)
+	}
+}
