@@ -1,0 +1,62 @@
+package fleet
+
+// An ActionKind says what a machine asks of its runtime.
+type ActionKind uint8
+
+// The actions. In brackets the method that answers.
+const (
+	// ActWrite: write Value, or a tombstone if it is nil, under the client's key of this incarnation, in this
+	// order. [Wrote or Failed]
+	ActWrite ActionKind = iota + 1
+	// ActFence: take a new producer epoch on the transactional ids TxIDs of incarnation Inc, which returns when
+	// its open transaction is decided. [Fenced]
+	ActFence
+	// ActLedger: read the ledger to an end (read committed) that is fetched now. A runtime without exactly-once
+	// rules may answer at once. [LedgerRead]
+	ActLedger
+	// ActWait: start takeover_wait. [Waited; if the attempt has ended meanwhile it is ignored]
+	ActWait
+	// ActOpened: the session is open and durable: send CONNACK. Present is Session Present, State the session as
+	// opened, Epoch the claim's.
+	ActOpened
+	// ActSaved: all Saves up to number N are durable.
+	ActSaved
+	// ActLost: another connection took the client ID, or Kafka refused a record. [Gone or End]
+	ActLost
+	// ActRefused: the client ID's session belongs to Principal, who is not this device. [Gone]
+	ActRefused
+	// ActWill: publish Will of the connection that opened with Epoch, in one transaction with the ledger's record,
+	// unless the ledger at its end says that it is done. The Owner's carries Client. [WillDone]
+	ActWill
+	// ActIdle: nothing is to be done for this client until its next CONNECT or a [Duty]; the Claimer may go.
+	ActIdle
+
+	// ActTake: take a new producer epoch on the transactional id of the partition's owner. [Owner.Taken]
+	ActTake
+	// ActReadEnds: read the partition, then the ledger, to ends fetched now. [Owner.EndsRead]
+	ActReadEnds
+	// ActVerdict: write Verdict under Key into the partition. [Owner.Judged]
+	ActVerdict
+	// ActTombstone: write a tombstone under Key into the partition, in this order. [Owner.Removed]
+	ActTombstone
+	// ActEnded: the session State of Client, whose holder is dead, has ended by its expiry. Given once by this
+	// owner, and again by the next if this one goes before the key is removed.
+	ActEnded
+)
+
+// An Action is something for the runtime to do. Which fields are set is told at each kind.
+type Action struct {
+	Kind      ActionKind
+	Value     *Session
+	Inc       string
+	TxIDs     []string
+	Present   bool
+	State     *Session
+	Epoch     int64
+	N         int64
+	Principal string
+	Will      *Will
+	Client    string
+	Key       []byte
+	Verdict   *Instance
+}

@@ -1,0 +1,310 @@
+package fleet
+
+import "slices"
+
+// clearing is what an attempt has done about the claims below its own.
+type clearing struct {
+	waiting, waited bool
+	ledger          ledgerState
+	fences          []fence
+}
+
+type ledgerState uint8
+
+const (
+	ledgerUnread ledgerState = iota
+	ledgerAsked
+	ledgerRead
+)
+
+type fence struct {
+	inc  string
+	done bool
+}
+
+func (cl *clearing) fenced(inc string) {
+	for i := range cl.fences {
+		if cl.fences[i].inc == inc {
+			cl.fences[i].done = true
+		}
+	}
+}
+
+// step does what can be done now.
+func (c *Claimer) step(v View) []Action {
+	if c.judged {
+		return nil
+	}
+	// A claim that lands after the verdict on us must never open: the owner counts on it. Its read-back shows us the
+	// verdict, which is in the same partition.
+	if _, dead := v.table.Dead(c.me); dead {
+		return c.Judged()
+	}
+	if acts := c.pump(); acts != nil {
+		return acts
+	}
+	switch {
+	case c.lost:
+	case c.phase == phaseIdle:
+		if c.resting(v) {
+			return c.rest(v, 0)
+		}
+	case c.phase == phaseDecide:
+		return c.decide(v)
+	case c.phase == phaseOpen && c.higher(v):
+		return c.lose(nil)
+	}
+	return nil
+}
+
+// pump begins the next write if none is under way. A claim carries the state that waits to be written, so that the
+// order of claims is the order of CONNECTs and costs no record more.
+func (c *Claimer) pump() []Action {
+	switch {
+	case c.writing != writeNone:
+		return nil
+	case c.phase == phaseWanted:
+		if c.next != nil {
+			c.book = c.next
+		}
+		c.next, c.removing, c.phase = nil, false, phaseClaim
+		return c.write(writeClaim, c.claim())
+	case c.next != nil:
+		value := c.next
+		c.next, c.started = nil, c.asked
+		return c.write(writeState, value)
+	case c.removing:
+		c.removing = false
+		return c.write(writeTombstone, nil)
+	}
+	return nil
+}
+
+func (c *Claimer) write(kind writeKind, value *Session) []Action {
+	c.writing, c.value = kind, value
+	return []Action{{Kind: ActWrite, Value: value}}
+}
+
+// lose gives ActLost once.
+func (c *Claimer) lose(acts []Action) []Action {
+	if c.lost {
+		return acts
+	}
+	c.lost = true
+	return append(acts, Action{Kind: ActLost})
+}
+
+// learn takes the state of our key from the view if we have no books, which is when the view is up to date with all
+// we ever wrote.
+func (c *Claimer) learn(v View) {
+	if c.reached > 0 || c.phase != phaseIdle || c.writing != writeNone {
+		return
+	}
+	e := v.entry(c.me)
+	if e == nil {
+		return
+	}
+	c.reached, c.epoch = v.table.Next(), e.claim
+	if e.state > 0 {
+		c.book = e.session()
+	}
+}
+
+// Refuses says that the session which lies there is another principal's, as far as we know before we claim. It is to
+// be asked before an older connection is closed for a new one; Connect asks it again.
+func (c *Claimer) Refuses(req ConnectRequest, v View) (principal string, foreign bool) {
+	own := c.book
+	switch {
+	case c.req != nil && c.req.Principal != req.Principal:
+		return c.req.Principal, true // whose attempt came first
+	case c.next != nil:
+		own = c.next
+	case c.value != nil && c.value.StateEpoch > 0:
+		own = c.value
+	}
+	top := v.top()
+	if own != nil && (top == nil || own.StateEpoch >= top.state) {
+		return own.Principal, !own.Ended && !lapsed(own, req.Now) && own.Principal != req.Principal
+	}
+	if base := v.base(req.Now); base != nil {
+		principal = base.session().Principal
+		return principal, principal != req.Principal
+	}
+	return "", false
+}
+
+// lapsed says that an offline session has expired.
+func lapsed(s *Session, now int64) bool {
+	return s.OfflineSince > 0 && s.Expiry != NeverExpires && s.OfflineSince+int64(s.Expiry)*1000 <= now
+}
+
+// claim is the record that takes the client ID. It carries the state our key holds, because it replaces it.
+func (c *Claimer) claim() *Session {
+	var s Session
+	if c.book != nil {
+		s = *c.book
+		if lapsed(&s, c.req.Now) {
+			s = *ended(&s)
+		}
+	}
+	s.Claim, s.Released, s.Withdrawn = 0, false, false
+	s.Clean, s.Connected, s.Principal, s.TxID = c.req.Clean, c.req.Now, c.req.Principal, c.txid
+	s.Remote, s.Version = c.req.Remote, c.req.Version
+	return &s
+}
+
+// claimed takes in the epoch. If the device has come back to us meanwhile, the next claim is about to replace this
+// one, and nothing is to be withdrawn.
+func (c *Claimer) claimed(value *Session) {
+	c.epoch = c.reached
+	if value.StateEpoch > 0 {
+		s := *value
+		s.Claim = c.epoch
+		c.book = &s
+	}
+	switch c.phase {
+	case phaseClaim:
+		c.phase, c.clear = phaseDecide, &clearing{}
+	case phaseIdle:
+		c.withdraw()
+	}
+}
+
+// decide goes on with a claim that is durable. It waits for the table to show our own claim: then it shows all that
+// was acknowledged to the device before it connected here.
+func (c *Claimer) decide(v View) []Action {
+	if v.table.Next() < c.epoch {
+		return nil
+	}
+	base := v.base(c.req.Now)
+	if base != nil && base.inc.name != c.me {
+		if s := base.session(); s.Principal != c.req.Principal {
+			c.lost = true
+			return []Action{{Kind: ActRefused, Principal: s.Principal}}
+		}
+	}
+	if c.higher(v) {
+		return c.lose(nil)
+	}
+	var resumed *Session
+	if base != nil && !c.req.Clean {
+		// A session without expiry ends with its connection, also when that is taken over.
+		if s := base.session(); s.Expiry > 0 {
+			resumed = s
+		}
+	}
+	if acts, clear := c.clearTheWay(v, resumed != nil); !clear {
+		return acts
+	}
+	return c.open(resumed)
+}
+
+// higher says that another connection has the client ID: a state was opened above our claim, or a claim above it is
+// undecided. Claims of other principals yield to ours until they open.
+func (c *Claimer) higher(v View) bool {
+	for i := range v.entries {
+		e := &v.entries[i]
+		switch {
+		case e.inc.name == c.me || e.claim <= c.epoch:
+		case e.state > c.epoch:
+			return true
+		case !e.settled() && e.session().Principal == c.principal():
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Claimer) principal() string {
+	if c.req != nil {
+		return c.req.Principal
+	}
+	return c.book.Principal
+}
+
+// clearTheWay sees to it that nothing of those before us is undecided: a claim below ours is released, withdrawn or
+// fenced, and then the ledger is read to its end. Only a session that is resumed needs it.
+func (c *Claimer) clearTheWay(v View, resumes bool) (acts []Action, clear bool) {
+	clear = true
+	for _, e := range c.undecided(v, resumes) {
+		more, done := c.clearOne(v, e)
+		acts, clear = append(acts, more...), clear && done
+	}
+	if !clear || !resumes || c.clear.ledger == ledgerRead {
+		return acts, clear
+	}
+	if c.clear.ledger == ledgerUnread {
+		c.clear.ledger = ledgerAsked
+		acts = append(acts, Action{Kind: ActLedger})
+	}
+	return acts, false
+}
+
+// undecided are the claims below ours that are not settled, down to the newest state of which we know that nothing
+// below it is undecided: whoever opened it had cleared the way. A release or withdrawal by one that never opened
+// says nothing of those below. A claim of another principal that came before ours is waited for in any case: the
+// session it may be opening would be its own.
+func (c *Claimer) undecided(v View, resumes bool) []*entry {
+	var floor int64
+	for i := range v.entries {
+		if e := &v.entries[i]; e.inc.name == c.me || e.settled() {
+			floor = max(floor, e.state)
+		}
+	}
+	var all []*entry
+	for i := range v.entries {
+		e := &v.entries[i]
+		if e.inc.name == c.me || e.settled() || e.claim < floor || e.claim > c.epoch {
+			continue
+		}
+		if resumes || e.session().Principal != c.req.Principal {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func (c *Claimer) clearOne(v View, e *entry) (acts []Action, done bool) {
+	i := slices.IndexFunc(c.clear.fences, func(f fence) bool { return f.inc == e.inc.name })
+	switch {
+	case i >= 0:
+		return nil, c.clear.fences[i].done
+	case e.inc.verdict != nil || c.clear.waited:
+		c.clear.fences = append(c.clear.fences, fence{inc: e.inc.name})
+		return []Action{{Kind: ActFence, Inc: e.inc.name, TxIDs: []string{e.session().TxID}}}, false
+	case !c.clear.waiting:
+		c.clear.waiting = true
+		return []Action{{Kind: ActWait}}, false
+	}
+	return nil, false
+}
+
+// open writes the state under our own epoch. Without that record the next to connect would not find the session.
+func (c *Claimer) open(resumed *Session) []Action {
+	s := Session{Began: c.epoch}
+	if resumed != nil {
+		s = *resumed
+	}
+	if !s.Released {
+		s.Received = nil // as it was some time before its holder died: an id may have been released since
+	}
+	c.present, c.phase, c.clear = resumed != nil, phaseOpening, nil
+	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.txid, c.req.Principal
+	s.Connected, s.Clean, s.Expiry, s.Will = c.req.Now, c.req.Clean, c.req.Expiry, c.req.Will
+	s.Released, s.Withdrawn, s.Ended, s.OfflineSince = false, false, false, 0
+	s.Remote, s.Version = c.req.Remote, c.req.Version
+	return c.write(writeOpening, &s)
+}
+
+// opened answers the device, unless it has left or connected elsewhere meanwhile.
+func (c *Claimer) opened(v View) []Action {
+	if c.phase != phaseOpening {
+		c.next = c.release(withoutWill(c.book))
+		return nil
+	}
+	c.phase, c.req = phaseOpen, nil
+	if c.higher(v) {
+		return c.lose(nil)
+	}
+	return []Action{{Kind: ActOpened, Present: c.present, State: c.book, Epoch: c.epoch}}
+}

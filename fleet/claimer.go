@@ -1,0 +1,253 @@
+package fleet
+
+// A ConnectRequest is what a CONNECT asks for.
+type ConnectRequest struct {
+	Clean     bool
+	Expiry    uint32 // Session Expiry Interval in seconds, as granted
+	Principal string // who the device is; a session belongs to the principal that made it
+	Now       int64  // time of the CONNECT
+	Will      *Will
+	Remote    string
+	Version   string
+}
+
+// A Claimer is this incarnation's side for one client ID, for one connection after another. All that it knows of
+// the others it takes from the [View] that each method is given: the client's, of the table as it is now.
+type Claimer struct {
+	client, me, txid string
+	req              *ConnectRequest // of the attempt or connection, nil if there is none
+	phase            phase
+	writing          writeKind
+	lost             bool // ActLost or ActRefused was given: the runtime is about to call Gone
+	removing         bool // a tombstone is wanted
+	present          bool // a base was taken
+	willing          bool // ActWill was given and is not answered
+	fallback         bool // a release was refused, and the last durable state is released instead
+	judged           bool // there is a verdict on this incarnation
+
+	epoch   int64    // of the newest claim that was written
+	reached int64    // offset after the newest record of ours that was acknowledged
+	left    int64    // when Gone was called
+	book    *Session // the state under our key, from own books, because the tail lags
+	value   *Session // the record under way
+	next    *Session // the state to write as soon as nothing is under way
+	clear   *clearing
+
+	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
+}
+
+type phase uint8
+
+const (
+	phaseIdle    phase = iota // no attempt
+	phaseWanted               // CONNECT came, the claim waits for an earlier record
+	phaseClaim                // the claim is under way
+	phaseDecide               // the claim is durable: read back, clear the way
+	phaseOpening              // the opening record is under way
+	phaseOpen                 // the connection lives
+)
+
+type writeKind uint8
+
+const (
+	writeNone writeKind = iota
+	writeClaim
+	writeOpening
+	writeState
+	writeTombstone
+)
+
+// NewClaimer makes the machine for one client ID at incarnation me, whose transactions for this client have the
+// transactional id txid. A Claimer that was let go after ActIdle is replaced by a new one.
+func NewClaimer(client, me, txid string) *Claimer {
+	return &Claimer{client: client, me: me, txid: txid}
+}
+
+// Connect begins an attempt, once an earlier connection has ended with Gone, and once all transactions that this
+// incarnation began for the client are decided.
+func (c *Claimer) Connect(req ConnectRequest, v View) []Action {
+	if c.judged {
+		return []Action{{Kind: ActLost}}
+	}
+	c.learn(v)
+	if owner, foreign := c.Refuses(req, v); foreign {
+		return []Action{{Kind: ActRefused, Principal: owner}}
+	}
+	c.req, c.phase, c.clear = &req, phaseWanted, nil
+	c.lost, c.present = false, false
+	return c.step(v)
+}
+
+// Read says that the table has moved: a record of the client was read, or the offset that Awaits names.
+func (c *Claimer) Read(v View) []Action {
+	c.learn(v)
+	return c.step(v)
+}
+
+// Awaits is the offset up to which the table has to be read for this machine to go on: Read is due when the table
+// gets there.
+func (c *Claimer) Awaits() int64 { return c.reached }
+
+// Wrote says that Kafka has acknowledged the record of the last ActWrite at offset.
+func (c *Claimer) Wrote(offset int64, v View) []Action {
+	kind, value := c.writing, c.value
+	c.writing, c.value, c.reached = writeNone, nil, offset+1
+	var acts []Action
+	switch kind {
+	case writeClaim:
+		c.claimed(value)
+	case writeOpening:
+		c.book = value
+		acts = c.opened(v)
+	case writeState:
+		c.book, c.saved = value, c.started
+		if c.phase == phaseOpen && !c.lost {
+			acts = []Action{{Kind: ActSaved, N: c.saved}}
+		}
+	case writeTombstone:
+		c.book = nil
+	}
+	return append(acts, c.step(v)...)
+}
+
+// Failed says that Kafka has refused the record of the last ActWrite and will never have it.
+func (c *Claimer) Failed(v View) []Action {
+	kind, value := c.writing, c.value
+	c.writing, c.value = writeNone, nil
+	var acts []Action
+	switch kind {
+	case writeClaim:
+		acts = c.claimRefused()
+	case writeOpening:
+		acts = c.openingRefused()
+	case writeState:
+		if c.phase == phaseOpen {
+			acts = c.lose(acts)
+		} else if value.Released && !c.fallback && c.book != nil {
+			c.fallback = true
+			c.next = c.release(c.book)
+		}
+	}
+	return append(acts, c.step(v)...)
+}
+
+func (c *Claimer) claimRefused() []Action {
+	if c.phase == phaseWanted {
+		return nil
+	}
+	c.next = c.book
+	if c.phase == phaseIdle {
+		return nil
+	}
+	c.phase, c.req = phaseIdle, nil
+	return c.lose(nil)
+}
+
+func (c *Claimer) openingRefused() []Action {
+	switch c.phase {
+	case phaseOpening:
+		c.phase = phaseDecide
+		return c.lose(nil)
+	case phaseIdle:
+		c.withdraw()
+	}
+	return nil
+}
+
+// Fenced says that the transactional ids of inc have a new producer epoch, and its transactions are decided.
+func (c *Claimer) Fenced(inc string, v View) []Action {
+	if c.clear != nil {
+		c.clear.fenced(inc)
+	}
+	return c.step(v)
+}
+
+// LedgerRead says that the ledger was read to an end that was fetched after ActLedger.
+func (c *Claimer) LedgerRead(v View) []Action {
+	if c.clear != nil {
+		c.clear.ledger = ledgerRead
+	}
+	return c.step(v)
+}
+
+// Waited says that takeover_wait is over. The runtime stops the timer of an attempt that has ended.
+func (c *Claimer) Waited(v View) []Action {
+	if c.clear != nil {
+		c.clear.waited = true
+	}
+	return c.step(v)
+}
+
+// Gone says that the connection has ended, and all transactions begun for it are decided. final is the state to
+// leave, with a Will only if that is still to be published at its Due; nil if ActOpened was not given. A session
+// whose Expiry is 0 ends with it.
+func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
+	c.left, c.lost = now, false
+	switch c.phase {
+	case phaseWanted, phaseClaim, phaseOpening: // a record that is under way is withdrawn when it is acknowledged
+		c.phase, c.req = phaseIdle, nil
+	case phaseDecide:
+		c.withdraw()
+	case phaseOpen:
+		if final == nil {
+			final = withoutWill(c.book)
+		}
+		c.next, c.fallback = c.release(final), false
+		c.phase, c.req = phaseIdle, nil
+	}
+	return c.step(v)
+}
+
+// Save asks for state to be made durable and gives the request a number. Of several that wait only the latest is
+// written. It does nothing once the connection has ended or was lost.
+func (c *Claimer) Save(state *Session, v View) (n int64, acts []Action) {
+	if c.phase != phaseOpen {
+		return c.asked, nil
+	}
+	c.asked++
+	c.next = c.stamp(state)
+	return c.asked, c.step(v)
+}
+
+// End ends the session of a client that is offline, because it has expired. It does nothing if the client is
+// connected, or as long as the table does not show all that this incarnation wrote.
+func (c *Claimer) End(v View) []Action {
+	c.learn(v)
+	if c.resting(v) && c.book != nil && !c.book.Ended {
+		c.next = ended(c.book)
+	}
+	return c.step(v)
+}
+
+// Due says that the time of a delayed Will has come, and the partition was read to an end fetched after it.
+func (c *Claimer) Due(now int64, v View) []Action {
+	c.learn(v)
+	if !c.resting(v) {
+		return nil
+	}
+	return c.rest(v, now)
+}
+
+// WillDone says that the Will of the last ActWill is published, or was found to be done already.
+func (c *Claimer) WillDone(v View) []Action {
+	c.willing = false
+	if c.book != nil && c.book.Will != nil {
+		c.book = withoutWill(c.book)
+		if c.phase == phaseIdle && c.writing == writeNone && c.next == nil {
+			c.next = c.book
+		}
+	}
+	return c.step(v)
+}
+
+// Judged says that there is a verdict on this incarnation, in any partition. The machine writes nothing any more: what it held is the
+// owner's, and the device has to come back to a new incarnation.
+func (c *Claimer) Judged() []Action {
+	connected := c.phase != phaseIdle && !c.lost
+	c.judged, c.phase, c.req = true, phaseIdle, nil
+	c.next, c.removing = nil, false
+	if connected {
+		return []Action{{Kind: ActLost}}
+	}
+	return nil
+}

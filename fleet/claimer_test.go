@@ -1,0 +1,301 @@
+package fleet
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func request(clean bool) ConnectRequest {
+	return ConnectRequest{Clean: clean, Expiry: NeverExpires, Principal: "p", Now: 1000}
+}
+
+// open lets inc hold an open session of client c.
+func (k *kafka) open(inc string) (*Claimer, *Session) {
+	k.t.Helper()
+	c := NewClaimer("c", inc, "tx-"+inc)
+	acts := k.run(c, c.Connect(request(false), k.view("c")))
+	require.Equal(k.t, []ActionKind{ActOpened}, kinds(acts))
+	return c, acts[0].State
+}
+
+func TestNewSessionIsAnsweredAfterItsOpeningRecord(t *testing.T) {
+	k := newKafka(t)
+	c := NewClaimer("c", "A", "tx")
+	acts := c.Connect(request(false), k.view("c"))
+	require.Equal(t, []ActionKind{ActWrite}, kinds(acts))
+	require.Zero(t, acts[0].Value.Claim, "the claim's epoch is its own offset")
+	offset := k.append(SessionKey("c", "A"), encode(t, acts[0].Value))
+	require.Empty(t, c.Wrote(offset, k.view("c")), "the claim is not read back yet")
+	require.Equal(t, offset+1, c.Awaits())
+	k.read()
+	acts = c.Read(k.view("c"))
+	require.Equal(t, []ActionKind{ActWrite}, kinds(acts))
+	require.True(t, acts[0].Value.Opened())
+	acts = k.run(c, acts)
+	require.Equal(t, []ActionKind{ActOpened}, kinds(acts))
+	require.False(t, acts[0].Present)
+	require.Equal(t, offset+1, acts[0].Epoch)
+	require.Equal(t, offset+1, acts[0].State.Began)
+}
+
+func TestReturningSessionIsPresentWithItsState(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	final := *state
+	final.Subs = []Sub{{Filter: "x"}}
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.Gone(&final, 2000, k.view("c")))))
+
+	b := NewClaimer("c", "B", "tx-B")
+	acts := k.run(b, b.Connect(request(false), k.view("c")))
+	require.Equal(t, []ActionKind{ActLedger}, kinds(acts), "a resumed session needs the ledger to its end")
+	acts = k.run(b, b.LedgerRead(k.view("c")))
+	require.Equal(t, []ActionKind{ActOpened}, kinds(acts))
+	require.True(t, acts[0].Present)
+	require.Equal(t, final.Subs, acts[0].State.Subs)
+	require.Equal(t, state.Began, acts[0].State.Began)
+
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.Read(k.view("c")))))
+	require.Nil(t, k.view("c").Session("A"), "superseded, so removed by its writer")
+}
+
+func TestTakeoverWaitsForTheReleaseOfALivingHolder(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	b := NewClaimer("c", "B", "tx-B")
+	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(b, b.Connect(request(false), k.view("c")))))
+	require.Equal(t, []ActionKind{ActLost}, kinds(a.Read(k.view("c"))))
+	require.Empty(t, a.Read(k.view("c")), "told once")
+	k.run(a, a.Gone(state, 2000, k.view("c")))
+	require.Equal(t, []ActionKind{ActLedger}, kinds(k.run(b, b.Read(k.view("c")))))
+	acts := k.run(b, b.LedgerRead(k.view("c")))
+	require.True(t, acts[0].Present)
+}
+
+func TestTakeoverFencesAHolderThatDoesNotRelease(t *testing.T) {
+	f := func(name string, wait bool, get func(k *kafka, b *Claimer) []Action) {
+		t.Helper()
+		k := newKafka(t)
+		k.open("A")
+		b := NewClaimer("c", "B", "tx-B")
+		if !wait {
+			k.verdict("A")
+		}
+		acts := k.run(b, b.Connect(request(false), k.view("c")))
+		if wait {
+			require.Equal(t, []ActionKind{ActWait}, kinds(acts), name)
+			acts = b.Waited(k.view("c"))
+		}
+		require.Equal(t, []Action{{Kind: ActFence, Inc: "A", TxIDs: []string{"tx-A"}}}, acts, name)
+		require.Equal(t, []ActionKind{ActLedger}, kinds(b.Fenced("A", k.view("c"))), name)
+		acts = k.run(b, get(k, b))
+		require.Equal(t, []ActionKind{ActOpened}, kinds(acts), name)
+		require.True(t, acts[0].Present, name)
+	}
+	read := func(k *kafka, b *Claimer) []Action { return b.LedgerRead(k.view("c")) }
+	f("alive, but silent", true, read)
+	f("judged", false, read)
+}
+
+func TestReleaseOfOneThatNeverOpenedSaysNothingOfThoseBefore(t *testing.T) {
+	k := newKafka(t)
+	k.open("A")
+	b := NewClaimer("c", "B", "tx-B")
+	k.run(b, b.Connect(request(false), k.view("c")))
+	k.run(b, b.Gone(nil, 1500, k.view("c")))
+	d := NewClaimer("c", "D", "tx-D")
+	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(d, d.Connect(request(false), k.view("c")))))
+	require.Equal(t, "A", d.Waited(k.view("c"))[0].Inc)
+}
+
+func TestCleanStartWaitsForNobody(t *testing.T) {
+	k := newKafka(t)
+	_, state := k.open("A")
+	b := NewClaimer("c", "B", "tx-B")
+	acts := k.run(b, b.Connect(request(true), k.view("c")))
+	require.Equal(t, []ActionKind{ActOpened}, kinds(acts))
+	require.False(t, acts[0].Present)
+	require.Greater(t, acts[0].State.Began, state.Began)
+}
+
+func TestCleanStartThatWasGivenUpLeavesTheSession(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	k.run(a, a.Gone(state, 1500, k.view("c")))
+	b := NewClaimer("c", "B", "tx-B")
+	acts := b.Connect(request(true), k.view("c"))
+	require.Empty(t, b.Gone(nil, 1600, k.view("c")), "its claim is under way")
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(b, acts)))
+	inc, s, ok := k.view("c").Base(2000)
+	require.True(t, ok)
+	require.Equal(t, []any{"A", state.Began}, []any{inc, s.Began})
+}
+
+func TestClaimCarriesTheStateFromOwnBooksWhileTheTailLags(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	final := *state
+	final.Subs = []Sub{{Filter: "x"}}
+	acts := a.Gone(&final, 1500, k.view("c"))
+	lagging := k.view("c")
+	a.Wrote(k.append(SessionKey("c", "A"), encode(t, acts[0].Value)), lagging)
+	acts = a.Connect(request(false), lagging)
+	require.Equal(t, final.Subs, acts[0].Value.Subs)
+	require.Equal(t, state.StateEpoch, acts[0].Value.StateEpoch)
+}
+
+func TestSavesJoinWhileOneIsUnderWay(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	save := func(filter string) (int64, []Action) {
+		s := *state
+		s.Subs = []Sub{{Filter: filter}}
+		return a.Save(&s, k.view("c"))
+	}
+	_, first := save("1")
+	_, acts := save("2")
+	require.Empty(t, acts)
+	n, acts := save("3")
+	require.Empty(t, acts)
+	require.EqualValues(t, 3, n)
+	acts = a.Wrote(k.session("c", "A", first[0].Value), k.view("c"))
+	require.Equal(t, []ActionKind{ActSaved, ActWrite}, kinds(acts))
+	require.EqualValues(t, 1, acts[0].N)
+	require.Equal(t, "3", acts[1].Value.Subs[0].Filter)
+	acts = k.run(a, acts[1:])
+	require.EqualValues(t, 3, acts[0].N)
+}
+
+func TestAnotherPrincipalNeitherReadsNorDestroysASession(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	other := request(true)
+	other.Principal = "q"
+
+	b := NewClaimer("c", "B", "tx-B")
+	acts := b.Connect(other, k.view("c"))
+	require.Equal(t, []Action{{Kind: ActRefused, Principal: "p"}}, acts, "known before it claims")
+
+	lagging := View{client: "c", table: new(Table)}
+	acts = k.run(b, b.Connect(other, lagging))
+	require.Equal(t, []Action{{Kind: ActRefused, Principal: "p"}}, acts, "seen in the read-back")
+	require.Empty(t, a.Read(k.view("c")), "the holder ignores the claim")
+	k.run(b, b.Gone(nil, 1500, k.view("c")))
+	require.Nil(t, k.view("c").Session("B"))
+
+	k.run(a, a.Gone(state, 1600, k.view("c")))
+	d := NewClaimer("c", "D", "tx-D")
+	require.Equal(t, []ActionKind{ActRefused}, kinds(d.Connect(other, k.view("c"))), "offline it is still p's")
+}
+
+func TestClaimOfAnotherPrincipalWaitsForTheOneBefore(t *testing.T) {
+	k := newKafka(t)
+	a := NewClaimer("c", "A", "tx-A")
+	acts := a.Connect(request(false), k.view("c"))
+	claim := k.append(SessionKey("c", "A"), encode(t, acts[0].Value))
+	other := request(true)
+	other.Principal = "q"
+	b := NewClaimer("c", "B", "tx-B")
+	acts = b.Connect(other, k.view("c"))
+	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(b, acts)))
+	require.Equal(t, []ActionKind{ActOpened}, kinds(k.run(a, a.Wrote(claim, k.view("c")))))
+	require.Equal(t, []ActionKind{ActRefused}, kinds(b.Read(k.view("c"))))
+}
+
+func TestEndedSessionIsKeptUntilNoOtherKeyIsLeft(t *testing.T) {
+	k := newKafka(t)
+	a, _ := k.open("A")
+	b := NewClaimer("c", "B", "tx-B")
+	acts := k.run(b, b.Connect(request(true), k.view("c")))
+	final := *acts[0].State
+	final.Expiry = 0
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(b, b.Gone(&final, 1500, k.view("c")))))
+	require.True(t, k.view("c").Session("B").Ended)
+	_, _, ok := k.view("c").Base(1500)
+	require.False(t, ok)
+
+	a.Read(k.view("c"))
+	k.run(a, a.Gone(nil, 1600, k.view("c")))
+	require.Nil(t, k.view("c").Session("A"))
+	duty, _ := k.view("c").Duty("B", 1700)
+	require.Equal(t, DutyRead, duty)
+	k.run(b, b.Read(k.view("c")))
+	require.Empty(t, k.view("c").Entries())
+}
+
+func TestExpiredSessionIsEndedByWhoLeftIt(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	final := *state
+	final.Expiry = 10
+	k.run(a, a.Gone(&final, 1500, k.view("c")))
+	duty, _ := k.view("c").Duty("A", 11_499)
+	require.Equal(t, DutyNone, duty)
+	duty, _ = k.view("c").Duty("A", 11_500)
+	require.Equal(t, DutyEnd, duty)
+	again := NewClaimer("c", "A", "tx-A")
+	k.run(again, again.End(k.view("c")))
+	require.Empty(t, k.view("c").Entries())
+}
+
+func TestDelayedWillIsPublishedWhenDueUnlessTheDeviceIsBack(t *testing.T) {
+	leave := func(k *kafka) *Claimer {
+		a, state := k.open("A")
+		final := *state
+		final.Will = &Will{Topic: "w", Delay: 5, Due: 6500}
+		require.Empty(t, k.run(a, a.Gone(&final, 1500, k.view("c"))), "not idle: a Will waits")
+		return a
+	}
+	k := newKafka(t)
+	a := leave(k)
+	require.Empty(t, a.Due(6499, k.view("c")))
+	acts := a.Due(6500, k.view("c"))
+	require.Equal(t, []ActionKind{ActWill}, kinds(acts))
+	require.Equal(t, k.view("c").Session("A").StateEpoch, acts[0].Epoch)
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.WillDone(k.view("c")))))
+	require.Nil(t, k.view("c").Session("A").Will)
+
+	k = newKafka(t)
+	a = leave(k)
+	b := NewClaimer("c", "B", "tx-B")
+	k.run(b, b.Connect(request(false), k.view("c")))
+	require.Empty(t, a.Due(6500, k.view("c")), "a claim is undecided")
+	k.run(b, b.LedgerRead(k.view("c")))
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.Read(k.view("c")))), "back in time")
+
+	k = newKafka(t)
+	a = leave(k)
+	k.run(b, NewClaimer("c", "B", "tx-B").Connect(request(true), k.view("c")))
+	d := NewClaimer("c", "D", "tx-D")
+	k.run(d, d.Connect(request(true), k.view("c")))
+	require.Equal(t, []ActionKind{ActWill}, kinds(a.Read(k.view("c"))), "a clean start ends the session, and the wait")
+}
+
+func TestRefusedRecordsEndTheConnection(t *testing.T) {
+	k := newKafka(t)
+	c := NewClaimer("c", "A", "tx-A")
+	c.Connect(request(false), k.view("c"))
+	require.Equal(t, []ActionKind{ActLost}, kinds(c.Failed(k.view("c"))))
+	require.Equal(t, []ActionKind{ActIdle}, kinds(c.Gone(nil, 1200, k.view("c"))))
+
+	a, state := k.open("A")
+	big := *state
+	big.Remote = strings.Repeat("x", 100)
+	a.Save(&big, k.view("c"))
+	require.Equal(t, []ActionKind{ActLost}, kinds(a.Failed(k.view("c"))))
+	a.Gone(&big, 1500, k.view("c"))
+	acts := a.Failed(k.view("c"))
+	require.Equal(t, []ActionKind{ActWrite}, kinds(acts), "then what was durable is released")
+	require.True(t, acts[0].Value.Released)
+	require.Equal(t, []ActionKind{ActIdle}, kinds(a.Failed(k.view("c"))), "and not for ever")
+}
+
+func TestJudgedIncarnationWritesNothingMore(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	k.verdict("A")
+	require.Equal(t, []ActionKind{ActLost}, kinds(a.Read(k.view("c"))))
+	require.Empty(t, a.Gone(state, 1500, k.view("c")))
+	require.Equal(t, []ActionKind{ActLost}, kinds(a.Connect(request(false), k.view("c"))))
+}

@@ -1,0 +1,153 @@
+package fleet
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// owned makes an owner that has the partition.
+func (k *kafka) owned() *Owner {
+	k.t.Helper()
+	o := NewOwner("O")
+	require.Equal(k.t, []ActionKind{ActTake}, kinds(o.Assigned()))
+	require.False(k.t, o.Owns())
+	for _, a := range o.Taken(k.table) {
+		require.Equal(k.t, ActFence, a.Kind)
+		o.Fenced(a.Inc, k.table)
+	}
+	require.True(k.t, o.Owns())
+	return o
+}
+
+func (k *kafka) heartbeat(inc string) {
+	k.t.Helper()
+	value, err := (&Instance{TxIDs: []string{"tx-" + inc}}).Encode()
+	require.NoError(k.t, err)
+	k.put(InstanceKey(inc), value)
+}
+
+// judge lets o judge A and fence it.
+func (k *kafka) judge(o *Owner) []Action {
+	k.t.Helper()
+	p := NewPulse("O", 2000, 10_000, 0)
+	p.Condemned("A")
+	acts := o.Tick(0, k.now, p, k.table)
+	require.Equal(k.t, []ActionKind{ActVerdict}, kinds(acts))
+	require.Empty(k.t, o.Tick(0, k.now, p, k.table), "one verdict")
+	value, err := acts[0].Verdict.Encode()
+	require.NoError(k.t, err)
+	k.put(acts[0].Key, value)
+	acts = o.Judged("A", k.table)
+	require.Equal(k.t, []Action{{Kind: ActFence, Inc: "A", TxIDs: []string{"tx-A"}}}, acts)
+	return o.Fenced("A", k.table)
+}
+
+func withWill(expiry uint32, will *Will) *Session {
+	return &Session{Claim: 2, StateEpoch: 2, Began: 2, Principal: "p", TxID: "tx-A", Expiry: expiry, Will: will}
+}
+
+func TestVerdictThenFenceThenReadThenWill(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	k.session("c", "A", withWill(NeverExpires, &Will{Topic: "w"}))
+	o := k.owned()
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(k.judge(o)))
+	acts := o.EndsRead(k.now, k.table, new(Ledger))
+	require.Equal(t, []ActionKind{ActWill}, kinds(acts))
+	require.Equal(t, []any{"c", int64(2), "w"}, []any{acts[0].Client, acts[0].Epoch, acts[0].Will.Topic})
+
+	// A read whose end was fetched before the Will was committed must not publish it again.
+	o.Read("c", k.table)
+	p := NewPulse("O", 2000, 10_000, 0)
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Tick(0, k.now, p, k.table)))
+	o.WillDone("c", 2)
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.EndsRead(k.now, k.table, new(Ledger))))
+	l := &testLedger{t: t}
+	l.will(2)
+	require.Empty(t, o.EndsRead(k.now, k.table, &l.Ledger), "the session has not expired")
+}
+
+func TestOwnerEndsExpiredSessionsOfTheDead(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	k.session("c", "A", withWill(60, nil))
+	o := k.owned()
+	k.judge(o)
+	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)))
+	p := NewPulse("O", 2000, 10_000, 0)
+	require.Empty(t, o.Tick(0, k.now+59_999, p, k.table))
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Tick(0, k.now+60_000, p, k.table)))
+	acts := o.EndsRead(k.now+60_000, k.table, new(Ledger))
+	require.Equal(t, []ActionKind{ActEnded, ActTombstone}, kinds(acts))
+	require.Equal(t, SessionKey("c", "A"), acts[1].Key)
+	k.put(acts[1].Key, nil)
+
+	k.session("c", "A", withWill(60, nil))
+	o.Read("c", k.table)
+	o.Tick(0, k.now+61_000, p, k.table)
+	acts = o.EndsRead(k.now+61_000, k.table, new(Ledger))
+	require.Equal(t, []ActionKind{ActTombstone}, kinds(acts), "a zombie's late record goes again")
+}
+
+func TestClaimOfADeadOneThatMayStillOpenIsKept(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	o := k.owned()
+	k.judge(o)
+	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "its opening record may be on its way")
+	p := NewPulse("O", 2000, 10_000, 0)
+	o.Tick(0, k.now+retainVerdicts, p, k.table)
+	require.Equal(t, []ActionKind{ActTombstone}, kinds(o.EndsRead(k.now+retainVerdicts, k.table, new(Ledger))))
+
+	k.session("d", "A", &Session{Principal: "p"})
+	o.Read("d", k.table)
+	o.Tick(0, k.now, p, k.table)
+	require.Equal(t, []ActionKind{ActTombstone}, kinds(o.EndsRead(k.now, k.table, new(Ledger))), "after the verdict no claim opens")
+}
+
+func TestNewOwnerFencesTheDeadAgainBeforeItActs(t *testing.T) {
+	k := newKafka(t)
+	k.session("c", "A", &Session{Principal: "p"})
+	k.session("c", "A", &Session{Claim: 1, StateEpoch: 1, Began: 1, Expiry: NeverExpires, Will: &Will{Topic: "w"}})
+	k.verdict("A")
+	o := NewOwner("O")
+	o.Assigned()
+	require.Equal(t, []Action{{Kind: ActFence, Inc: "A", TxIDs: []string{"tx-A"}}}, o.Taken(k.table))
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Fenced("A", k.table)))
+	o.Revoked()
+	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "no longer its business")
+}
+
+func TestOldVerdictsAreRemovedWhenNothingIsLeft(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.verdict("A")
+	o := k.owned()
+	p := NewPulse("O", 2000, 10_000, 0)
+	require.Empty(t, o.Tick(0, k.now+retainVerdicts-1, p, k.table))
+	acts := o.Tick(0, k.now+retainVerdicts, p, k.table)
+	require.Equal(t, []ActionKind{ActTombstone, ActTombstone}, kinds(acts))
+	require.Equal(t, [][]byte{InstanceKey("A"), VerdictKey("A")}, [][]byte{acts[0].Key, acts[1].Key})
+}
+
+func TestNobodyIsSilentWhileTheOwnHeartbeatIsMissing(t *testing.T) {
+	p := NewPulse("O", 2000, 10_000, 0)
+	require.False(t, p.Silent("A", 0), "counted from the first question")
+	p.Heard("O", 10_001)
+	require.True(t, p.Silent("A", 10_001))
+	require.False(t, p.Silent("O", 30_000))
+
+	p = NewPulse("O", 2000, 10_000, 0)
+	p.Heard("A", 0)
+	require.False(t, p.Silent("A", 20_000), "it is we who do not hear")
+	p.Heard("O", 20_001)
+	require.True(t, p.Silent("A", 20_001))
+	p.Heard("A", 20_002)
+	require.False(t, p.Silent("A", 20_003))
+	p.Condemned("A")
+	require.True(t, p.Silent("A", 20_003), "another owner has judged it")
+}

@@ -1,0 +1,82 @@
+package fleet
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestProgressNeverPassesAnUnsettledOffset: the position and the ranges say of each offset what was said to them,
+// also after a round trip through a record.
+func TestProgressNeverPassesAnUnsettledOffset(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const end = 40
+		start := rapid.Int64Range(0, 10).Draw(t, "start")
+		var p Progress
+		p.Start("t", 1, start)
+		settled := make(map[int64]bool)
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			from := rapid.Int64Range(0, end-1).Draw(t, "from")
+			to := min(end, from+rapid.Int64Range(1, 4).Draw(t, "length"))
+			p.SettleRange("t", 1, from, to)
+			for o := from; o < to; o++ {
+				settled[o] = true
+			}
+			if rapid.IntRange(0, 5).Draw(t, "store") == 0 {
+				p = stored(t, p)
+			}
+		}
+		var open []int64
+		above := int64(0)
+		for o := start; o < end; o++ {
+			if !settled[o] {
+				open = append(open, o)
+			} else if len(open) > 0 {
+				above++
+			}
+			if p.IsSettled("t", 1, o) != settled[o] {
+				t.Fatalf("offset %d: settled %t", o, settled[o])
+			}
+		}
+		var got []int64
+		for o := range p.Open("t", 1, 0, end) {
+			got = append(got, o)
+		}
+		require.Equal(t, open, got)
+		require.Equal(t, above, p.Above("t", 1))
+		if len(open) > 0 {
+			require.Equal(t, open[0], p.Pos["t"][1], "the position is the first unsettled offset")
+		}
+	})
+}
+
+func stored(t *rapid.T, p Progress) Progress {
+	value, err := json.Marshal(p)
+	require.NoError(t, err)
+	var again Progress
+	require.NoError(t, json.Unmarshal(value, &again))
+	return again
+}
+
+func TestResumeInTopicsAndPartitionsThatAreNew(t *testing.T) {
+	var p Progress
+	p.Start("known", 0, 7)
+	require.EqualValues(t, 7, p.Resume("known", 0, 100))
+	require.EqualValues(t, 0, p.Resume("known", 1, 100), "added since: all of it is new")
+	require.EqualValues(t, 100, p.Resume("new", 0, 100))
+	p.Keep(func(topic string) bool { return topic != "known" })
+	require.Empty(t, p.Pos)
+}
+
+func TestSnapshotSharesNothing(t *testing.T) {
+	var p Progress
+	p.Start("t", 0, 1)
+	p.Settle("t", 0, 5)
+	snapshot := p.Clone()
+	p.Settle("t", 0, 6)
+	p.Settle("t", 0, 1)
+	require.EqualValues(t, 1, snapshot.Pos["t"][0])
+	require.Equal(t, [][2]int64{{5, 6}}, snapshot.Settled["t"][0])
+}

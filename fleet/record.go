@@ -1,0 +1,165 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+// Version is the version of the records this package writes, and the highest it reads.
+const Version = 1
+
+// NeverExpires is the Session Expiry Interval of a session that never expires.
+const NeverExpires = math.MaxUint32
+
+// A Record is one record of Kafka. A nil Value is a tombstone.
+type Record struct {
+	Key, Value []byte
+	Offset     int64
+	Time       int64 // its timestamp
+}
+
+// A Session is what one incarnation says of a client: its claim on the client ID, and the session's state if it has
+// opened one. The epoch of a claim is the offset of the claim's record plus 1, so that 0 is none.
+//
+// A Session that was given to a [Claimer], or came from one, is not changed any more, nor is what it refers to.
+type Session struct {
+	// Claim is the epoch; 0 in the claim's record itself means the record's own.
+	Claim int64 `json:"claim,omitempty"`
+	// StateEpoch is the epoch under which the state below was opened, 0 if there is none. A record whose StateEpoch
+	// equals its Claim is opened; one whose StateEpoch is lower only carries the state that the key had before.
+	StateEpoch int64 `json:"state,omitempty"`
+	// Began is the epoch that created the session: what the ledger says of lower epochs is another session's.
+	Began int64 `json:"began,omitempty"`
+
+	TxID      string `json:"tx,omitempty"`        // transactional id of the writer's transactions for this client
+	Principal string `json:"principal,omitempty"` // whose session or claim it is
+	Connected int64  `json:"connected,omitempty"` // time of the CONNECT
+	Released  bool   `json:"released,omitempty"`  // the writer is done with this claim, and had opened
+	Ended     bool   `json:"ended,omitempty"`     // the state is no session any more
+	Withdrawn bool   `json:"withdrawn,omitempty"` // the writer is done with this claim, and had not opened
+	Clean     bool   `json:"clean,omitempty"`     // the claim was made by a clean start
+
+	Expiry       uint32 `json:"expiry,omitempty"`  // Session Expiry Interval in seconds
+	OfflineSince int64  `json:"offline,omitempty"` // when the connection ended
+
+	Subs []Sub `json:"subs,omitempty"`
+	Will *Will `json:"will,omitempty"`
+	Progress
+	Out      []Out    `json:"out,omitempty"`      // deliveries to the device that are under way
+	Received []uint16 `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
+
+	Remote  string `json:"remote,omitempty"`
+	Version string `json:"mqtt,omitempty"`
+}
+
+// A Sub is a subscription.
+type Sub struct {
+	Filter            string `json:"f"`
+	QoS               byte   `json:"q,omitempty"`
+	NoLocal           bool   `json:"nl,omitempty"`
+	RetainAsPublished bool   `json:"rap,omitempty"`
+	RetainHandling    byte   `json:"rh,omitempty"`
+	ID                uint32 `json:"id,omitempty"`
+}
+
+// A Will is a Will Message. It is a duty only in a state that was opened; its epoch is that state's.
+type Will struct {
+	Topic           string      `json:"topic"`
+	Payload         []byte      `json:"payload,omitempty"`
+	QoS             byte        `json:"qos,omitempty"`
+	Retain          bool        `json:"retain,omitempty"`
+	ContentType     string      `json:"type,omitempty"`
+	ResponseTopic   string      `json:"response,omitempty"`
+	CorrelationData []byte      `json:"correlation,omitempty"`
+	User            [][2][]byte `json:"user,omitempty"`
+	Expiry          *uint32     `json:"expiry,omitempty"`
+	Delay           uint32      `json:"delay,omitempty"` // Will Delay Interval in seconds
+	Due             int64       `json:"due,omitempty"`   // when to publish, once the connection has ended
+	Username        string      `json:"username,omitempty"`
+}
+
+// An Out is a delivery to the device that was begun and is not completed: which command has which packet id, and how
+// far it has got. With QoS 1 it can be missing, and the device then gets the command with another id.
+type Out struct {
+	ID        uint16 `json:"id"`
+	Topic     string `json:"t"`
+	Partition int32  `json:"p"`
+	Offset    int64  `json:"o"`
+	Received  bool   `json:"rec,omitempty"` // PUBREC has come: go on with PUBREL
+	QoS       byte   `json:"q,omitempty"`   // of the PUBLISH
+}
+
+// An Instance is an incarnation's heartbeat, or the verdict on it.
+type Instance struct {
+	Address string   `json:"address,omitempty"`
+	Started int64    `json:"started,omitempty"`
+	TxIDs   []string `json:"tx,omitempty"` // its transactional ids
+	Alive   int64    `json:"alive,omitempty"`
+	Dead    bool     `json:"dead,omitempty"`
+	By      string   `json:"by,omitempty"`
+	At      int64    `json:"at,omitempty"`
+}
+
+// Opened says that the state was opened under the record's own claim.
+func (s *Session) Opened() bool { return s.StateEpoch > 0 && s.StateEpoch == s.Claim }
+
+// Encode is the value of a session record; nil, a tombstone, for nil.
+func (s *Session) Encode() ([]byte, error) {
+	if s == nil {
+		return nil, nil
+	}
+	return json.Marshal(struct {
+		V int `json:"v"`
+		*Session
+	}{Version, s})
+}
+
+// DecodeSession reads the value of a session record. Fields it does not know are ignored.
+func DecodeSession(value []byte) (*Session, error) {
+	var s struct {
+		V int `json:"v"`
+		Session
+	}
+	if err := decode(value, &s, &s.V); err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
+	return &s.Session, nil
+}
+
+// Encode is the value of a heartbeat or a verdict.
+func (i *Instance) Encode() ([]byte, error) {
+	return json.Marshal(struct {
+		V int `json:"v"`
+		*Instance
+	}{Version, i})
+}
+
+// DecodeInstance reads the value of a heartbeat or a verdict.
+func DecodeInstance(value []byte) (*Instance, error) {
+	var i struct {
+		V int `json:"v"`
+		Instance
+	}
+	if err := decode(value, &i, &i.V); err != nil {
+		return nil, fmt.Errorf("instance: %w", err)
+	}
+	return &i.Instance, nil
+}
+
+func decode(value []byte, into any, version *int) error {
+	if err := json.Unmarshal(value, into); err != nil {
+		// A later version may have given a field another type.
+		if *version > Version {
+			return ErrNewerVersion
+		}
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	switch {
+	case *version > Version:
+		return fmt.Errorf("%w: %d, this is %d", ErrNewerVersion, *version, Version)
+	case *version < 1:
+		return fmt.Errorf("%w: no version", ErrMalformed)
+	}
+	return nil
+}

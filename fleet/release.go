@@ -1,0 +1,110 @@
+package fleet
+
+// stamp makes the record of a state of this connection.
+func (c *Claimer) stamp(state *Session) *Session {
+	s := *state
+	s.Claim, s.StateEpoch, s.Began = c.epoch, c.epoch, c.book.Began
+	s.TxID, s.Principal, s.Connected, s.Clean = c.txid, c.book.Principal, c.book.Connected, c.book.Clean
+	s.Released, s.Withdrawn, s.Ended = false, false, false
+	s.Remote, s.Version = c.book.Remote, c.book.Version
+	return &s
+}
+
+// release makes the record that leaves a state, and ends the session if it has no expiry.
+func (c *Claimer) release(state *Session) *Session {
+	s := c.stamp(state)
+	s.Released = true
+	if s.OfflineSince == 0 {
+		s.OfflineSince = c.left
+	}
+	if s.Expiry == 0 {
+		return ended(s)
+	}
+	return s
+}
+
+// withdraw leaves an attempt that has not opened: the key gets back the state it had, or goes if it had none.
+func (c *Claimer) withdraw() {
+	c.phase, c.req, c.clear = phaseIdle, nil, nil
+	if c.book == nil {
+		c.removing = true
+		return
+	}
+	s := *c.book
+	s.Claim, s.Released, s.Withdrawn = c.epoch, false, true
+	c.next = &s
+}
+
+// ended is what is left of a session that has ended. Its Will, if it has still one, is due.
+func ended(s *Session) *Session {
+	return &Session{
+		Claim: s.Claim, StateEpoch: s.StateEpoch, Began: s.Began, TxID: s.TxID, Principal: s.Principal,
+		Connected: s.Connected, Released: s.Released, Withdrawn: s.Withdrawn, Ended: true, Clean: s.Clean,
+		Expiry: s.Expiry, OfflineSince: s.OfflineSince, Will: s.Will, Remote: s.Remote, Version: s.Version,
+	}
+}
+
+func withoutWill(s *Session) *Session {
+	n := *s
+	n.Will = nil
+	return &n
+}
+
+// resting says that there is no attempt, nothing to write, and the table shows all that we wrote.
+func (c *Claimer) resting(v View) bool {
+	return c.phase == phaseIdle && c.writing == writeNone && c.next == nil && !c.removing && !c.judged &&
+		v.table.Next() >= c.reached
+}
+
+// rest does what is left to do for a client that is not connected here: its delayed Will, and the removal of our
+// key when nobody needs it.
+func (c *Claimer) rest(v View, now int64) []Action {
+	e := v.entry(c.me)
+	if e == nil {
+		c.book = nil
+		return []Action{{Kind: ActIdle}}
+	}
+	switch fate, _ := v.Will(c.me, now); {
+	case fate == WillWait || c.willing:
+		return nil
+	case fate == WillDue:
+		c.willing = true
+		return []Action{{Kind: ActWill, Client: c.client, Epoch: e.state, Will: e.session().Will}}
+	case v.removable(e, now):
+		return c.write(writeTombstone, nil)
+	}
+	return []Action{{Kind: ActIdle}}
+}
+
+// A Duty is what an incarnation has to do for a client that is not connected to it.
+type Duty uint8
+
+// The duties.
+const (
+	DutyNone Duty = iota
+	DutyRead      // its key is not needed any more: give the view to a Claimer's Read
+	DutyEnd       // the session it left has expired: Claimer.End
+	DutyWill      // a Will is due, or will be at the time given: Claimer.Due
+)
+
+// Duty is what me has to do for this client at time now. Whoever drops a Claimer after ActIdle asks for it when a
+// record of the client was read and, for expiry, from time to time. at is the time of a DutyWill.
+func (v View) Duty(me string, now int64) (duty Duty, at int64) {
+	e := v.entry(me)
+	if e == nil || !e.settled() {
+		return DutyNone, 0
+	}
+	switch fate, at := v.Will(me, now); {
+	case fate == WillDue:
+		return DutyWill, now
+	case fate == WillWait && at > 0:
+		return DutyWill, at
+	case fate == WillWait:
+		return DutyNone, 0
+	case v.removable(e, now):
+		return DutyRead, 0
+	case e == v.top() && !e.is(flagEnded) && v.expired(e, now):
+		return DutyEnd, 0
+	}
+	return DutyNone, 0
+}

@@ -1,0 +1,241 @@
+package fleet
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// drawLog makes a log in which every key has one writer, claims have their own offset, and a state never goes back.
+func drawLog(t *rapid.T) []Record {
+	type key struct{ claim, state int64 }
+	keys := make(map[string]*key)
+	var log []Record
+	for range rapid.IntRange(1, 40).Draw(t, "records") {
+		inc := rapid.SampledFrom([]string{"A", "B", "C"}).Draw(t, "inc")
+		k := keys[inc]
+		if k == nil {
+			k = &key{}
+			keys[inc] = k
+		}
+		epoch := int64(len(log)) + 1
+		rec := Record{Key: SessionKey("c", inc), Offset: epoch - 1, Time: epoch}
+		s := Session{Claim: k.claim, StateEpoch: k.state, Expiry: NeverExpires}
+		switch rapid.IntRange(0, 5).Draw(t, "kind") {
+		case 0:
+			*k = key{}
+			log = append(log, rec)
+			continue
+		case 1, 2:
+			k.claim, s.Claim = epoch, 0
+		case 3:
+			if k.claim == 0 {
+				continue
+			}
+			k.state, s.StateEpoch = k.claim, k.claim
+		case 4:
+			rec = Record{Key: VerdictKey(inc), Offset: epoch - 1, Time: epoch}
+		default:
+			s.Released, s.Ended = s.Opened(), rapid.Bool().Draw(t, "ended")
+		}
+		if s.Claim == 0 && s.StateEpoch == 0 && k.claim != epoch {
+			continue
+		}
+		rec.Value = drawValue(rec, s)
+		log = append(log, rec)
+	}
+	return log
+}
+
+func drawValue(rec Record, s Session) []byte {
+	if kind, _, _, err := ParseKey(rec.Key); err == nil && kind == KeyVerdict {
+		value, _ := (&Instance{Dead: true}).Encode()
+		return value
+	}
+	value, _ := s.Encode()
+	return value
+}
+
+// compact keeps the last record of each key and any of the others; the tombstones may go too.
+func compact(t *rapid.T, log []Record) []Record {
+	last := make(map[string]int)
+	for i, rec := range log {
+		last[string(rec.Key)] = i
+	}
+	var left []Record
+	for i, rec := range log {
+		if last[string(rec.Key)] == i && (rec.Value != nil || rapid.Bool().Draw(t, "tombstone")) || rapid.Bool().Draw(t, "keep") {
+			left = append(left, rec)
+		}
+	}
+	return left
+}
+
+func fold(t require.TestingT, log []Record) *Table {
+	table := new(Table)
+	for _, rec := range log {
+		_, _, err := table.Apply(rec)
+		require.NoError(t, err)
+	}
+	return table
+}
+
+// TestCompactedTopicReadsAsTheFullOne: whatever compaction has left, the fold is the same.
+func TestCompactedTopicReadsAsTheFullOne(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log := drawLog(t)
+		full := fold(t, log)
+		// A tombstone that is gone must not leave an older record of its key: compaction drops those first.
+		compacted := fold(t, dropRevived(log, compact(t, log)))
+		a, _ := full.Client("c")
+		b, _ := compacted.Client("c")
+		require.Equal(t, a.Entries(), b.Entries())
+		incA, baseA, okA := a.Base(1)
+		incB, baseB, okB := b.Base(1)
+		require.Equal(t, []any{incA, baseA, okA}, []any{incB, baseB, okB})
+		holderA, epochA := a.Holder(1)
+		holderB, epochB := b.Holder(1)
+		require.Equal(t, []any{holderA, epochA}, []any{holderB, epochB})
+	})
+}
+
+// dropRevived removes records of keys whose last record, a tombstone, is not among those left.
+func dropRevived(log, left []Record) []Record {
+	last := make(map[string]Record)
+	for _, rec := range log {
+		last[string(rec.Key)] = rec
+	}
+	kept := make(map[string]bool)
+	for _, rec := range left {
+		kept[string(rec.Key)] = kept[string(rec.Key)] || rec.Offset == last[string(rec.Key)].Offset
+	}
+	var legal []Record
+	for _, rec := range left {
+		if kept[string(rec.Key)] {
+			legal = append(legal, rec)
+		}
+	}
+	return legal
+}
+
+// TestRemovalNeverBringsAStateBack: whatever may be removed is removed, in any order, and the base stays or goes, but
+// never becomes an older one.
+func TestRemovalNeverBringsAStateBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log := drawLog(t)
+		table := fold(t, log)
+		next := int64(len(log))
+		for range 6 {
+			v, _ := table.Client("c")
+			_, before, ok := v.Base(1)
+			var removable []string
+			for i := range v.entries {
+				if v.removable(&v.entries[i], 1) {
+					removable = append(removable, v.entries[i].inc.name)
+				}
+			}
+			if len(removable) == 0 {
+				return
+			}
+			inc := rapid.SampledFrom(removable).Draw(t, "remove")
+			_, _, err := table.Apply(Record{Key: SessionKey("c", inc), Offset: next})
+			require.NoError(t, err)
+			next++
+			v, _ = table.Client("c")
+			_, after, still := v.Base(1)
+			require.Equal(t, ok, still)
+			require.Equal(t, before, after)
+		}
+	})
+}
+
+func TestForeignClaimIsNoHolderWhileTheSessionExists(t *testing.T) {
+	k := newKafka(t)
+	k.session("c", "A", &Session{Claim: 0, Principal: "p"})
+	k.session("c", "A", &Session{Claim: 1, StateEpoch: 1, Principal: "p", Released: true, OfflineSince: 1000, Expiry: 60})
+	k.session("c", "B", &Session{Principal: "q"})
+	inc, epoch := k.view("c").Holder(2000)
+	require.Equal(t, []any{"A", int64(1)}, []any{inc, epoch})
+	inc, epoch = k.view("c").Holder(61_000)
+	require.Equal(t, []any{"B", int64(3)}, []any{inc, epoch}, "expired, so nobody's")
+}
+
+func TestExpiryRunsFromTheVerdictForWhoDiedConnected(t *testing.T) {
+	k := newKafka(t)
+	k.session("c", "A", &Session{Expiry: 10})
+	k.session("c", "A", &Session{Claim: 1, StateEpoch: 1, Expiry: 10})
+	base := func(now int64) bool {
+		_, _, ok := k.view("c").Base(now)
+		return ok
+	}
+	require.True(t, base(k.now*2), "its connection may live")
+	k.verdict("A")
+	require.True(t, base(k.now+9_999))
+	require.False(t, base(k.now+10_000))
+}
+
+func TestClaimOfTheFutureIsMalformed(t *testing.T) {
+	for _, s := range []*Session{{Claim: 9}, {Claim: 2, StateEpoch: 3}} {
+		_, _, err := new(Table).Apply(Record{Key: SessionKey("c", "A"), Value: encode(t, s), Offset: 4})
+		require.ErrorIs(t, err, ErrMalformed)
+	}
+}
+
+func TestTableForgetsWhatWasRemoved(t *testing.T) {
+	k := newKafka(t)
+	for i := range 10 {
+		k.session(fmt.Sprint("c", i), "A", &Session{})
+	}
+	k.verdict("A")
+	require.Equal(t, 10, k.table.Keys("A"))
+	for i := range 10 {
+		k.put(SessionKey(fmt.Sprint("c", i), "A"), nil)
+	}
+	k.put(VerdictKey("A"), nil)
+	records, bytes := k.table.Stored()
+	require.Zero(t, records+bytes+len(k.table.clients)+len(k.table.instances))
+}
+
+// TestMemoryOfAStoredSession reports what a session costs beside the bytes of its record, and bounds it.
+func TestMemoryOfAStoredSession(t *testing.T) {
+	const sessions = 20_000
+	value := encode(t, &Session{
+		Claim: 1, StateEpoch: 1, Began: 1, TxID: "sluice-0123456789abcdef-1", Principal: "device-000001", Connected: 1_700_000_000_000,
+		Released: true, Expiry: 86400, OfflineSince: 1_700_000_000_000, Subs: []Sub{{Filter: "devices/device-000001/commands/+", QoS: 1}},
+	})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	table := new(Table)
+	for i := range sessions {
+		_, _, err := table.Apply(Record{Key: SessionKey(fmt.Sprintf("device-%06d", i), "0123456789abcdef"), Value: value, Offset: int64(i)})
+		require.NoError(t, err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	_, bytes := table.Stored()
+	per := int(after.HeapAlloc-before.HeapAlloc) / sessions
+	t.Logf("%d bytes per stored session, of which its record is %d", per, bytes/sessions)
+	require.Less(t, per-bytes/sessions, 256)
+}
+
+func BenchmarkTableApply(b *testing.B) {
+	s := fullSession()
+	s.Claim, s.StateEpoch = 0, 0
+	value, err := s.Encode()
+	require.NoError(b, err)
+	keys := make([][]byte, 1000)
+	for i := range keys {
+		keys[i] = SessionKey(fmt.Sprint("device-", i), "0123456789abcdef")
+	}
+	table := new(Table)
+	b.ReportAllocs()
+	for i := range b.N {
+		if _, _, err := table.Apply(Record{Key: keys[i%len(keys)], Value: value, Offset: int64(i)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package fleet
+
+import (
+	"cmp"
+	"slices"
+)
+
+// A View is what a [Table] says of one client ID. It is valid until the table's next Apply.
+type View struct {
+	client  string
+	table   *Table
+	entries []entry
+}
+
+// A Head is what the fold knows of one key of a client without decoding the record.
+type Head struct {
+	Inc        string
+	Claim      int64 // epoch of the newest claim
+	StateEpoch int64 // 0: the key holds no state
+	Released   bool
+	Ended      bool
+	Withdrawn  bool
+	Dead       bool // there is a verdict on the incarnation
+}
+
+// Entries are the client's keys, the highest claim first.
+func (v View) Entries() []Head {
+	heads := make([]Head, len(v.entries))
+	for i := range v.entries {
+		heads[i] = v.entries[i].head()
+	}
+	slices.SortFunc(heads, func(a, b Head) int { return cmp.Compare(b.Claim, a.Claim) })
+	return heads
+}
+
+// Session is the record under the key of inc, nil if there is none. Its Claim is filled in.
+func (v View) Session(inc string) *Session {
+	if e := v.entry(inc); e != nil {
+		return e.session()
+	}
+	return nil
+}
+
+// Holder is the incarnation whose claim is the highest, not counting claims that are withdrawn or that a principal
+// makes on the session of another. Whether it has opened is told by Base.
+func (v View) Holder(now int64) (inc string, epoch int64) {
+	base := v.base(now)
+	for i := range v.entries {
+		if e := &v.entries[i]; e.claim > epoch && !e.is(flagWithdrawn) && !v.foreign(e, base) {
+			inc, epoch = e.inc.name, e.claim
+		}
+	}
+	return inc, epoch
+}
+
+// Base is the session that a CONNECT now would resume, with the incarnation that wrote it. An ended or expired one
+// is none.
+func (v View) Base(now int64) (inc string, s *Session, ok bool) {
+	if b := v.base(now); b != nil {
+		return b.inc.name, b.session(), true
+	}
+	return "", nil, false
+}
+
+func (e *entry) head() Head {
+	return Head{
+		Inc: e.inc.name, Claim: e.claim, StateEpoch: e.state, Dead: e.inc.verdict != nil,
+		Released: e.is(flagReleased), Ended: e.is(flagEnded), Withdrawn: e.is(flagWithdrawn),
+	}
+}
+
+func (e *entry) is(f flags) bool { return e.flags&f != 0 }
+
+// opened says that the state is that of the entry's own claim.
+func (e *entry) opened() bool { return e.state > 0 && e.state == e.claim }
+
+// settled says that its writer is done with the claim.
+func (e *entry) settled() bool { return e.flags&(flagReleased|flagWithdrawn) != 0 }
+
+// session decodes the record, which Apply has found to be JSON of our version. Fields of a wrong type read as
+// empty.
+func (e *entry) session() *Session {
+	s, err := DecodeSession([]byte(e.raw))
+	if err != nil {
+		s = &Session{StateEpoch: e.state, Released: e.is(flagReleased), Ended: e.is(flagEnded), Withdrawn: e.is(flagWithdrawn)}
+	}
+	s.Claim = e.claim
+	return s
+}
+
+func (v View) entry(inc string) *entry {
+	if i := index(v.entries, inc); i >= 0 {
+		return &v.entries[i]
+	}
+	return nil
+}
+
+// top is the entry with the highest state epoch, nil if no key holds a state.
+func (v View) top() *entry {
+	var top *entry
+	for i := range v.entries {
+		if e := &v.entries[i]; e.state > 0 && (top == nil || e.state > top.state) {
+			top = e
+		}
+	}
+	return top
+}
+
+func (v View) base(now int64) *entry {
+	top := v.top()
+	if top == nil || top.is(flagEnded) || v.expired(top, now) {
+		return nil
+	}
+	return top
+}
+
+// expired says that the state's Session Expiry Interval has passed. It runs from the end of the connection; for a
+// holder that died connected from the timestamp of the verdict, so that all who read the topic agree.
+func (v View) expired(e *entry, now int64) bool {
+	at, ok := e.expires(e.session())
+	return ok && at <= now
+}
+
+// expires is when the state expires, false for never or not as far as known.
+func (e *entry) expires(s *Session) (at int64, ok bool) {
+	switch {
+	case s.Expiry == NeverExpires:
+		return 0, false
+	case s.OfflineSince > 0:
+		at = s.OfflineSince
+	case e.inc.verdict != nil:
+		at = e.inc.at
+	default:
+		return 0, false
+	}
+	return at + int64(s.Expiry)*1000, true
+}
+
+// foreign says that e is a claim, not opened, of another principal than the one whose session base is.
+func (v View) foreign(e, base *entry) bool {
+	if base == nil || e == base || e.opened() || len(v.entries) == 1 {
+		return false
+	}
+	return e.session().Principal != base.session().Principal
+}
+
+// removable says that nobody needs the entry any more; what its Will still asks for is looked at elsewhere. A state
+// is superseded by a higher one, and an ended state is kept until no other key of the client is left: removed
+// earlier, it would make the state below it the base again. A key without a state, or with a superseded one, goes
+// when its claim is superseded too or cannot open any more.
+func (v View) removable(e *entry, now int64) bool {
+	top := v.top()
+	if e.state == 0 || e.state < top.state {
+		return top != nil && e.claim < top.state || e.settled() || e.hopeless(now)
+	}
+	if len(v.entries) > 1 {
+		return false
+	}
+	return e.is(flagEnded) || e.inc.verdict != nil && v.expired(e, now)
+}
+
+// hopeless says that the claim of a dead incarnation will never be opened, not even by a process that has only
+// paused and does not know of the verdict: reading its claim back it reads the verdict before it, or it has had all
+// the time in the world.
+func (e *entry) hopeless(now int64) bool {
+	return e.inc.verdict != nil && (e.claim > e.inc.from || now-e.inc.at >= retainVerdicts)
+}
+
+// A WillFate says what is to be done about a Will.
+type WillFate uint8
+
+// The fates of a Will.
+const (
+	WillNone WillFate = iota // there is none, or a return in time has cancelled it
+	WillWait                 // not yet: the connection lives, or the delay has not passed, or a claim is undecided
+	WillDue                  // to be published, unless the ledger says that it is done
+)
+
+// Will says what is to be done now about the Will in the state of inc, by inc while it lives and by the owner after
+// the verdict. at is when a WillWait is to be looked at again, 0 for when the table changes. For a WillDue to be
+// final the partition must have been read to an end that was fetched after now.
+func (v View) Will(inc string, now int64) (fate WillFate, at int64) {
+	e := v.entry(inc)
+	if e == nil || !e.is(flagWill) || e.state == 0 {
+		return WillNone, 0
+	}
+	s := e.session()
+	if s.Will == nil {
+		return WillNone, 0
+	}
+	at = e.willAt(s)
+	if at == 0 {
+		return WillWait, 0
+	}
+	return v.willFate(e, s, at, now)
+}
+
+// willAt is when the Will is to be published: its time as recorded at the end of the connection, or its delay after
+// the verdict, or the end of the session if that is earlier. 0: the connection lives.
+func (e *entry) willAt(s *Session) int64 {
+	at := s.Will.Due
+	if at == 0 {
+		if e.inc.verdict == nil {
+			return 0
+		}
+		at = e.inc.at + int64(s.Will.Delay)*1000
+	}
+	if end, ok := e.expires(s); ok {
+		at = min(at, end)
+	}
+	return at
+}
+
+func (v View) willFate(e *entry, s *Session, at, now int64) (WillFate, int64) {
+	delayed := s.Will.Delay > 0
+	if e.is(flagEnded) {
+		return WillDue, at
+	}
+	if top := v.top(); top.state > e.state {
+		if delayed && top.session().Began <= e.state {
+			return WillNone, 0 // resumed before it was published
+		}
+		return WillDue, at
+	}
+	if at > now {
+		return WillWait, at
+	}
+	if delayed && v.returning(e) {
+		return WillWait, 0
+	}
+	return WillDue, at
+}
+
+// returning says that a claim to resume the session of e is undecided.
+func (v View) returning(e *entry) bool {
+	principal := e.session().Principal
+	for i := range v.entries {
+		c := &v.entries[i]
+		if c.claim <= e.state || c.settled() || c.inc.verdict != nil {
+			continue
+		}
+		if s := c.session(); !s.Clean && s.Principal == principal {
+			return true
+		}
+	}
+	return false
+}
