@@ -20,6 +20,8 @@ type ConsumerConfig struct {
 	// Patterns take every topic whose whole name matches one of them, save Kafka's own and Sluice's (__* and
 	// sluice-*). With patterns every look at the cluster lists all of its topics.
 	Patterns []*regexp.Regexp
+	// From is where partitions begin that are there at the start.
+	From Start
 	// Refresh is how often new topics and partitions are looked for. Default 5 s. They are also looked for when a
 	// partition is in trouble.
 	Refresh time.Duration
@@ -30,10 +32,23 @@ type ConsumerConfig struct {
 	// returned. r and its Headers slice are valid during the call. Key, Value and the bytes of headers share memory
 	// with a whole fetch, so who keeps them copies them.
 	Handle func(r *Fetched)
+	// Progress is called on the goroutine of Handle and in order with it: everything of the partition below next was
+	// handled, or holds nothing to handle, as control records, aborted transactions and what was compacted away. The
+	// first call tells where a partition begins that is followed from its end. May be nil.
+	Progress func(topic string, partition int32, next int64)
 	// Burst is called on the goroutine of Handle after a run of its calls, when no more record of that partition is
 	// at hand or 256 were handled, so that the caller can join work. May be nil.
 	Burst func()
 }
+
+// A Start is where a consumer begins.
+type Start int
+
+// The starts.
+const (
+	FromEnd       Start = iota // what is written from now on
+	FromBeginning              // everything there is: Positioned is closed when all that there was at the start is handled
+)
 
 // A Fetched record is one that was read from Kafka.
 type Fetched struct {
@@ -56,6 +71,7 @@ type Consumer struct {
 	admin      *Admin           // the lister's
 	look       signal           // for the lister: a partition is in trouble
 	positioned chan struct{}
+	asking     *asker         // of End
 	work       sync.WaitGroup // of the goroutines that Run waits for
 
 	mu       sync.Mutex // guards what follows, the topics, their followers and what fetchers are to do; no other lock is taken under it
@@ -76,6 +92,7 @@ func NewConsumer(cfg ConsumerConfig) (*Consumer, error) {
 	c := &Consumer{
 		cfg: cfg, log: cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), patterns: patterns,
 		admin: newAdmin(cfg.Config.forListings()), look: newSignal(), positioned: make(chan struct{}),
+		asking: &asker{net: newLinks(cfg.Config, 3*time.Second)},
 		topics: map[string]*followedTopic{}, fetchers: map[int32]*fetcher{},
 	}
 	for _, name := range cfg.Topics {
@@ -103,6 +120,9 @@ func (cfg ConsumerConfig) withDefaults() (ConsumerConfig, []*regexp.Regexp, erro
 	cfg.Topics = slices.Compact(sorted(slices.Clone(cfg.Topics)))
 	if cfg.Burst == nil {
 		cfg.Burst = func() {}
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, int32, int64) {}
 	}
 	if len(cfg.Topics)+len(cfg.Patterns) == 0 {
 		errs = append(errs, errors.New("no topics"))
@@ -135,13 +155,15 @@ func wholeNames(patterns []*regexp.Regexp) (whole []*regexp.Regexp, err error) {
 // is under way and all its goroutines have ended. It is called once.
 func (c *Consumer) Run(ctx context.Context) error {
 	c.runLister(ctx)
+	c.asking.close() // first: who handles a record may wait for an end
 	_ = c.admin.Close()
 	c.work.Wait()
 	return nil
 }
 
-// Positioned is closed when it is settled where each partition that was there at the start begins: a record that is
-// appended after that is never missed. A topic that is missing or that may not be seen is not waited for.
+// Positioned is closed when it is settled where each partition that was there at the start begins, and Progress was
+// told: a record that is appended after that is never missed. A topic that is missing or that may not be seen is not
+// waited for, save with FromBeginning.
 func (c *Consumer) Positioned() <-chan struct{} { return c.positioned }
 
 // Lag is how many records there are between what was handled and the end of the logs, all partitions together. A

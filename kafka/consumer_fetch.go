@@ -141,7 +141,7 @@ func (f *fetcher) do(ctx context.Context, w plan) error {
 		return err
 	}
 	if len(w.seek) > 0 {
-		if err := f.seekEnds(b, w.seek); err != nil {
+		if err := f.seekEnds(ctx, b, w.seek); err != nil {
 			return err
 		}
 	}

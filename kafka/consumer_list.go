@@ -225,6 +225,9 @@ func (c *Consumer) resize(t *followedTopic, md *sarama.TopicMetadata) {
 	} else if old == nil && !t.late {
 		start = atEnd
 	}
+	if c.cfg.From == FromBeginning {
+		start = atEnd // what has to be handled for Positioned is to be asked for, whenever it was found
+	}
 	t.id = md.Uuid
 	for id := len(t.parts); id < len(md.Partitions); id++ {
 		p := newFollower(t.name, int32(id), start)
@@ -295,21 +298,21 @@ func (c *Consumer) settled() bool {
 	return true
 }
 
-// checkPositioned closes positioned when every topic that was there at the start has its start offsets. The caller
-// holds mu.
+// checkPositioned closes positioned when every topic that was there at the start has its start offsets, and what they
+// have to be for Positioned was handled. The caller holds mu.
 func (c *Consumer) checkPositioned() {
 	if c.fixed || !c.listed {
 		return
 	}
 	for _, t := range c.topics {
-		if t.late || t.denied || t.gone {
+		if (t.late || t.denied || t.gone) && c.cfg.From == FromEnd {
 			continue
 		}
 		if t.parts == nil {
 			return
 		}
 		for _, p := range t.parts {
-			if p.next < 0 {
+			if p.next < 0 || p.told < p.target {
 				return
 			}
 		}

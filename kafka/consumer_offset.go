@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -8,26 +9,40 @@ import (
 )
 
 // seekEnds sets followers to the end of their logs: the last stable offset, so that a transaction which is open there
-// is read when it is committed.
-func (f *fetcher) seekEnds(b *sarama.Broker, at []place) error {
+// is read when it is committed. FromBeginning sets them to the start of their logs, and the end is what has to be
+// handled for Positioned.
+func (f *fetcher) seekEnds(ctx context.Context, b *sarama.Broker, at []place) error {
 	ends, err := f.offsets(b, at, sarama.OffsetNewest, sarama.ReadCommitted)
 	if err != nil {
 		return err
 	}
-	c := f.c
-	c.mu.Lock()
-	defer c.unlock()
-	for p, o := range ends {
-		if o.Err != sarama.ErrNoError {
-			c.trouble(p, o.Err)
-		} else if p.next == atEnd {
-			p.next, p.end = o.Offset, o.Offset
-			p.handled.Store(o.Offset)
-			p.recovered(c)
+	starts := ends
+	if f.c.cfg.From == FromBeginning {
+		if starts, err = f.offsets(b, at, sarama.OffsetOldest, sarama.ReadCommitted); err != nil {
+			return err
 		}
 	}
-	c.checkPositioned()
+	f.c.mu.Lock()
+	defer f.c.unlock()
+	for p, end := range ends {
+		f.c.beginAt(ctx, p, starts[p], end)
+	}
 	return nil
+}
+
+// beginAt gives a follower its place. The caller holds mu.
+func (c *Consumer) beginAt(ctx context.Context, p *follower, start, end *sarama.OffsetResponseBlock) {
+	if err := cmp.Or(end.Err, start.Err); err != sarama.ErrNoError {
+		c.trouble(p, err)
+		return
+	}
+	if p.next != atEnd || p.dropped.Load() {
+		return
+	}
+	p.end, p.target = end.Offset, end.Offset
+	p.handled.Store(start.Offset)
+	p.recovered(c)
+	c.push(ctx, p, span{next: start.Offset}) // tells Progress
 }
 
 // seekLost finds where to go on for followers whose offset is not in the log.
@@ -68,6 +83,7 @@ func (c *Consumer) goOn(ctx context.Context, at place, oldest, newest, stable *s
 	case p.next < oldest.Offset:
 		c.jump(ctx, p, oldest.Offset)
 	case p.next > newest.Offset:
+		p.target = min(p.target, stable.Offset) // the rest of it is no more
 		c.jump(ctx, p, stable.Offset)
 	default: // it is in the log again
 	}

@@ -26,6 +26,8 @@ type follower struct {
 	next    int64    // offset to fetch next, or atEnd
 	lost    bool     // next is not in the log: where to go on is to be asked for
 	end     int64    // of the log, as last heard
+	target  int64    // what has to be handled for Consumer.Positioned
+	told    int64    // below this everything was handled, and Progress knows
 	limit   int32    // bytes to ask for
 	settled bool     // listed since the last trouble
 	doubt   int      // the listing that was the last to begin before the trouble
@@ -126,6 +128,9 @@ func (c *Consumer) take(ctx context.Context, p *follower, end bool) (span, bool)
 		if p.queue = p.queue[1:]; len(p.queue) == 0 {
 			p.queue = nil // or the backing array keeps what was fetched
 		}
+		if len(p.queue) == maxQueued/2 && p.fetcher != nil {
+			p.fetcher.wake.wake() // it may have nothing else to fetch, and wait for this one to have room
+		}
 		return r, true
 	}
 	if end {
@@ -161,8 +166,18 @@ func (c *Consumer) handle(ctx context.Context, p *follower, r span, calls int) i
 		}
 		p.record.clear()
 	}
+	c.cfg.Progress(p.topic, p.id, r.next)
 	p.handled.Store(r.next)
+	c.tell(p, r.next)
 	return calls
+}
+
+// tell notes that Progress knows of what is below next.
+func (c *Consumer) tell(p *follower, next int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.told = next
+	c.checkPositioned()
 }
 
 // fill makes r the record rec of batch, and gives how many bytes its key, value and headers have.

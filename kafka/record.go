@@ -19,6 +19,11 @@ type Record struct {
 	Value     []byte // nil: the null value, a tombstone; an empty value is not nil
 	Headers   []Header
 	Timestamp time.Time // zero: the time of Produce
+	// PartitionKey decides the partition in place of Key, which does if this is nil.
+	PartitionKey []byte
+	// To is the partition, if Fixed; one that the topic does not have is an ErrInvalidRecord.
+	To    int32
+	Fixed bool
 	// Reserved is how many bytes of the Budget were taken for this record. The producer gives them back right
 	// after RecordDone returned.
 	Reserved int
@@ -32,7 +37,7 @@ type Record struct {
 	key, value octets
 	since      time.Duration // when Produce was called, on the Producer's clock
 	size       int           // upper bound of what it adds to a batch
-	hash       uint32        // of Key
+	hash       uint32        // of what decides the partition
 	part       *part         // nil until its topic is known
 	prev, next *Record       // in the one list it is in
 	err        error         // what RecordDone will say
@@ -63,7 +68,11 @@ func (o *octets) Length() int { return len(*o) }
 func (r *Record) prepare(now time.Duration) {
 	r.since, r.err, r.part = now, nil, nil
 	r.alone, r.returned, r.tried = false, false, false
-	r.hash = murmur2(r.Key)
+	decides := r.Key
+	if r.PartitionKey != nil {
+		decides = r.PartitionKey
+	}
+	r.hash = murmur2(decides)
 	if r.msg == nil {
 		r.msg = new(sarama.ProducerMessage)
 	}

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -103,9 +104,12 @@ func (t *topic) replace(old []*part) {
 
 // place chooses the partition of r.
 func (t *topic) place(r *Record) *part {
-	if r.Key != nil {
+	switch {
+	case r.Fixed:
+		r.part = t.parts[min(int(r.To), len(t.parts)-1)] // judge has looked; a topic that was made anew may have fewer
+	case r.Key != nil || r.PartitionKey != nil:
 		r.part = t.parts[partitionOf(r.hash, int32(len(t.parts)))]
-	} else {
+	default:
 		r.part = t.spread(r.size)
 	}
 	r.msg.Partition = r.part.id
@@ -140,6 +144,9 @@ func (t *topic) judge(r *Record) error {
 	}
 	if t.state.compacted && r.Key == nil {
 		return ErrInvalidRecord // Kafka would refuse its whole batch
+	}
+	if r.Fixed && (r.To < 0 || int(r.To) >= len(t.parts)) {
+		return fmt.Errorf("%w: no such partition", ErrInvalidRecord)
 	}
 	return nil
 }

@@ -1,0 +1,231 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/rs/zerolog"
+)
+
+// A GroupConfig says which group to be a member of. Of Config it uses Brokers, ClientID, the time-outs and Logger.
+type GroupConfig struct {
+	Config
+	// Name of the consumer group.
+	Name string
+	// Topics whose partitions are shared among the members. All members must name the same.
+	Topics []string
+	// SessionTimeout is after what time without a heartbeat Kafka gives a member's partitions to others, and after what
+	// time without an answer to one a member gives them up by itself. Default 10 s.
+	SessionTimeout time.Duration
+	// Heartbeat is the time between heartbeats. Default 3 s.
+	Heartbeat time.Duration
+	// Assigned and Revoked are called when a partition becomes ours and when it is not any more, in turn for each
+	// partition, from the goroutine of Run; heartbeats wait while they run, so they must not block for long. Revoked is
+	// called before the partition can be given to another member; if Kafka is away, before the session has expired, as
+	// measured here. May be nil.
+	Assigned, Revoked func(topic string, partition int32)
+	// Handle gets the committed records of the partitions that are ours, in the order of offsets within a partition,
+	// from the group's offset on, or from the end of a partition that has none. It calls done, at any time and from any
+	// goroutine, when the record is settled; the group's offset follows the first record that is not. Calls for
+	// different partitions may come at once; it must not block. ctx ends when the partition is not ours any more; done
+	// is without effect then, and the record comes again, to its next owner. r is the caller's. nil: no records are
+	// read, only Assigned and Revoked tell what is ours.
+	Handle func(ctx context.Context, r *Fetched, done func())
+	// Window is how many records of a partition may be unsettled. Default 256.
+	Window int
+	// RevokeWait is how long records may still be settled before a partition goes to another member. Default 2 s.
+	RevokeWait time.Duration
+}
+
+// A Partition is one partition of a topic.
+type Partition struct {
+	Topic string
+	ID    int32
+}
+
+// A Group is a member of a consumer group. When members come and go, only the partitions that have to move do. The
+// section on groups in DESIGN.md tells how.
+type Group struct {
+	cfg   GroupConfig
+	log   zerolog.Logger
+	net   *links // for requests that are answered at once
+	joins *links // for those that wait for other members
+
+	mu    sync.Mutex // guards owned; nothing is called out under it
+	owned map[spot]*holding
+
+	// Of Run's goroutine, and of beats while that waits for other members.
+	member
+	reader   *groupReader
+	strategy sarama.BalanceStrategy
+	counts   map[string][]int32 // the leader's: partitions of the topics, as they were divided
+}
+
+// NewGroup checks cfg. It starts nothing and connects to nothing.
+func NewGroup(cfg GroupConfig) (*Group, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a member of a consumer group: %w", err)
+	}
+	g := &Group{cfg: cfg, log: cfg.Logger.With().Str("group", cfg.Name).Logger(), owned: map[spot]*holding{},
+		net: newLinks(cfg.Config, cfg.Heartbeat), joins: newLinks(cfg.Config, 2*cfg.SessionTimeout+cfg.RevokeWait)}
+	g.reader = newGroupReader(g)
+	return g, nil
+}
+
+func (cfg GroupConfig) withDefaults() (GroupConfig, error) {
+	var errs []error
+	var err error
+	cfg.Config, err = cfg.Config.withDefaults()
+	errs = append(errs, err)
+	cfg.SessionTimeout, cfg.Heartbeat = or(cfg.SessionTimeout, 10*time.Second), or(cfg.Heartbeat, 3*time.Second)
+	cfg.Window, cfg.RevokeWait = or(cfg.Window, 256), or(cfg.RevokeWait, 2*time.Second)
+	cfg.Topics = slices.Compact(sorted(slices.Clone(cfg.Topics)))
+	if cfg.Name == "" || len(cfg.Topics) == 0 {
+		errs = append(errs, errors.New("no name or no topics"))
+	}
+	if cfg.Heartbeat < 0 || cfg.SessionTimeout < 3*cfg.Heartbeat || cfg.Window < 0 || cfg.RevokeWait < 0 {
+		errs = append(errs, errors.New("a duration or size is negative, or the session's time-out is less than three heartbeats"))
+	}
+	nothing := func(string, int32) {}
+	if cfg.Assigned == nil {
+		cfg.Assigned = nothing
+	}
+	if cfg.Revoked == nil {
+		cfg.Revoked = nothing
+	}
+	return cfg, errors.Join(errs...)
+}
+
+// Owned gives the partitions that are ours, sorted.
+func (g *Group) Owned() []Partition {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	owned := make([]Partition, 0, len(g.owned))
+	for at := range g.owned {
+		owned = append(owned, Partition{at.topic, at.id})
+	}
+	slices.SortFunc(owned, func(a, b Partition) int {
+		if a.Topic != b.Topic {
+			return cmp.Compare(a.Topic, b.Topic)
+		}
+		return int(a.ID - b.ID)
+	})
+	return owned
+}
+
+// Run is a member until ctx ends, through every outage of Kafka. It then gives its partitions back, waits RevokeWait
+// for records to be settled, leaves the group and returns nil. It is called once.
+func (g *Group) Run(ctx context.Context) error {
+	defer g.net.close()
+	defer g.joins.close()
+	defer g.reader.close()
+	for ctx.Err() == nil {
+		err := g.stay(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		g.log.Warn().Err(err).Int("partitions", len(g.Owned())).Msg("the membership in the consumer group is lost")
+		g.lose()
+		_ = sleep(ctx, memberAgain)
+	}
+	g.leave(ctx)
+	return nil
+}
+
+// memberAgain is before another try to be a member.
+const memberAgain = 200 * time.Millisecond
+
+// stay joins and does what a member does. It returns when what is owned has to be given up, and why.
+func (g *Group) stay(ctx context.Context) error {
+	if err := g.rejoin(ctx); err != nil {
+		return err
+	}
+	beat, commit := time.NewTicker(g.cfg.Heartbeat), time.NewTicker(commitEvery)
+	defer beat.Stop()
+	defer commit.Stop()
+	for {
+		var again bool
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-commit.C:
+			g.commitAll(ctx)
+			continue
+		case <-beat.C:
+			again, err = g.heartbeat(ctx)
+		}
+		if err == nil && !again {
+			again = g.divideAgain(ctx)
+		}
+		if err == nil && again {
+			err = g.rejoin(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// commitEvery is between commits of offsets.
+const commitEvery = time.Second
+
+// lose gives up all partitions at once: they may already be somebody else's.
+func (g *Group) lose() {
+	for _, h := range g.drop(nil) {
+		h.stop()
+		g.cfg.Revoked(h.at.topic, h.at.id)
+	}
+}
+
+// drop takes all partitions that are not to be kept from what is owned.
+func (g *Group) drop(keep map[spot]bool) (dropped []*holding) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for at, h := range g.owned {
+		if !keep[at] {
+			dropped = append(dropped, h)
+			delete(g.owned, at)
+		}
+	}
+	return dropped
+}
+
+// release gives partitions back in good order: no more records, a while to settle those there are, the offsets, and
+// then Revoked.
+func (g *Group) release(ctx context.Context, hs []*holding) {
+	if len(hs) == 0 {
+		return
+	}
+	waiting, cancel := context.WithTimeout(ctx, g.cfg.RevokeWait)
+	defer cancel()
+	for _, h := range hs {
+		h.drain()
+	}
+	for _, h := range hs {
+		h.settled(waiting)
+	}
+	g.commit(ctx, hs)
+	for _, h := range hs {
+		h.stop()
+		g.cfg.Revoked(h.at.topic, h.at.id)
+	}
+}
+
+// leave gives everything back, after Run's context has ended.
+func (g *Group) leave(ended context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), min(g.cfg.RevokeWait+leaveWait, g.cfg.SessionTimeout))
+	defer cancel()
+	g.release(ctx, g.drop(nil))
+	g.leaveGroup(ctx)
+}
+
+// leaveWait is how long leaving may take besides the wait for records.
+const leaveWait = 2 * time.Second

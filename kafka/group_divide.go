@@ -1,0 +1,77 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/IBM/sarama"
+)
+
+// shareOf reads what is assigned to us.
+func (g *Group) shareOf(resp *sarama.SyncGroupResponse, generation int32) (map[spot]bool, error) {
+	assigned := map[spot]bool{}
+	if len(resp.MemberAssignment) == 0 {
+		return assigned, nil
+	}
+	a, err := resp.GetMemberAssignment()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the assignment: %w", err)
+	}
+	if s, ok := g.strategy.(sarama.OnAssignmentBalanceStrategy); ok {
+		s.OnAssignment(a, generation)
+	}
+	for topic, ids := range a.Topics {
+		for _, id := range ids {
+			assigned[spot{topic, id}] = true
+		}
+	}
+	return assigned, nil
+}
+
+// divide puts the shares of all members into req.
+func (g *Group) divide(ctx context.Context, joined *sarama.JoinGroupResponse, req *sarama.SyncGroupRequest) error {
+	members, err := joined.GetMembers()
+	if err != nil {
+		return fmt.Errorf("cannot read the members: %w", err)
+	}
+	counts, err := g.partitions(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := g.strategy.Plan(members, maps.Clone(counts))
+	if err != nil {
+		return fmt.Errorf("cannot divide the partitions: %w", err)
+	}
+	for id := range members {
+		if err := req.AddGroupAssignmentMember(id, &sarama.ConsumerGroupMemberAssignment{Version: 1, Topics: plan[id]}); err != nil {
+			return err
+		}
+	}
+	g.counts = counts
+	return nil
+}
+
+// partitions lists the partitions of the topics. A topic that is missing has none yet.
+func (g *Group) partitions(ctx context.Context) (map[string][]int32, error) {
+	counts := map[string][]int32{}
+	states, err := g.net.admin.inspect(ctx, g.cfg.Topics)
+	for _, s := range states {
+		for id := range s.partitions {
+			counts[s.name] = append(counts[s.name], id)
+		}
+	}
+	return counts, err
+}
+
+// divideAgain says whether we are the leader and there are other partitions than were divided.
+func (g *Group) divideAgain(ctx context.Context) bool {
+	if g.counts == nil {
+		return false
+	}
+	ctx, cancel := g.session(ctx)
+	defer cancel()
+	counts, err := g.partitions(ctx)
+	return err == nil && !maps.EqualFunc(counts, g.counts, slices.Equal[[]int32])
+}

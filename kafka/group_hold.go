@@ -1,0 +1,214 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/IBM/sarama"
+)
+
+// A holding is a partition while it is ours.
+type holding struct {
+	g      *Group
+	at     spot
+	ctx    context.Context // ends when it is not ours any more
+	cancel context.CancelFunc
+	room   signal // a record was settled
+	empty  signal // the last one was
+
+	mu        sync.Mutex // guards what follows
+	open      []*handed  // in the order of offsets, from the first that is not settled
+	next      int64      // offset after the last one that was handed out; -1: not known yet
+	committed int64      // -1: nothing
+	draining  bool       // no more is handed out
+}
+
+// A handed record was given to Handle.
+type handed struct {
+	offset int64
+	done   bool
+}
+
+func newHolding(run context.Context, g *Group, at spot) *holding {
+	h := &holding{g: g, at: at, room: newSignal(), empty: newSignal(), next: -1, committed: -1}
+	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(run)) // it outlives that, by RevokeWait
+	return h
+}
+
+// start begins to read, if records are wanted.
+func (h *holding) start() {
+	if h.g.cfg.Handle != nil {
+		h.g.reader.work.Go(h.read) // ends with stop
+	}
+}
+
+// stop ends it at once.
+func (h *holding) stop() { h.cancel() }
+
+// drain hands out no more.
+func (h *holding) drain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.draining = true
+}
+
+// settled waits until all records are, or ctx ends.
+func (h *holding) settled(ctx context.Context) {
+	for {
+		h.mu.Lock()
+		left := len(h.open)
+		h.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.empty:
+		}
+	}
+}
+
+// hand gives a record to Handle, unless there is no room.
+func (h *holding) hand(m *sarama.ConsumerMessage) bool {
+	h.mu.Lock()
+	if h.draining || len(h.open) >= h.g.cfg.Window {
+		h.mu.Unlock()
+		return false
+	}
+	r := &handed{offset: m.Offset}
+	h.open = append(h.open, r)
+	h.next = m.Offset + 1
+	h.mu.Unlock()
+	h.g.cfg.Handle(h.ctx, fetchedOf(m), func() { h.settle(r) })
+	return true
+}
+
+func fetchedOf(m *sarama.ConsumerMessage) *Fetched {
+	r := &Fetched{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Key: m.Key, Value: m.Value, Timestamp: m.Timestamp}
+	for _, h := range m.Headers {
+		r.Headers = append(r.Headers, Header{h.Key, h.Value})
+	}
+	return r
+}
+
+// settle is done. Only the first call for a record counts.
+func (h *holding) settle(r *handed) {
+	h.mu.Lock()
+	r.done = true
+	for len(h.open) > 0 && h.open[0].done {
+		h.open = h.open[1:]
+	}
+	left := len(h.open)
+	h.mu.Unlock()
+	h.room.wake()
+	if left == 0 {
+		h.empty.wake()
+	}
+}
+
+// low gives the offset to commit: of the first record that is not settled. ok is false if it is committed already.
+func (h *holding) low() (offset int64, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	offset = h.next
+	if len(h.open) > 0 {
+		offset = h.open[0].offset
+	}
+	return offset, offset >= 0 && offset != h.committed
+}
+
+func (h *holding) noteCommitted(offset int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.committed = offset
+}
+
+func (h *holding) position() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.next
+}
+
+// read finds where to begin and reads until the partition is not ours any more, through every trouble.
+func (h *holding) read() {
+	for h.position() < 0 && h.ctx.Err() == nil {
+		if err := h.begin(); err != nil && h.ctx.Err() == nil {
+			h.g.log.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("cannot find where to begin")
+			_ = sleep(h.ctx, memberAgain)
+		}
+	}
+	from := h.position()
+	for h.ctx.Err() == nil {
+		err := h.readFrom(from)
+		if h.ctx.Err() != nil {
+			return
+		}
+		h.g.log.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("a partition of the consumer group is not read")
+		_ = sleep(h.ctx, memberAgain)
+		if from = h.position(); errors.Is(err, sarama.ErrOffsetOutOfRange) {
+			from = h.g.reader.inside(h.at, from)
+		}
+	}
+}
+
+// begin sets the position to the group's offset, or to the end if it has none. That end becomes the group's offset
+// before the first record is handed out: who owns the partition next must not begin later.
+func (h *holding) begin() error {
+	offset, err := h.g.committed(h.ctx, h.at)
+	if err != nil {
+		return err
+	}
+	fresh := offset < 0
+	if fresh {
+		if offset, err = h.g.reader.end(h.at); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
+	h.next = offset
+	if !fresh {
+		h.committed = offset
+	}
+	h.mu.Unlock()
+	if fresh {
+		h.g.commit(h.ctx, []*holding{h})
+	}
+	return nil
+}
+
+// readFrom hands out records until there is trouble. What Kafka gave and there is no room for waits here: sarama would
+// hold back all partitions of that broker for it. The partition is paused meanwhile, so that is one or two fetches.
+func (h *holding) readFrom(from int64) error {
+	pc, err := h.g.reader.consume(h.at, from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pc.Close() }() // it gives errors that are too late to matter
+	var waiting []*sarama.ConsumerMessage
+	for {
+		for len(waiting) > 0 && h.hand(waiting[0]) {
+			waiting = waiting[1:]
+		}
+		if full := len(waiting) > 0; full && !pc.IsPaused() {
+			pc.Pause()
+		} else if !full && pc.IsPaused() {
+			pc.Resume()
+		}
+		select {
+		case <-h.ctx.Done():
+			return nil
+		case <-h.room:
+		case err := <-pc.Errors():
+			return err
+		case m, ok := <-pc.Messages():
+			if !ok {
+				return errEnded
+			}
+			waiting = append(waiting, m)
+		}
+	}
+}
+
+var errEnded = errors.New("the reader has ended")

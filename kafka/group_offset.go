@@ -1,0 +1,189 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// commitAll commits the offsets of all partitions, as far as they have changed.
+func (g *Group) commitAll(ctx context.Context) {
+	g.mu.Lock()
+	hs := make([]*holding, 0, len(g.owned))
+	for _, h := range g.owned {
+		hs = append(hs, h)
+	}
+	g.mu.Unlock()
+	g.commit(ctx, hs)
+}
+
+// commit commits offsets once. What fails is committed with the next, or its records come again.
+func (g *Group) commit(ctx context.Context, hs []*holding) {
+	id, generation := g.get()
+	req := sarama.NewOffsetCommitRequest(g.reader.conf, g.cfg.Name)
+	req.ConsumerID, req.ConsumerGroupGeneration = id, generation
+	offsets := map[*holding]int64{}
+	for _, h := range hs {
+		if offset, ok := h.low(); ok {
+			offsets[h] = offset
+			req.AddBlock(h.at.topic, h.at.id, offset, 0, "")
+		}
+	}
+	if len(offsets) == 0 {
+		return
+	}
+	var resp *sarama.OffsetCommitResponse
+	_, err := g.net.coordinateOnce(ctx, g.coordinated(), func(b *sarama.Broker) (_ sarama.KError, err error) {
+		resp, err = b.CommitOffset(req)
+		return sarama.ErrNoError, err
+	})
+	if err != nil {
+		g.log.Debug().Err(err).Msg("cannot commit offsets of the consumer group")
+		return
+	}
+	for h, offset := range offsets {
+		if code, ok := resp.Errors[h.at.topic][h.at.id]; ok && code == sarama.ErrNoError {
+			h.noteCommitted(offset)
+		} else if moved[code] {
+			g.net.forgetCoordinator(g.coordinated())
+		}
+	}
+}
+
+// committed asks for the group's offset; -1: there is none.
+func (g *Group) committed(ctx context.Context, at spot) (int64, error) {
+	var block *sarama.OffsetFetchResponseBlock
+	code, err := g.net.coordinate(ctx, g.coordinated(), func(b *sarama.Broker) (sarama.KError, error) {
+		req := sarama.NewOffsetFetchRequest(sarama.MaxVersion, g.cfg.Name, map[string][]int32{at.topic: {at.id}})
+		resp, err := b.FetchOffset(req)
+		if err != nil {
+			return 0, err
+		}
+		if code := resp.GroupError(); code != sarama.ErrNoError {
+			return code, nil
+		}
+		if block = resp.GetGroupBlock(g.cfg.Name, at.topic, at.id); block == nil {
+			return 0, sarama.ErrIncompleteResponse
+		}
+		return block.Err, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("cannot ask for the group's offset: %w", err)
+	}
+	if code != sarama.ErrNoError {
+		return 0, fmt.Errorf("cannot ask for the group's offset: %w", code)
+	}
+	return block.Offset, nil
+}
+
+// A groupReader reads the partitions that are ours, with sarama's consumer. That is made when it is first needed.
+type groupReader struct {
+	g    *Group
+	dial *dialer
+	conf *sarama.Config
+	work sync.WaitGroup // of those who read
+
+	mu       sync.Mutex
+	client   sarama.Client
+	consumer sarama.Consumer
+}
+
+func newGroupReader(g *Group) *groupReader {
+	r := &groupReader{g: g, dial: newDialer(min(g.cfg.DialTimeout, fetchDial))}
+	r.conf = g.cfg.base(r.dial)
+	r.conf.Consumer.IsolationLevel = sarama.ReadCommitted
+	r.conf.Consumer.Return.Errors = true
+	r.conf.Consumer.Fetch.Default = fetchPart
+	r.conf.Consumer.Retry.Backoff = memberAgain
+	r.conf.Consumer.MaxWaitTime = fetchWait / 2
+	r.conf.Metadata.RefreshFrequency = time.Minute
+	return r
+}
+
+// connect gives the client and the consumer.
+func (r *groupReader) connect() (sarama.Client, sarama.Consumer, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.consumer != nil {
+		return r.client, r.consumer, nil
+	}
+	client, err := sarama.NewClient(r.g.cfg.Brokers, r.conf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot connect: %w", err)
+	}
+	consumer, err := sarama.NewConsumerFromClient(client)
+	if err != nil {
+		_ = client.Close() // it was only just made
+		return nil, nil, fmt.Errorf("cannot make a consumer: %w", err)
+	}
+	r.client, r.consumer = client, consumer
+	return client, consumer, nil
+}
+
+// close waits until nobody reads any more.
+func (r *groupReader) close() {
+	r.dial.close()
+	r.work.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.consumer != nil {
+		_ = r.consumer.Close()
+		_ = r.client.Close()
+	}
+}
+
+func (r *groupReader) consume(at spot, from int64) (sarama.PartitionConsumer, error) {
+	client, consumer, err := r.connect()
+	if err != nil {
+		return nil, err
+	}
+	if err := client.RefreshMetadata(at.topic); err != nil {
+		return nil, fmt.Errorf("cannot find the partition's leader: %w", err)
+	}
+	return consumer.ConsumePartition(at.topic, at.id, from)
+}
+
+// end gives the end of a partition for a reader of committed records.
+func (r *groupReader) end(at spot) (int64, error) {
+	client, _, err := r.connect()
+	if err != nil {
+		return 0, err
+	}
+	b, err := client.Leader(at.topic, at.id)
+	if err != nil {
+		return 0, fmt.Errorf("cannot find the partition's leader: %w", err)
+	}
+	req := sarama.NewOffsetRequest(r.conf.Version)
+	req.IsolationLevel = sarama.ReadCommitted
+	req.AddBlock(at.topic, at.id, sarama.OffsetNewest, 1)
+	resp, err := b.GetAvailableOffsets(req)
+	if err != nil {
+		_ = b.Close() // sarama opens it again
+		return 0, fmt.Errorf("cannot ask for the end: %w", err)
+	}
+	block := resp.GetBlock(at.topic, at.id)
+	if block == nil || block.Err != sarama.ErrNoError {
+		_ = client.RefreshMetadata(at.topic) // the next try shows whether it helped
+		return 0, fmt.Errorf("cannot ask for the end: %w", sarama.ErrIncompleteResponse)
+	}
+	return block.Offset, nil
+}
+
+// inside gives an offset that is in the log, for one that is not: the oldest, or the end if it is past that.
+func (r *groupReader) inside(at spot, offset int64) int64 {
+	client, _, err := r.connect()
+	if err != nil {
+		return offset
+	}
+	end, err := client.GetOffset(at.topic, at.id, sarama.OffsetNewest)
+	switch {
+	case err != nil:
+		return offset
+	case offset > end:
+		return end
+	}
+	return sarama.OffsetOldest
+}

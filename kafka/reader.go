@@ -1,0 +1,191 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/IBM/sarama"
+	"golang.org/x/sync/singleflight"
+)
+
+// ErrOffsetGone: the offset is below the first record of the partition.
+var ErrOffsetGone = errors.New("the records are no longer in Kafka")
+
+// A Reader reads pieces of partitions, wherever and whenever its callers want. Its methods may be called from any
+// goroutine.
+type Reader struct {
+	asker asker
+	asks  singleflight.Group // for leaders, by topic: many callers may want the same
+
+	mu      sync.Mutex
+	leaders map[string][]string // addresses by topic and partition; "" is none
+}
+
+// NewReader checks cfg, of which it uses Brokers, ClientID, the time-outs and Logger. It connects with the first call.
+func NewReader(cfg Config) (*Reader, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a reader: %w", err)
+	}
+	return &Reader{asker: asker{net: newLinks(cfg, cfg.RequestTimeout)}, leaders: map[string][]string{}}, nil
+}
+
+// Close ends what is under way, and waits for it. Calls give ErrClosed afterwards.
+func (r *Reader) Close() { r.asker.close() }
+
+// readMost is the largest fetch, for batches that nothing smaller shows.
+const readMost = 64 << 20
+
+// Read reads committed records from an offset on and calls handle for each, in order, until it returns false. next is
+// the offset of that record, or the one after all that was read: from itself at the end of the partition. About
+// maxBytes are read, but at least one batch. It waits for no records, and handle is called on its goroutine. The record
+// and its Headers slice are valid during the call; its bytes share the memory of the whole fetch. ErrOffsetGone: Start
+// gives where there is something. Any other error: try again, from the same offset unless handle was called.
+func (r *Reader) Read(ctx context.Context, topic string, partition int32, from int64, maxBytes int32, handle func(*Fetched) bool) (next int64, err error) {
+	maxBytes = max(maxBytes, 1)
+	for {
+		block, err := askAt(ctx, &r.asker, func(ctx context.Context) (*sarama.FetchResponseBlock, error) {
+			return r.fetch(ctx, topic, partition, from, maxBytes)
+		})
+		if errors.Is(err, sarama.ErrOffsetOutOfRange) {
+			return r.outside(ctx, topic, partition, from)
+		}
+		if err != nil {
+			return from, fmt.Errorf("cannot read partition %d of %s: %w", partition, topic, err)
+		}
+		next = after(block, from)
+		if next > from || block.LastStableOffset <= from || maxBytes >= readMost {
+			return deliver(block, topic, partition, from, next, handle), nil
+		}
+		maxBytes = min(maxBytes, readMost/4) * 4 // a batch without records, which is not shown, or a very large one
+	}
+}
+
+// deliver hands the records of a block out.
+func deliver(block *sarama.FetchResponseBlock, topic string, partition int32, from, next int64, handle func(*Fetched) bool) int64 {
+	rec := Fetched{Topic: topic, Partition: partition}
+	for batch, record := range committed(block, from) {
+		rec.fill(batch, record)
+		if !handle(&rec) {
+			return rec.Offset
+		}
+	}
+	return next
+}
+
+// outside says on which side of the partition an offset is that it does not have.
+func (r *Reader) outside(ctx context.Context, topic string, partition int32, from int64) (int64, error) {
+	start, err := r.Start(ctx, topic, partition)
+	if err == nil && from < start {
+		err = ErrOffsetGone
+	}
+	return from, err
+}
+
+// Start gives the offset of the first record of a partition.
+func (r *Reader) Start(ctx context.Context, topic string, partition int32) (int64, error) {
+	start, err := askAt(ctx, &r.asker, func(ctx context.Context) (int64, error) { return r.oldest(ctx, topic, partition) })
+	if err != nil {
+		return 0, fmt.Errorf("cannot ask for the start of partition %d of %s: %w", partition, topic, err)
+	}
+	return start, nil
+}
+
+func (r *Reader) oldest(ctx context.Context, topic string, partition int32) (int64, error) {
+	addr, err := r.leader(ctx, topic, partition)
+	if err != nil {
+		return 0, err
+	}
+	start, err := r.asker.net.offset(ctx, addr, topic, partition, sarama.OffsetOldest)
+	if err != nil {
+		r.forget(topic)
+	}
+	return start, err
+}
+
+// fetch asks the leader for one piece.
+func (r *Reader) fetch(ctx context.Context, topic string, partition int32, from int64, maxBytes int32) (block *sarama.FetchResponseBlock, err error) {
+	addr, err := r.leader(ctx, topic, partition)
+	if err != nil {
+		return nil, err
+	}
+	var answer error // the connection is well then
+	err = r.asker.net.call(ctx, addr, func(b *sarama.Broker) error {
+		req := &sarama.FetchRequest{Version: 12, MinBytes: 0, MaxBytes: maxBytes, MaxWaitTime: 1, Isolation: sarama.ReadCommitted, SessionEpoch: -1}
+		req.AddBlock(topic, partition, from, maxBytes, -1)
+		resp, err := b.Fetch(req)
+		if err != nil {
+			return err
+		}
+		switch block = resp.GetBlock(topic, partition); {
+		case resp.ErrorCode != 0:
+			answer = sarama.KError(resp.ErrorCode)
+		case block == nil:
+			answer = sarama.ErrIncompleteResponse
+		case block.Err != sarama.ErrNoError:
+			answer = block.Err
+		}
+		return nil
+	})
+	if err = cmp.Or(err, answer); err != nil && !errors.Is(err, sarama.ErrOffsetOutOfRange) {
+		r.forget(topic)
+	}
+	return block, err
+}
+
+// leader gives the address of a partition's leader.
+func (r *Reader) leader(ctx context.Context, topic string, partition int32) (string, error) {
+	r.mu.Lock()
+	leaders, known := r.leaders[topic]
+	r.mu.Unlock()
+	if !known {
+		var err error
+		if leaders, err = r.ask(ctx, topic); err != nil {
+			return "", err
+		}
+	}
+	if partition < 0 || int(partition) >= len(leaders) || leaders[partition] == "" {
+		r.forget(topic)
+		return "", errNoLeader
+	}
+	return leaders[partition], nil
+}
+
+// ask asks the cluster who leads the partitions of a topic.
+func (r *Reader) ask(ctx context.Context, topic string) ([]string, error) {
+	leaders, err, _ := r.asks.Do(topic, func() (any, error) { return r.askOnce(ctx, topic) })
+	if err != nil {
+		return nil, err
+	}
+	return leaders.([]string), nil
+}
+
+func (r *Reader) askOnce(ctx context.Context, topic string) (leaders []string, err error) {
+	admin := r.asker.net.admin
+	err = admin.ask(ctx, func(b *sarama.Broker) error {
+		resp, err := b.GetMetadata(sarama.NewMetadataRequest(admin.conf.Version, []string{topic}))
+		if err != nil {
+			return err
+		}
+		for _, t := range resp.Topics {
+			leaders = leadersOf(t, resp.Brokers)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaders[topic] = leaders
+	return leaders, nil
+}
+
+func (r *Reader) forget(topic string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.leaders, topic)
+}

@@ -1,0 +1,165 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/IBM/sarama"
+)
+
+// A StateTopic is a topic that has to have certain settings.
+type StateTopic struct {
+	Name string
+	// Partitions and Replication of a topic that is made; 0: the cluster's default.
+	Partitions  int32
+	Replication int16
+	// Settings are those it is made with. One that exists must have the same cleanup.policy; of other settings a
+	// difference is only told in the log.
+	Settings map[string]string
+}
+
+// ErrUnfitTopic: a topic has settings with which it can't be used.
+var ErrUnfitTopic = errors.New("the Kafka topic is not fit for what it is for")
+
+// settingPolicy decides whether Kafka forgets the last record of a key.
+const settingPolicy = "cleanup.policy"
+
+// EnsureState creates the topics that are missing, if Config.CreateTopics is set, and checks the settings of those that
+// exist. Missing ones that must not be created are a *MissingTopicsError. An error that is not Final and no
+// ErrUnfitTopic comes from the network or a cluster that is not complete: try again.
+func (a *Admin) EnsureState(ctx context.Context, topics []StateTopic) (created []string, err error) {
+	byName := make(map[string]StateTopic, len(topics))
+	left := make(map[string]int, len(topics))
+	for _, t := range topics {
+		if !legalTopic(t.Name) {
+			return nil, fmt.Errorf("topic %q: %w: not a legal name", t.Name, ErrInvalidRecord)
+		}
+		byName[t.Name], left[t.Name] = t, 0
+	}
+	for len(left) > 0 {
+		missing, err := a.inspectMissing(ctx, left)
+		if err != nil {
+			return created, err
+		}
+		made, err := a.createState(ctx, missing, byName)
+		created = append(created, made...)
+		if err != nil {
+			return created, err
+		}
+		if len(left) > 0 {
+			if err := sleep(ctx, missingAgain); err != nil {
+				return created, err
+			}
+		}
+	}
+	return created, a.checkState(ctx, byName)
+}
+
+// createState creates topics and gives those it made; that others made them meanwhile is no error.
+func (a *Admin) createState(ctx context.Context, missing []string, byName map[string]StateTopic) (made []string, err error) {
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	results, err := a.createAll(ctx, missing, func(name string) *sarama.TopicDetail {
+		t := byName[name]
+		settings := make(map[string]*string, len(t.Settings))
+		for k, v := range t.Settings {
+			settings[k] = &v
+		}
+		return &sarama.TopicDetail{NumPartitions: or(t.Partitions, -1), ReplicationFactor: or(t.Replication, -1), ConfigEntries: settings}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range missing {
+		switch err := results[name]; {
+		case err == nil:
+			made = append(made, name)
+		case errors.Is(err, sarama.ErrTopicAlreadyExists):
+		default:
+			if verdict := topicVerdict(err); verdict != nil {
+				err = verdict
+			}
+			return made, fmt.Errorf("cannot create topic %q: %w", name, err)
+		}
+	}
+	return made, nil
+}
+
+// checkState compares settings. A client that may not ask for them can't know, which the log says.
+func (a *Admin) checkState(ctx context.Context, byName map[string]StateTopic) error {
+	names := slices.Sorted(maps.Keys(byName))
+	req := &sarama.DescribeConfigsRequest{Version: 4}
+	for _, name := range names {
+		req.Resources = append(req.Resources, &sarama.ConfigResource{Type: sarama.TopicResource, Name: name, ConfigNames: slices.Sorted(maps.Keys(byName[name].Settings))})
+	}
+	var resp *sarama.DescribeConfigsResponse
+	err := a.ask(ctx, func(b *sarama.Broker) (err error) {
+		resp, err = b.DescribeConfigs(req)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, r := range resp.Resources {
+		if r.ErrorCode != 0 {
+			faults = append(faults, a.unknownSettings(r))
+			continue
+		}
+		faults = append(faults, a.compareSettings(byName[r.Name], r.Configs))
+	}
+	return errors.Join(faults...)
+}
+
+func (a *Admin) unknownSettings(r *sarama.ResourceResponse) error {
+	switch err := sarama.KError(r.ErrorCode); err {
+	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
+		return fmt.Errorf("topic %q: %w: its settings can't be checked; give this client DescribeConfigs on it: %w", r.Name, ErrNotAuthorized, err)
+	default:
+		return fmt.Errorf("cannot ask for the settings of topic %q: %w", r.Name, err)
+	}
+}
+
+// compareSettings tells what differs.
+func (a *Admin) compareSettings(want StateTopic, have []*sarama.ConfigEntry) error {
+	for _, c := range have {
+		wanted, ok := want.Settings[c.Name]
+		switch {
+		case !ok || c.Value == wanted:
+		case c.Name == settingPolicy:
+			return fmt.Errorf("%w: topic %q has cleanup.policy=%s and must have %s, or Kafka forgets what is stored; set it with: kafka-configs.sh --alter --topic %s --add-config cleanup.policy=%s",
+				ErrUnfitTopic, want.Name, c.Value, wanted, want.Name, wanted)
+		case c.Name == "min.insync.replicas" && !lower(c.Value, wanted):
+		default:
+			a.cfg.Logger.Warn().Str("kafka_topic", want.Name).Str("setting", c.Name).Str("value", c.Value).Str("recommended", wanted).Msg("the Kafka topic has another setting than it is made with")
+		}
+	}
+	return nil
+}
+
+// lower compares numbers.
+func lower(a, b string) bool {
+	m, err := strconv.Atoi(strings.TrimSpace(a))
+	n, err2 := strconv.Atoi(b)
+	return err == nil && err2 == nil && m < n
+}
+
+// PartitionCount gives how many partitions a topic has.
+func (a *Admin) PartitionCount(ctx context.Context, topic string) (int32, error) {
+	states, err := a.inspect(ctx, []string{topic})
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range states {
+		if s.name == topic && s.exists {
+			return s.partitions, nil
+		}
+	}
+	return 0, fmt.Errorf("cannot see the Kafka topic %s yet", topic)
+}

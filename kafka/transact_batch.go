@@ -1,0 +1,157 @@
+package kafka
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+const (
+	// mostBytes of records are in one transaction, so that it is written well within its timeout.
+	mostBytes = 16 << 20
+	// deltas is what the offset and the time of a record may take beyond the one byte each that recordOverhead counts.
+	deltas = 4 + 9
+)
+
+// A spot is a partition of a topic.
+type spot struct {
+	topic string
+	id    int32
+}
+
+// A share is what a transaction writes to one partition.
+type share struct {
+	at      spot
+	records []*TxRecord
+	groups  []*TxGroup // of the records
+	limit   int        // bytes of a batch
+	leader  string     // address; "" is none
+
+	stored int                 // of records
+	batch  *sarama.RecordBatch // the next; kept while it is not known to be stored, for it must be sent as it is
+}
+
+// measure gives an upper bound of what the group adds to batches.
+func (g *TxGroup) measure() int {
+	if g.size == 0 {
+		for _, r := range g.Records {
+			g.size += r.size() + deltas
+		}
+	}
+	return g.size
+}
+
+// size is what the record takes in a batch that it has for itself.
+func (r *TxRecord) size() int {
+	n := recordOverhead + nullable(r.Key) + nullable(r.Value) + varint(len(r.Headers))
+	for _, h := range r.Headers {
+		n += varint(len(h.Key)) + len(h.Key) + nullable(h.Value)
+	}
+	return varint(n) + n
+}
+
+// judge gives the verdict on a record, as far as it can be known.
+func (r *TxRecord) judge(t *txTopic) error {
+	switch {
+	case t.verdict != nil:
+		return fmt.Errorf("topic %q: %w", r.Topic, t.verdict)
+	case t.compacted && r.Key == nil:
+		return fmt.Errorf("topic %q: %w: it is compacted and the record has no key", r.Topic, ErrInvalidRecord)
+	case t.limitKnown && batchOverhead+r.size() > t.limit, batchOverhead+r.size() > int(sarama.MaxRequestSize)/2:
+		return fmt.Errorf("topic %q: %w", r.Topic, ErrTooLarge)
+	}
+	return nil
+}
+
+func (r *TxRecord) partition(of int32) int32 {
+	switch {
+	case r.PartitionKey != nil:
+		return PartitionOf(r.PartitionKey, of)
+	case r.Key != nil:
+		return PartitionOf(r.Key, of)
+	}
+	return 0
+}
+
+// shares sorts the records of groups by partition, in their order.
+func (ts *txTopics) shares(groups []*TxGroup) []*share {
+	var all []*share
+	byPlace := map[spot]*share{}
+	for _, g := range groups {
+		for _, r := range g.Records {
+			t := ts.known[r.Topic]
+			at := spot{r.Topic, r.partition(t.partitions)}
+			s := byPlace[at]
+			if s == nil {
+				s = &share{at: at, limit: t.limit, leader: t.leaders[at.id]}
+				byPlace[at] = s
+				all = append(all, s)
+			}
+			s.records, s.groups = append(s.records, r), append(s.groups, g)
+		}
+	}
+	return all
+}
+
+// next gives the batch that is to be sent next: the one that may have been sent already, or as many records as fit.
+func (s *share) next(id producerID, seq int32, codec sarama.CompressionCodec) *sarama.RecordBatch {
+	if s.batch != nil {
+		return s.batch
+	}
+	n, size := 0, batchOverhead
+	for _, r := range s.records[s.stored:] {
+		if size += r.size() + deltas; n > 0 && size > s.limit {
+			break
+		}
+		n++
+	}
+	b := &sarama.RecordBatch{Version: 2, CompressionLevel: sarama.CompressionLevelDefault, IsTransactional: true,
+		ProducerID: id.id, ProducerEpoch: id.epoch, FirstSequence: seq, LastOffsetDelta: int32(n - 1)}
+	if size < s.limit-s.limit/16 { // what can't be compressed grows a little
+		b.Codec = codec
+	}
+	now := time.Now()
+	for i, r := range s.records[s.stored : s.stored+n] {
+		b.Records = append(b.Records, r.encode(b, int64(i), now))
+	}
+	s.batch = b
+	return b
+}
+
+// encode makes the record of a batch.
+func (r *TxRecord) encode(b *sarama.RecordBatch, i int64, now time.Time) *sarama.Record {
+	at := r.Timestamp
+	if at.IsZero() {
+		at = now
+	}
+	at = at.Truncate(time.Millisecond)
+	if i == 0 {
+		b.FirstTimestamp, b.MaxTimestamp = at, at
+	} else if at.After(b.MaxTimestamp) {
+		b.MaxTimestamp = at
+	}
+	rec := &sarama.Record{OffsetDelta: i, TimestampDelta: at.Sub(b.FirstTimestamp), Key: r.Key, Value: r.Value}
+	for _, h := range r.Headers {
+		rec.Headers = append(rec.Headers, &sarama.RecordHeader{Key: h.Key, Value: h.Value})
+	}
+	return rec
+}
+
+// advance notes that the batch is stored, and gives the sequence number after it.
+func (s *share) advance() int32 {
+	n := len(s.batch.Records)
+	seq := (s.batch.FirstSequence + int32(n)) & 0x7fffffff
+	s.stored, s.batch = s.stored+n, nil
+	return seq
+}
+
+// inBatch gives the groups that have records in the batch, in order.
+func (s *share) inBatch() (groups []*TxGroup) {
+	for _, g := range s.groups[s.stored : s.stored+len(s.batch.Records)] {
+		if len(groups) == 0 || groups[len(groups)-1] != g {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}

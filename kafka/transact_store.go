@@ -1,0 +1,201 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// storeAgain is between tries to store.
+const storeAgain = 50 * time.Millisecond
+
+// store has all records of a transaction stored, batch by batch: one for each partition at a time, those for all
+// brokers at once. A batch whose answer is lost is sent again as it was, and Kafka drops the second by its sequence
+// number.
+func (t *Transactor) store(ctx context.Context, shares []*share) error {
+	for {
+		var open []*share
+		for _, s := range shares {
+			if s.stored < len(s.records) {
+				open = append(open, s)
+			}
+		}
+		if len(open) == 0 {
+			return nil
+		}
+		again, err := t.round(ctx, open)
+		if err != nil {
+			return err
+		}
+		if again == nil {
+			continue
+		}
+		if sleep(ctx, storeAgain) != nil {
+			return fmt.Errorf("not all records could be stored in time: %w", again)
+		}
+		if err := t.lead(ctx, open); err != nil {
+			return err
+		}
+	}
+}
+
+// round sends the next batch of each share. again says why some have to be sent once more.
+func (t *Transactor) round(ctx context.Context, open []*share) (again, err error) {
+	byLeader := map[string][]*share{}
+	for _, s := range open {
+		if s.leader == "" {
+			again = fmt.Errorf("partition %d of topic %q has no leader", s.at.id, s.at.topic)
+			continue
+		}
+		byLeader[s.leader] = append(byLeader[s.leader], s)
+	}
+	var mu sync.Mutex
+	answers := map[spot]answer{}
+	var wg sync.WaitGroup
+	for leader, shares := range byLeader {
+		req := t.request(shares)
+		wg.Go(func() { // ends with the answer, a time-out or ctx
+			got := t.send(ctx, leader, req, shares)
+			mu.Lock()
+			defer mu.Unlock()
+			for at, a := range got {
+				answers[at] = a
+			}
+		})
+	}
+	wg.Wait()
+	for _, s := range open {
+		if a, ok := answers[s.at]; ok {
+			retry, fatal := t.settle(s, a)
+			again, err = first(again, retry), worse(err, fatal)
+		}
+	}
+	return again, err
+}
+
+// An answer is what became of a batch: what Kafka said of it, or that it said nothing.
+type answer struct {
+	block *sarama.ProduceResponseBlock
+	err   error
+}
+
+func (t *Transactor) request(shares []*share) *sarama.ProduceRequest {
+	req := &sarama.ProduceRequest{Version: 10, TransactionalID: &t.cfg.TransactionalID, RequiredAcks: sarama.WaitForAll,
+		Timeout: int32((t.cfg.Timeout / 4).Milliseconds())}
+	for _, s := range shares {
+		req.AddBatch(s.at.topic, s.at.id, s.next(t.id, t.seqs[s.at], codecs[t.cfg.Compression]))
+	}
+	return req
+}
+
+// send sends to one broker.
+func (t *Transactor) send(ctx context.Context, leader string, req *sarama.ProduceRequest, shares []*share) map[spot]answer {
+	var resp *sarama.ProduceResponse
+	err := t.net.call(ctx, leader, func(b *sarama.Broker) (err error) {
+		resp, err = b.Produce(req)
+		return err
+	})
+	answers := map[spot]answer{}
+	for _, s := range shares {
+		a := answer{err: err}
+		if err == nil {
+			if a.block = resp.GetBlock(s.at.topic, s.at.id); a.block == nil {
+				a.err = sarama.ErrIncompleteResponse
+			}
+		}
+		answers[s.at] = a
+	}
+	return answers
+}
+
+// settle draws the conclusion from an answer: the batch is stored, or has to be sent again, or the transaction can't be
+// committed.
+func (t *Transactor) settle(s *share, a answer) (again, fatal error) {
+	if a.err != nil {
+		return a.err, nil
+	}
+	switch code := a.block.Err; {
+	case code == sarama.ErrNoError || code == sarama.ErrDuplicateSequenceNumber:
+		t.seqs[s.at] = s.advance()
+		return nil, nil
+	case taken[code]:
+		return nil, fmt.Errorf("%w: %w", ErrFenced, code)
+	case broken[code]:
+		return nil, code
+	case topicVerdict(code) != nil:
+		return nil, t.refuseTopics([]*share{s}, map[string]sarama.KError{s.at.topic: code})
+	default:
+		if verdict, _ := batchVerdict(code, true); Final(verdict) {
+			return nil, t.refuseBatch(s, a.block, verdict)
+		}
+		return fmt.Errorf("partition %d of topic %q: %w", s.at.id, s.at.topic, code), nil
+	}
+}
+
+// broken are the answers after which only a new epoch helps: what Kafka remembers of this producer is not what we do.
+var broken = map[sarama.KError]bool{sarama.ErrOutOfOrderSequenceNumber: true, sarama.ErrUnknownProducerID: true, sarama.ErrInvalidTxnState: true}
+
+// refuseBatch finds the groups because of which a batch was refused. Kafka may name the records. If it does not, and the
+// batch is of several groups, the next transaction has half as many, until it is known.
+func (t *Transactor) refuseBatch(s *share, block *sarama.ProduceResponseBlock, verdict error) error {
+	verdict = fmt.Errorf("topic %q: %w", s.at.topic, verdict)
+	t.topics.stale(s.at.topic) // its limit may have been lowered
+	for _, e := range block.RecordErrors {
+		if i := int(e.BatchIndex); i >= 0 && i < len(s.batch.Records) {
+			s.groups[s.stored+i].fault = verdict
+		}
+	}
+	if groups := s.inBatch(); len(groups) == 1 {
+		groups[0].fault = verdict
+	} else if len(block.RecordErrors) == 0 {
+		t.most = max(1, len(groups)/2)
+	}
+	return errRefused
+}
+
+// lead finds the leaders anew. A topic that is gone by now refuses its groups.
+func (t *Transactor) lead(ctx context.Context, open []*share) error {
+	names := map[string]bool{}
+	for _, s := range open {
+		t.topics.stale(s.at.topic)
+		names[s.at.topic] = true
+	}
+	if err := t.topics.need(ctx, names); err != nil {
+		return err
+	}
+	for _, s := range open {
+		topic := t.topics.known[s.at.topic]
+		switch {
+		case topic.verdict != nil:
+			for _, g := range s.groups {
+				g.fault = fmt.Errorf("topic %q: %w", s.at.topic, topic.verdict)
+			}
+			return errRefused
+		case int(s.at.id) < len(topic.leaders):
+			s.leader = topic.leaders[s.at.id]
+		default: // it was made anew with fewer partitions
+			return fmt.Errorf("partition %d of topic %q: %w", s.at.id, s.at.topic, sarama.ErrUnknownTopicOrPartition)
+		}
+	}
+	return nil
+}
+
+// first gives the first error there is.
+func first(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// worse gives the error that leaves less hope.
+func worse(a, b error) error {
+	if b != nil && (a == nil || errors.Is(b, ErrFenced)) {
+		return b
+	}
+	return a
+}
