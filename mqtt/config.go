@@ -48,6 +48,10 @@ type Config struct {
 	CommandsQueued int
 	// CommandMemory bounds the bytes of commands that wait or are in flight, over all devices.
 	CommandMemory int64
+	// Retained holds the retained messages; nil: they are not available.
+	Retained *Retained
+	// Shares holds the shared subscriptions; nil: they are not available.
+	Shares *Shares
 	// Store keeps the sessions; nil: they live in this process.
 	Store      Store
 	Logger     zerolog.Logger

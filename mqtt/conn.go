@@ -32,7 +32,9 @@ type Conn struct {
 	since    time.Time
 	handed   *Message // in the Handler's Publish now
 	handedID uint16
-	version  byte // 0 until CONNECT
+	device   net.Addr // as the PROXY header says; nil: there is none
+	version  byte     // 0 until CONNECT
+	proxy    proxyState
 	tidy     bool // DISCONNECT came: no will
 	persists bool // CONNECT asked for a Session Expiry Interval above 0
 	problems bool // Request Problem Information: reasons may be told
@@ -169,7 +171,7 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 	if n > 0 {
 		c.now = time.Now()
 		c.srv.m.bytesIn.Add(float64(n))
-		err = c.feed(buf[:n])
+		err = c.arrived(buf[:n])
 	}
 	readBuffers.Put(buf)
 	switch {

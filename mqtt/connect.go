@@ -126,7 +126,13 @@ func (c *Conn) protocol(b []byte) error {
 		c.version = 4
 		return &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1.1 and 5 are offered"}
 	}
-	return checkConnectFlags(flags, c.version)
+	if err := checkConnectFlags(flags, c.version); err != nil {
+		return err
+	}
+	if flags&0x20 != 0 && c.version == 5 && c.srv.cfg.Retained == nil {
+		return &ProtocolFault{RetainNotSupported, "retained messages are not available"} // [MQTT-3.2.2-13]
+	}
+	return nil
 }
 
 // checkConnectFlags holds the Connect Flags to section 3.1.2.3.
@@ -141,8 +147,6 @@ func checkConnectFlags(flags, version byte) error {
 		return malformed("will QoS 3") // [MQTT-3.1.2-12]
 	case version == 4 && flags&0xC0 == 0x40:
 		return violation("a password without a user name") // [MQTT-3.1.2-22] of 3.1.1
-	case will && retain && version == 5:
-		return &ProtocolFault{RetainNotSupported, "retained messages are not available"} // [MQTT-3.2.2-13]
 	}
 	return nil
 }
@@ -354,8 +358,11 @@ func (c *Conn) offer(p *connectParams) packets.Properties {
 		ReceiveMaximum:      uint16(cfg.ReceiveMaximum),
 		MaximumPacketSize:   uint32(cfg.MaxPacketSize),
 		TopicAliasMaximum:   uint16(cfg.TopicAliasMaximum),
-		RetainAvailableFlag: true, // 0, 0: there are no retained messages and no shared subscriptions
+		RetainAvailableFlag: cfg.Retained == nil, // 0 then
 		SharedSubAvailable:  0, SharedSubAvailableFlag: true,
+	}
+	if cfg.Shares != nil {
+		o.SharedSubAvailable = 1
 	}
 	if p.assigned {
 		o.AssignedClientID = p.clientID

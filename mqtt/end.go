@@ -54,6 +54,9 @@ func (c *Conn) leave(err error) {
 		c.leaveKept(err)
 		return
 	}
+	if c.srv.cfg.Store != nil {
+		c.srv.sessions.setExpiry(c.session, 0) // the Store gave it no Keeper: nobody has it after this
+	}
 	will := c.will
 	c.will = nil
 	if c.tidy {

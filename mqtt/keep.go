@@ -1,6 +1,9 @@
 package mqtt
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A Session is the session of a connection that is kept in a Store. Its methods may be called from any goroutine that
 // holds no lock which a Keeper takes; after Keeper.Left they do nothing.
@@ -39,8 +42,18 @@ func (s *Session) Saved(version uint64) {
 	}
 }
 
-// Behind gives the streams of which commands wait in the store, with the offset from which on, or none while there
-// is no room for more of them. Keeper.Lagging tells when there is.
+// HasProgressed says whether commands were settled since the last snapshot.
+func (s *Session) HasProgressed() bool {
+	o := s.session.outbox.Load()
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.settled > 0
+}
+
+// Behind gives the streams of which commands wait in the store, with the offset from which on.
 func (s *Session) Behind() (behind []Place) {
 	o := s.session.outbox.Load()
 	if o == nil {
@@ -48,64 +61,55 @@ func (s *Session) Behind() (behind []Place) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.conn == nil || o.lagging {
-		return nil
-	}
-	for stream, from := range o.behind {
-		behind = append(behind, Place{stream, from})
+	for stream, l := range o.behind {
+		behind = append(behind, Place{stream, l.from})
 	}
 	return behind
 }
 
-// A Replayed is what Replay did with a command.
-type Replayed int
-
-// The answers of Replay.
-const (
-	ReplayNotForIt Replayed = iota // no subscription, or it had it
-	ReplayTaken                    // one call of the command's owner will settle it
-	ReplayFull                     // there is no room: go on from this command when Keeper.Lagging was called
-)
-
-// Replay gives the session a command from the store, of a stream that it is behind on. Those of one stream come in
-// order, and Flush must follow.
-func (s *Session) Replay(c *Command) Replayed {
+// At gives the offset from which on the commands of a stream wait in the store; ok is false if none do.
+func (s *Session) At(stream int32) (from int64, ok bool) {
 	o := s.session.outbox.Load()
-	if o == nil || c.To != "" && c.To != s.session.clientID {
-		return ReplayNotForIt
+	if o == nil {
+		return 0, false
 	}
-	found := gather(o.match(c.Topic), c)
 	o.mu.Lock()
-	if o.ended || !o.awaits(c.Place) {
-		o.mu.Unlock()
-		return ReplayNotForIt
-	}
-	if len(found) == 0 || o.has(c.Place) || c.Connected {
-		o.behind[c.Place.Stream] = c.Place.Offset + 1
-		o.mu.Unlock()
-		return ReplayNotForIt
-	}
-	d := found[0].delivery
-	if o.full(&d) != "" {
-		o.lagging = true
-		o.mu.Unlock()
-		return ReplayFull
-	}
-	o.behind[c.Place.Stream] = c.Place.Offset + 1
-	o.push(d)
-	o.unlock(o.pump(time.Now()))
-	return ReplayTaken
+	defer o.mu.Unlock()
+	l, ok := o.behind[stream]
+	return l.from, ok && o.conn != nil
 }
 
-// Passed says that the stream holds nothing for the session below next.
-func (s *Session) Passed(stream int32, next int64) {
-	if o := s.session.outbox.Load(); o != nil {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.awaits(Place{stream, next}) {
-			o.behind[stream] = next
-		}
+// Join gives the offset from which on the session is to get the commands of a stream by Server.Replay: every one that
+// there is, in order, until it leaves because it has no room for one. ok is false if there is nothing to replay.
+func (s *Session) Join(stream int32) (from int64, ok bool) {
+	o := s.session.outbox.Load()
+	if o == nil {
+		return 0, false
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l, ok := o.behind[stream]
+	if ok = ok && o.conn != nil; ok {
+		o.behind[stream] = lag{l.from, true}
+	}
+	return l.from, ok
+}
+
+// Passed says that everything of the stream below next was replayed. False: the session has left the replay; it is to
+// join again when Keeper.Lagging was called.
+func (s *Session) Passed(stream int32, next int64) bool {
+	o := s.session.outbox.Load()
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := o.behind[stream]
+	if !l.joined || o.ended {
+		return false
+	}
+	o.behind[stream] = lag{max(l.from, next), true}
+	return true
 }
 
 // GoLive ends the replay of a stream if the session has got everything below next, the offset of the next command that
@@ -117,15 +121,15 @@ func (s *Session) GoLive(stream int32, next int64) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	at, behind := o.behind[stream]
+	l, behind := o.behind[stream]
 	if !behind || o.ended {
 		return true
 	}
-	if at < next {
+	if l.from < next {
 		return false
 	}
 	delete(o.behind, stream)
-	o.saw(stream, at) // Send may come to what the replay has passed already
+	o.saw(stream, l.from) // Send may come to what the replay has passed already
 	return true
 }
 
@@ -144,23 +148,51 @@ func (s *Session) Received(done func(ids []uint16)) {
 	done(ids)
 }
 
-// awaits says whether p is still to be replayed. mu is held.
-func (o *outbox) awaits(p Place) bool {
-	from, behind := o.behind[p.Stream]
-	return behind && p.Offset >= from
+// Replay gives a command from the store to the sessions that joined its stream and have a matching subscription.
+// Flush must follow. It does not block.
+func (s *Server) Replay(c *Command) (devices int) {
+	var found []subscriber
+	if c.To == "" {
+		found = s.index.match(c.Topic, nil)
+	} else if ss, _ := s.sessions.find(c.To); ss != nil {
+		if o := ss.outbox.Load(); o != nil {
+			found = o.match(c.Topic)
+		}
+	}
+	now := time.Now()
+	for _, d := range gather(found, c) {
+		if d.session.replay(d.delivery, now) {
+			devices++
+		}
+	}
+	return devices
 }
 
-// has says whether a replayed command is settled or in flight already. mu is held.
+// replay is offer for a command from the store.
+func (ss *session) replay(d delivery, now time.Time) bool {
+	o := ss.outbox.Load()
+	if o == nil {
+		return false
+	}
+	p := d.cmd.Place
+	o.mu.Lock()
+	l := o.behind[p.Stream]
+	if !l.joined || p.Offset < l.from || o.ended || o.has(p) {
+		o.mu.Unlock()
+		return false
+	}
+	if o.crowded() || o.full(&d) != "" {
+		o.fallBehind(p)
+		o.mu.Unlock()
+		return false
+	}
+	o.behind[p.Stream] = lag{p.Offset + 1, true}
+	o.push(d)
+	o.unlock(o.pump(now))
+	return true
+}
+
+// has says whether a command is settled or in flight already. mu is held.
 func (o *outbox) has(p Place) bool {
-	for _, d := range o.done {
-		if d == p {
-			return true
-		}
-	}
-	for i := range o.flight {
-		if o.flight[i].cmd.Place == p {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(o.done, p) || slices.ContainsFunc(o.flight, func(f flying) bool { return f.cmd.Place == p && !isTurn(f.cmd) })
 }

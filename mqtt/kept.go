@@ -13,11 +13,18 @@ type kept struct {
 	saved   uint64 // the version that is stored
 	asked   bool   // Changed was called for a version that is not saved
 	acks    []savedAnswer
-	behind  map[int32]int64 // streams whose commands wait in the store, from this offset on
+	behind  map[int32]lag   // streams whose commands wait in the store
 	seen    map[int32]int64 // the offset after the last command that was taken or replayed, by stream
 	done    []Place         // settled, and perhaps above one that is not
 	settled int             // since the last snapshot
 	lagging bool            // Lagging is to be called when there is room
+	final   *Snapshot       // the state when the connection left
+}
+
+// A lag is where a session is in a stream that it is behind on.
+type lag struct {
+	from   int64 // it has got what is below
+	joined bool  // and gets everything from there on: a replay is under way that missed nothing since Join
 }
 
 // A savedAnswer is a packet that may go out when its version is stored.
@@ -28,6 +35,16 @@ type savedAnswer struct {
 
 // mostDone bounds what is settled above the first that is not: it is in every snapshot.
 const mostDone = 1024
+
+// crowded says that so much is settled above what is in flight that no more may be sent until some of that is answered.
+// With nothing in flight sending is what brings the first that is not settled on. mu is held.
+func (o *outbox) crowded() bool {
+	if len(o.done) < mostDone || len(o.flight) == 0 {
+		return false
+	}
+	o.prune()
+	return len(o.done) >= mostDone
+}
 
 // progressEvery is after how many settled commands the Keeper hears of it.
 const progressEvery = 100
@@ -59,7 +76,7 @@ func (o *outbox) errands() (e errands) {
 	if e.progressed = o.settled >= progressEvery; e.progressed {
 		o.settled = 0
 	}
-	if e.lagging = o.lagging && len(o.queue) <= o.srv.cfg.CommandsQueued/2; e.lagging {
+	if e.lagging = o.lagging && o.conn != nil && len(o.queue) <= o.srv.cfg.CommandsQueued/2 && !o.crowded(); e.lagging {
 		o.lagging = false
 	}
 	return e
@@ -68,9 +85,13 @@ func (o *outbox) errands() (e errands) {
 // unlock gives mu up, then passes on what was settled and what the keeper is to know.
 func (o *outbox) unlock(done []settlement) {
 	e := o.errands()
+	roomy := o.roomy()
 	o.mu.Unlock()
 	o.srv.report(o.session.clientID, done)
 	e.run()
+	for _, m := range roomy {
+		m.share.welcome(m)
+	}
 }
 
 func (e errands) run() {
@@ -85,10 +106,14 @@ func (e errands) run() {
 	}
 }
 
-// passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there. Commands
-// for connected devices alone are never replayed. mu is held.
+// keeps says whether a command waits in the store when there is no room for it. Those for connected devices alone are
+// never replayed.
+func (o *outbox) keeps(c *Command) bool { return o.durable && c.Place.Stream != 0 && !c.Connected }
+
+// passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there. mu is
+// held.
 func (o *outbox) passes(c *Command) bool {
-	if !o.durable || c.Place.Stream == 0 || c.Connected {
+	if !o.keeps(c) {
 		return false
 	}
 	_, behind := o.behind[c.Place.Stream]
@@ -98,10 +123,11 @@ func (o *outbox) passes(c *Command) bool {
 // fallBehind leaves the commands of a stream from p on in the store. mu is held.
 func (o *outbox) fallBehind(p Place) {
 	if o.behind == nil {
-		o.behind = make(map[int32]int64)
+		o.behind = make(map[int32]lag)
 	}
-	o.behind[p.Stream] = p.Offset
+	o.behind[p.Stream] = lag{from: p.Offset}
 	o.lagging = true
+	o.list()
 }
 
 // saw notes that the commands of a stream below next were taken. mu is held.
@@ -113,12 +139,12 @@ func (o *outbox) saw(stream int32, next int64) {
 }
 
 // finish notes that a command is settled. mu is held.
-func (o *outbox) finish(p Place) {
-	if !o.durable || p.Stream == 0 {
+func (o *outbox) finish(c *Command) {
+	if !o.keeps(c) {
 		return
 	}
 	o.settled++
-	o.done = append(o.done, p)
+	o.done = append(o.done, c.Place)
 	if len(o.done)%128 == 0 {
 		o.prune()
 	}
@@ -128,18 +154,23 @@ func (o *outbox) finish(p Place) {
 func (o *outbox) lows() map[int32]int64 {
 	lows := make(map[int32]int64, len(o.behind)+1)
 	note := func(p Place) {
-		if low, ok := lows[p.Stream]; p.Stream != 0 && (!ok || p.Offset < low) {
+		if low, ok := lows[p.Stream]; !ok || p.Offset < low {
 			lows[p.Stream] = p.Offset
 		}
 	}
-	for stream, from := range o.behind {
-		note(Place{stream, from})
+	hold := func(c *Command) {
+		if o.keeps(c) {
+			note(c.Place)
+		}
+	}
+	for stream, l := range o.behind {
+		note(Place{stream, l.from})
 	}
 	for i := range o.flight {
-		note(o.flight[i].cmd.Place)
+		hold(o.flight[i].cmd)
 	}
 	for i := range o.queue {
-		note(o.queue[i].cmd.Place)
+		hold(o.queue[i].cmd)
 	}
 	return lows
 }
@@ -156,11 +187,11 @@ func (o *outbox) prune() map[int32]int64 {
 
 // restore fills the outbox of a session that comes from the store.
 func (o *outbox) restore(state *State) {
-	for _, s := range state.Subscriptions {
-		o.subscribe(filterRequest{s.Filter, subscription{s.ID, s.QoS, s.NoLocal, s.RetainAsPublished, s.RetainHandling}})
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for _, s := range state.Subscriptions {
+		o.resubscribe(filterRequest{s.Filter, subscription{s.ID, s.QoS, s.NoLocal, s.RetainAsPublished, s.RetainHandling}})
+	}
 	o.done = slices.Clone(state.Done)
 	for _, p := range state.Behind {
 		o.fallBehind(p)
@@ -168,6 +199,13 @@ func (o *outbox) restore(state *State) {
 	for _, u := range state.Flight {
 		o.reenter(u)
 	}
+}
+
+// resubscribe enters a subscription that was granted on an earlier connection, so no bound refuses it. mu is held.
+func (o *outbox) resubscribe(r filterRequest) {
+	o.subs = append(o.subs, r)
+	o.srv.filters.Add(int64(len(r.filter) + subscriptionOverhead))
+	o.srv.index.add(r.filter, o.session, r.subscription)
 }
 
 // reenter puts a delivery of an earlier connection in flight. What can't be had any more is completed with PUBREL,
@@ -180,10 +218,16 @@ func (o *outbox) reenter(u Unfinished) {
 		}
 		cmd, u.Received = &Command{Place: u.Place, Owner: unowned{}}, true
 	}
+	foreign := o.isForeign(u.Place)
+	cmd.Connected = cmd.Connected || foreign // it counts for no position of the session
 	d := delivery{cmd: cmd, qos: u.QoS}
 	for _, s := range o.subs {
-		if len(cmd.Topic) > 0 && s.id != 0 && filterMatches(s.filter, string(cmd.Topic)) {
-			d.ids = append(d.ids, s.id)
+		_, filter, shared := splitShare(s.filter)
+		if len(cmd.Topic) > 0 && shared == foreign && filterMatches(filter, string(cmd.Topic)) {
+			d.retain = d.retain || cmd.Retain && s.retainAsPublished
+			if s.id != 0 {
+				d.ids = append(d.ids, s.id)
+			}
 		}
 	}
 	o.srv.forceHold(&d)
@@ -201,13 +245,13 @@ func (unowned) CommandSettled(*Command, string, Fate, Code, string) {}
 func (o *outbox) part() (s Snapshot) {
 	o.mu.Lock()
 	s = o.snapshot(o.keeper.Streams())
-	o.ended, o.conn = true, nil
+	o.final, o.ended, o.conn = &s, true, nil
 	var over []settlement
 	for i := range o.flight {
 		over = append(over, settlement{delivery: o.flight[i].delivery, fate: Kept})
 	}
 	for i := range o.queue {
-		if o.queue[i].cmd.Connected {
+		if !o.keeps(o.queue[i].cmd) {
 			over = append(over, settlement{delivery: o.queue[i], fate: Offline, reason: reasonNotSent})
 		} else {
 			over = append(over, settlement{delivery: o.queue[i], fate: Kept})
@@ -219,8 +263,12 @@ func (o *outbox) part() (s Snapshot) {
 	return s
 }
 
-// snapshot gives the whole state. next says up to where the commands of a stream went by. mu is held.
+// snapshot gives the whole state. next says up to where the commands of a stream went by. A Keeper that asks while the
+// connection leaves must not get, and store, a session with nothing in it. mu is held.
 func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)) Snapshot {
+	if o.final != nil {
+		return *o.final
+	}
 	lows := o.prune()
 	o.settled = 0
 	s := Snapshot{Version: o.version, Done: slices.Clone(o.done)}
@@ -240,7 +288,7 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 	}
 	for i := range o.flight {
 		f := &o.flight[i]
-		if f.cmd.Place.Stream != 0 || f.qos == 2 {
+		if f.cmd.Place.Stream != 0 && !isTurn(f.cmd) || f.qos == 2 {
 			s.Flight = append(s.Flight, Unfinished{Place: f.cmd.Place, ID: f.id, QoS: f.qos, Received: f.received})
 		}
 	}

@@ -114,6 +114,15 @@ func (m *Message) ownMemory() {
 	m.props = properties{}
 }
 
+// Keeper gives the Keeper of the session that the message came in, nil if there is none, and the packet identifier of a
+// message with QoS 2, for a Handler that stores both together.
+func (m *Message) Keeper() (k Keeper, id uint16) {
+	if m.session == nil {
+		return nil, 0
+	}
+	return m.session.keeper, m.id
+}
+
 // Ack says that the message is stored (Success), or was accepted and not kept (NoMatchingSubscribers).
 func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
 

@@ -23,6 +23,8 @@ type outbox struct {
 	nextID uint16     // packet identifiers, apart from those of the device
 	held   int64      // bytes of queue and flight
 	listed bool       // in Server.backlog
+	handing
+	sharing
 	kept
 }
 
@@ -50,10 +52,14 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	case at >= 0:
 		r.filter = o.subs[at].filter // the string that the index has
 		o.subs[at] = r               // [MQTT-3.8.4-3]
-	case len(o.subs) >= o.srv.cfg.MaxSubscriptions || !o.srv.holdFilter(r.filter):
+	case len(o.subs) >= o.srv.cfg.MaxSubscriptions || o.refusesShare(r.filter) || !o.srv.holdFilter(r.filter):
 		return false
 	default:
 		o.subs = append(o.subs, r)
+	}
+	if isShared(r.filter) {
+		o.join(r)
+		return true
 	}
 	o.srv.index.add(r.filter, o.session, r.subscription)
 	return true
@@ -88,6 +94,10 @@ func (o *outbox) unsubscribe(filter string) bool {
 	}
 	o.subs = slices.Delete(o.subs, at, at+1)
 	o.srv.unholdFilter(filter)
+	if isShared(filter) {
+		o.leaveShare(filter)
+		return true
+	}
 	return o.srv.index.remove(filter, o.session)
 }
 
@@ -97,7 +107,7 @@ func (o *outbox) match(topic []byte) (found []subscriber) {
 	defer o.mu.Unlock()
 	name := string(topic)
 	for _, s := range o.subs {
-		if filterMatches(s.filter, name) {
+		if !isShared(s.filter) && filterMatches(s.filter, name) {
 			found = append(found, subscriber{o.session, s.subscription})
 		}
 	}
@@ -139,9 +149,13 @@ const commandShare = 8
 
 // enqueue puts d at the end and sends what can be sent. mu is held.
 func (o *outbox) enqueue(d delivery, now time.Time) ([]settlement, answer) {
-	reason := o.full(&d)
-	if reason != "" {
-		if o.durable && d.cmd.Place.Stream != 0 && !d.cmd.Connected {
+	keeps := o.keeps(d.cmd)
+	if keeps && o.crowded() {
+		o.fallBehind(d.cmd.Place)
+		return nil, later
+	}
+	if reason := o.full(&d); reason != "" {
+		if keeps {
 			o.fallBehind(d.cmd.Place)
 			return nil, later
 		}
@@ -167,7 +181,7 @@ func (o *outbox) full(d *delivery) string {
 func (o *outbox) push(d delivery) {
 	o.held += d.weight()
 	o.queue = append(o.queue, d)
-	if o.durable && d.cmd.Place.Stream != 0 {
+	if o.keeps(d.cmd) {
 		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
 	}
 }
@@ -177,6 +191,7 @@ func (o *outbox) attach(c *Conn) {
 	o.mu.Lock()
 	o.conn, o.resent = c, 0
 	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
+	o.joinShares()
 	o.unlock(o.pump(time.Now()))
 }
 
@@ -184,7 +199,7 @@ func (o *outbox) attach(c *Conn) {
 func (o *outbox) detach() {
 	o.mu.Lock()
 	o.conn = nil
-	var done []settlement
+	done := o.leaveShares()
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		if d.cmd.Connected {
 			o.drop(&d)
@@ -228,7 +243,7 @@ func (o *outbox) clear() {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
-	o.subs, o.queue, o.flight, o.held, o.acks = nil, nil, nil, 0, nil
+	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging = nil, nil, nil, 0, nil, false
 	o.unlist()
 }
 
@@ -263,7 +278,7 @@ func (o *outbox) sweep(now time.Time) {
 // drop counts a command that leaves the queue and is settled. mu is held.
 func (o *outbox) drop(d *delivery) {
 	o.held -= d.weight()
-	o.finish(d.cmd.Place)
+	o.finish(d.cmd)
 }
 
 // refill sends more after the network took what was there.
@@ -278,9 +293,9 @@ type backlog struct {
 	all map[*outbox]struct{}
 }
 
-// list enters o in the backlog if something waits. o.mu is held.
+// list enters o in the backlog if something waits, here or in the store for room that others may give. o.mu is held.
 func (o *outbox) list() {
-	if o.listed || len(o.queue) == 0 {
+	if o.listed || len(o.queue) == 0 && !o.lagging {
 		return
 	}
 	o.listed = true
@@ -295,7 +310,7 @@ func (o *outbox) list() {
 
 // unlist takes o off the backlog if nothing waits. o.mu is held.
 func (o *outbox) unlist() {
-	if !o.listed || len(o.queue) > 0 {
+	if !o.listed || len(o.queue) > 0 || o.lagging {
 		return
 	}
 	o.listed = false

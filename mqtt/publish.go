@@ -94,7 +94,7 @@ func (c *Conn) decodePublish(m *Message, first byte) error {
 	if len(m.Topic) == 0 {
 		return violation("empty topic name") // [MQTT-4.7.3-1]
 	}
-	if m.Retain && c.version == 5 {
+	if m.Retain && c.version == 5 && c.srv.cfg.Retained == nil {
 		return &ProtocolFault{RetainNotSupported, "CONNACK said that retained messages are not available"} // [MQTT-3.2.2-14]
 	}
 	m.Payload = r.b

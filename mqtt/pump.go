@@ -15,6 +15,7 @@ func (o *outbox) pump(now time.Time) (done []settlement) {
 	c := o.conn
 	if c == nil || o.resent == len(o.flight) && len(o.queue) == 0 {
 		o.list()
+		o.handOn()
 		return nil
 	}
 	c.mu.Lock()
@@ -33,6 +34,7 @@ func (o *outbox) pump(now time.Time) (done []settlement) {
 		o.queue = nil
 	}
 	o.list()
+	o.handOn()
 	return done
 }
 
@@ -90,7 +92,7 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 	if d.qos == 2 && o.durable {
 		return o.assign(&d)
 	}
-	if o.resent < len(o.flight) || len(o.done) >= mostDone {
+	if o.resent < len(o.flight) || o.crowded() {
 		return false
 	}
 	p := d.outgoing(c.version, now)
@@ -121,7 +123,7 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 // stored before the device hears of it: after a crash it would get the same command under another one, twice. So it
 // waits in flight, and is sent from there; false: not now.
 func (o *outbox) assign(d *delivery) bool {
-	if len(o.flight) >= o.window || len(o.done) >= mostDone {
+	if len(o.flight) >= o.window || o.crowded() {
 		return false
 	}
 	o.pop()

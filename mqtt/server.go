@@ -108,7 +108,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Serve accepts connections from l until Shutdown, through every error of accept, and returns
 // ErrServerClosed then. It closes l.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error { return s.serve(l, s.accept) }
+
+func (s *Server) serve(l net.Listener, accept func(net.Conn)) error {
 	defer l.Close()
 	s.mu.Lock()
 	if s.stopping {
@@ -122,7 +124,7 @@ func (s *Server) Serve(l net.Listener) error {
 		nc, err := l.Accept()
 		if err == nil {
 			backoff = 0
-			s.accept(nc)
+			accept(nc)
 			continue
 		}
 		if s.isStopping() {
@@ -145,21 +147,32 @@ func (s *Server) isStopping() bool {
 	return s.stopping
 }
 
-// accept starts the connection's goroutine, which ends with the connection.
-func (s *Server) accept(nc net.Conn) {
+// connOf gives a Conn for what was accepted, or closes it and gives nil.
+func (s *Server) connOf(nc net.Conn) *Conn {
 	tcp, ok := nc.(*net.TCPConn)
 	if !ok {
 		_ = nc.Close()
-		return
+		return nil
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		_ = nc.Close()
-		return
+		return nil
 	}
-	c := &Conn{srv: s, nc: tcp, raw: raw, serial: s.serial.Add(1)}
+	return &Conn{srv: s, nc: tcp, raw: raw, serial: s.serial.Add(1)}
+}
+
+// accept takes what a listener gives.
+func (s *Server) accept(nc net.Conn) {
+	if c := s.connOf(nc); c != nil {
+		s.start(c)
+	}
+}
+
+// start starts the connection's goroutine, which ends with the connection.
+func (s *Server) start(c *Conn) {
 	if !s.conns.add(c) {
-		_ = nc.Close()
+		_ = c.nc.Close()
 		return
 	}
 	go c.run()
@@ -238,17 +251,24 @@ func (s *Server) Shutdown(ctx context.Context) {
 
 func (s *Server) opened(c *Conn) {
 	s.m.connections.WithLabelValues(versionName(c.version)).Inc()
-	s.lines.Debug().Str("client_id", c.session.clientID).Stringer("remote", c.nc.RemoteAddr()).Str("mqtt", versionName(c.version)).Msg("device connected")
+	s.lines.Debug().Str("client_id", c.session.clientID).Stringer("remote", c.RemoteAddr()).Str("mqtt", versionName(c.version)).Msg("device connected")
 }
 
 // ended counts and logs the end of a connection.
 func (s *Server) ended(c *Conn, err error) {
 	reason := reasonOf(err)
+	if c.isHealthCheck() {
+		reason = "health check"
+	}
 	s.m.disconnects.WithLabelValues(reason).Inc()
 	if c.session != nil {
 		s.m.connections.WithLabelValues(versionName(c.version)).Dec()
 	}
-	line := s.lines.Info().Stringer("remote", c.nc.RemoteAddr()).Str("reason", reason)
+	level := zerolog.InfoLevel
+	if c.isHealthCheck() { // every few seconds, from each load balancer
+		level = zerolog.DebugLevel
+	}
+	line := s.lines.WithLevel(level).Stringer("remote", c.RemoteAddr()).Str("reason", reason)
 	if c.session != nil {
 		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Stringer("after", time.Since(c.since).Round(time.Millisecond))
 	}
@@ -271,6 +291,10 @@ func reasonOf(err error) string {
 			return "normal disconnection"
 		}
 		return "disconnect with a reason code of the device"
+	case errors.Is(err, errNotProxy):
+		return "not a trusted proxy"
+	case errors.Is(err, errProxyHeader):
+		return "no PROXY protocol header"
 	case errors.Is(err, errSlowReader):
 		return "slow reader"
 	case errors.Is(err, os.ErrDeadlineExceeded):

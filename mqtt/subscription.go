@@ -34,10 +34,14 @@ func (c *Conn) subscribe(body []byte) error {
 		return err
 	}
 	codes := make([]byte, 0, len(requests))
+	var owed []string // filters that get retained messages
 	for _, r := range requests {
 		code := c.filterFault(r.filter)
 		if code == Success {
-			code = c.grant(r)
+			var owes bool
+			if code, owes = c.grant(r); owes {
+				owed = append(owed, r.filter)
+			}
 		}
 		if code >= 0x80 && c.version < 5 {
 			code = UnspecifiedError // the only failure of MQTT 3.1.1
@@ -47,6 +51,12 @@ func (c *Conn) subscribe(body []byte) error {
 	pk := c.newPacket(packets.Suback)
 	pk.PacketID, pk.ReasonCodes = id, codes
 	c.respondStored(pk, (*packets.Packet).SubackEncode)
+	if len(owed) > 0 {
+		c.session.outbox.Load().owe(owed)
+	}
+	if o := c.session.outbox.Load(); o != nil {
+		o.takePart()
+	}
 	return nil
 }
 
@@ -77,7 +87,7 @@ func (c *Conn) decodeSubscribe(body []byte) (id uint16, requests []filterRequest
 // filterFault gives the Reason Code for a filter that can't be subscribed to here, else Success.
 func (c *Conn) filterFault(filter string) Code {
 	switch {
-	case strings.HasPrefix(filter, "$share/"):
+	case isShared(filter) && c.srv.cfg.Shares == nil:
 		return SharedSubscriptionsUnsupported
 	case len(filter) > filterBytesMax, strings.Count(filter, "/") >= filterLevelsMax:
 		return TopicFilterInvalid
@@ -85,18 +95,19 @@ func (c *Conn) filterFault(filter string) Code {
 	return Success
 }
 
-// grant makes the subscription and gives the QoS that is granted, or QuotaExceeded.
-func (c *Conn) grant(r filterRequest) Code {
+// grant makes the subscription and gives the QoS that is granted, or QuotaExceeded, and whether it gets retained messages.
+func (c *Conn) grant(r filterRequest) (code Code, owes bool) {
 	o := c.session.outbox.Load()
 	if o == nil {
 		o = newOutbox(c.srv, c.session)
 		o.attach(c)
 		c.session.outbox.Store(o)
 	}
+	owes = o.owes(r) // asked before it exists
 	if !o.subscribe(r) {
-		return QuotaExceeded
+		return QuotaExceeded, false
 	}
-	return Code(r.qos)
+	return Code(r.qos), owes
 }
 
 // unsubscribe answers UNSUBSCRIBE. What waits for the device is still sent (section 3.10.4).
@@ -179,6 +190,9 @@ func validFilter(filter string) bool {
 	}
 	return filter != ""
 }
+
+// FilterMatches says whether topic, a topic name, is matched by a valid topic filter (section 4.7).
+func FilterMatches(filter, topic string) bool { return filterMatches(filter, topic) }
 
 // filterMatches says whether topic is matched by a valid filter (section 4.7).
 func filterMatches(filter, topic string) bool {

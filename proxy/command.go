@@ -35,6 +35,7 @@ const commandMemory = 512
 
 // A translator makes commands of records by the rules.
 type translator struct {
+	c        *commander // that answers for the commands; nil: nobody does
 	rules    *topicmap.CommandMap
 	settings []config.Command
 	leftOut  func() // called for each header that can't be a user property
@@ -73,10 +74,11 @@ func (t *translator) translate(r *kafka.Fetched) (*command, error) {
 	tr := translations.Get().(*translation)
 	defer tr.free()
 	tr.read(r)
-	cmd := &command{rule: noRule, topic: r.Topic, partition: r.Partition, offset: r.Offset, written: r.Timestamp}
+	cmd := &command{c: t.c, rule: noRule, topic: r.Topic, partition: r.Partition, offset: r.Offset, written: r.Timestamp}
 	if cmd.written.UnixMilli() <= 0 {
 		cmd.written = time.Now() // the record has none
 	}
+	cmd.Owner = cmd
 	err := t.rules.Route(&tr.rec, &tr.route)
 	if err == nil {
 		cmd.rule = tr.route.Rule

@@ -19,32 +19,40 @@ import (
 // A commander takes the records of command topics to devices and what became of them back to Kafka.
 type commander struct {
 	translator
-	server   *mqtt.Server
-	budget   *kafka.Budget
-	receipts *receipts
-	pending  pending
-	m        *commandMetrics
-	log      zerolog.Logger // sampled: records can trigger these lines
-	stop     <-chan struct{}
+	server    *mqtt.Server
+	budget    *kafka.Budget
+	receipts  *receipts
+	pending   pending
+	withdrawn *withdrawn
+	streams   *streams
+	absent    func(cmd *command) // ends a command for one client ID that is not here
+	m         *commandMetrics
+	log       zerolog.Logger // sampled: records can trigger these lines
+	stop      <-chan struct{}
 }
 
 // headerCancel holds the correlation data of the command that the record withdraws.
 const headerCancel = "mqtt.cancel"
 
-func newCommander(rules *topicmap.CommandMap, settings []config.Command, server *mqtt.Server, producer *kafka.Producer, log zerolog.Logger, reg prometheus.Registerer) (*commander, error) {
+func newCommander(rules *topicmap.CommandMap, settings []config.Command, server *mqtt.Server, producer *kafka.Producer, streams *streams, log zerolog.Logger, reg prometheus.Registerer) (*commander, error) {
 	m, err := newCommandMetrics(reg, rules.Rules())
 	if err != nil {
 		return nil, err
 	}
 	log = log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second})
-	return &commander{
+	c := &commander{
 		translator: translator{rules: rules, settings: settings, leftOut: m.leftOut.Inc},
 		server:     server,
 		budget:     producer.Budget(),
+		withdrawn:  newWithdrawn(),
+		streams:    streams,
 		receipts:   &receipts{producer: producer, instance: instanceName(), m: m, log: log},
 		m:          m,
 		log:        log,
-	}, nil
+	}
+	c.absent = c.notConnected
+	c.translator.c = c
+	return c, nil
 }
 
 // instanceName tells this process from all others, also of the same host.
@@ -62,12 +70,29 @@ func instanceName() string {
 // the memory for receipts is spent: without it a receipt would have to be dropped.
 func (c *commander) handle(r *kafka.Fetched) {
 	c.m.bytes.Add(float64(len(r.Key) + len(r.Value)))
+	st := c.streams.of(r.Topic, r.Partition)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	c.take(r, st.id)
+	st.advance(r.Offset + 1)
+}
+
+// progress notes that everything below next was handled.
+func (c *commander) progress(kafkaTopic string, partition int32, next int64) {
+	st := c.streams.of(kafkaTopic, partition)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.advance(next)
+}
+
+// take takes the record of a stream.
+func (c *commander) take(r *kafka.Fetched, stream int32) {
 	if data, ok := cancellation(r); ok {
 		c.cancel(r, data)
 		return
 	}
 	cmd, err := c.translate(r)
-	cmd.c, cmd.Owner = c, cmd
+	cmd.Place = mqtt.Place{Stream: stream, Offset: r.Offset}
 	rule := c.m.rule(cmd.rule)
 	if err != nil {
 		rule.refused.Inc()
@@ -123,20 +148,39 @@ func (c *commander) send(cmd *command) {
 	}
 	c.pending.add(cmd)
 	reach := c.server.Send(&cmd.Command)
-	c.m.rule(cmd.rule).matched.Add(float64(reach.Devices))
-	if cmd.open.expect(reach.Devices) {
-		c.pending.remove(cmd)
-	}
+	c.await(cmd, reach.Devices)
 	switch {
 	case reach.Devices > 0, reach.Later:
 	case cmd.To == "":
 		c.m.rule(cmd.rule).nobody.Inc()
 	case reach.Known:
-		cmd.settle(cmd.To, mqtt.Dropped, 0, reasonNotSubscribed)
+		cmd.notSubscribed()
 	default:
-		cmd.settle(cmd.To, mqtt.Offline, 0, reasonNotConnected)
+		c.absent(cmd)
 	}
 }
+
+// replay gives a command that waited in Kafka to the devices that it waited for.
+func (c *commander) replay(cmd *command) {
+	c.pending.add(cmd)
+	c.await(cmd, c.server.Replay(&cmd.Command))
+}
+
+// await counts the devices that will settle cmd.
+func (c *commander) await(cmd *command, devices int) {
+	c.m.rule(cmd.rule).matched.Add(float64(devices))
+	if cmd.open.expect(devices) {
+		c.pending.remove(cmd)
+	}
+}
+
+// notConnected ends a command whose device is nowhere.
+func (c *commander) notConnected(cmd *command) {
+	cmd.settle(cmd.To, mqtt.Offline, 0, reasonNotConnected)
+}
+
+// notSubscribed ends a command whose device has a session and no subscription for it.
+func (c *command) notSubscribed() { c.settle(c.To, mqtt.Dropped, 0, reasonNotSubscribed) }
 
 // cancel withdraws the commands with these correlation data and the record's key where they were not yet sent.
 func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
@@ -144,6 +188,7 @@ func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
 	for _, cmd := range found {
 		cmd.Cancel()
 	}
+	c.withdrawn.add(cancelKey(r.Topic, r.Key, correlationData), r.Offset)
 	c.m.cancels(len(found) > 0).Inc()
 }
 
@@ -179,6 +224,9 @@ func (c *command) CommandSettled(_ *mqtt.Command, clientID string, fate mqtt.Fat
 // settle counts and receipts one outcome.
 func (c *command) settle(clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
 	c.c.m.rule(c.rule).settled[fate].Inc()
+	if fate == mqtt.Kept {
+		return // whoever gives it to the device tells
+	}
 	if fate == mqtt.Dropped {
 		c.c.m.dropped.WithLabelValues(reason).Inc()
 	}

@@ -29,7 +29,7 @@ func commanding(t testing.TB, extra string) (c *commander, producer *kafka.Produ
 	server, err := mqtt.New(mqttConfig(cfg, zerolog.Nop(), prometheus.NewRegistry()), nil)
 	require.NoError(t, err)
 	registry = prometheus.NewPedanticRegistry()
-	c, err = newCommander(rules, cfg.Commands, server, producer, zerolog.Nop(), registry)
+	c, err = newCommander(rules, cfg.Commands, server, producer, newStreams(), zerolog.Nop(), registry)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = producer.Close(context.Background()) })
 	return c, producer, registry
@@ -152,7 +152,7 @@ func TestLogOfRefusedRecordsIsSampled(t *testing.T) {
 	require.NoError(t, err)
 	producer, err := kafka.NewProducer(kafkaConfig(cfg, zerolog.Nop(), nil))
 	require.NoError(t, err)
-	c, err := newCommander(rules, cfg.Commands, nil, producer, zerolog.New(&log), prometheus.NewRegistry())
+	c, err := newCommander(rules, cfg.Commands, nil, producer, newStreams(), zerolog.New(&log), prometheus.NewRegistry())
 	require.NoError(t, err)
 	for range 100 {
 		c.handle(recordOf("cmd-ulm", "s3cret key", "s3cret", "mqtt.qos", "s3cret"))

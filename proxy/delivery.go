@@ -154,6 +154,14 @@ func stringBytes(s string) []byte {
 	return unsafe.Slice(unsafe.StringData(s), len(s))
 }
 
+// transacted is RecordDone for a record that was part of a transaction, of which the producer knows nothing.
+func (d *delivery) transacted(err error) {
+	p, reserved := d.p, d.msg.Reserved
+	d.RecordDone(nil, err)
+	p.budget.Give(reserved)
+	p.flush()
+}
+
 // RecordDone turns the outcome of the record into that of the message. It runs on the producer's goroutine
 // and does not block.
 func (d *delivery) RecordDone(_ *kafka.Record, err error) {

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // openDevices counts the devices at which a command is not settled. Outcomes may come before their number is
@@ -93,4 +95,36 @@ func (p *pending) find(topic string, key, correlationData []byte) (found []*comm
 		found = append(found, c)
 	}
 	return found
+}
+
+// withdrawn remembers the last cancellations, for commands that still wait in Kafka when theirs is read.
+type withdrawn struct {
+	mu   sync.Mutex
+	last *lru.Cache[string, int64]
+}
+
+// withdrawnKept is how many cancellations are remembered.
+const withdrawnKept = 10_000
+
+func newWithdrawn() *withdrawn {
+	last, _ := lru.New[string, int64](withdrawnKept) // fails only for a size of 0
+	return &withdrawn{last: last}
+}
+
+// add notes a cancellation at an offset of the partition that has the commands it names.
+func (w *withdrawn) add(name string, offset int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last.Add(name, offset)
+}
+
+// has says whether c was cancelled after it was written.
+func (w *withdrawn) has(c *command) bool {
+	if c.CorrelationData == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	offset, ok := w.last.Get(cancelKey(c.topic, c.key, c.CorrelationData))
+	return ok && offset > c.offset
 }

@@ -25,6 +25,7 @@ type Proxy struct {
 	topics   []string // Kafka topics that must exist before the first message
 	producer *kafka.Producer
 	server   *mqtt.Server
+	sessions *sessions
 	consumer *kafka.Consumer // nil: there are no command rules
 	commands *commander
 	admin    *admin // nil: turned off
@@ -56,8 +57,14 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if p.producer, err = kafka.NewProducer(kcfg); err != nil {
 		return nil, err
 	}
-	publisher := newPublisher(rules, p.producer, cfg.Unmatched, m, log)
-	if p.server, err = mqtt.New(mqttConfig(cfg, log, registry), publisher); err != nil {
+	publisher := newPublisher(rules, p.producer, cfg, m, log)
+	publisher.flush = func() { p.server.Flush() }
+	if p.sessions, err = newSessions(cfg, p.producer, publisher, log, registry); err != nil {
+		return nil, err
+	}
+	mcfg := mqttConfig(cfg, log, registry)
+	mcfg.Store = p.sessions
+	if p.server, err = mqtt.New(mcfg, publisher); err != nil {
 		return nil, err
 	}
 	if err := p.command(log, registry); err != nil {
@@ -75,15 +82,17 @@ func (p *Proxy) command(log zerolog.Logger, registry Registry) error {
 	if err != nil || rules.Len() == 0 {
 		return err
 	}
-	p.commands, err = newCommander(rules, p.cfg.Commands, p.server, p.producer, log, registry)
+	p.commands, err = newCommander(rules, p.cfg.Commands, p.server, p.producer, p.sessions.streams, log, registry)
 	if err != nil {
 		return err
 	}
+	p.sessions.serveCommands(p.commands)
 	p.consumer, err = kafka.NewConsumer(kafka.ConsumerConfig{
 		Config:   kafkaConfig(p.cfg, log, registry),
 		Topics:   rules.Topics(),
 		Patterns: rules.Patterns(),
 		Handle:   p.commands.handle,
+		Progress: p.commands.progress,
 		Burst:    p.server.Flush,
 	})
 	return err
@@ -97,7 +106,7 @@ func (p *Proxy) Ready() error {
 	case !p.producer.Up():
 		return errors.New("Kafka does not answer")
 	}
-	return nil
+	return p.sessions.ready()
 }
 
 // Serving is closed when all listeners accept devices.
@@ -124,13 +133,17 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go(func() error { return p.producer.Run(failed) })
 	g.Go(func() error { return p.server.Run(failed) })
 	g.Go(func() error { return runMemory(failed, p.producer.Budget()) })
+	sharing, stopSharing := context.WithCancel(failed)
+	defer stopSharing()
 	consuming, stopConsuming := context.WithCancel(failed)
 	defer stopConsuming()
 	var consumed sync.WaitGroup
 	opening, stopOpening := context.WithCancel(ctx)
 	defer stopOpening()
 	defer context.AfterFunc(failed, stopOpening)()
-	err := p.open(opening, g, func() { consumed.Go(func() { p.consume(consuming) }) })
+	err := p.open(opening, g, func() { consumed.Go(func() { p.consume(consuming) }) }, func(ready func()) {
+		g.Go(func() error { return p.sessions.run(sharing, ready) })
+	})
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -141,7 +154,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.log.Info().Msg("stopping")
 	stopConsuming() // before the devices leave: what is read after that would be lost for those who come elsewhere
 	consumed.Wait()
-	err = errors.Join(err, p.stop(ctx))
+	err = errors.Join(err, p.stop(ctx, stopSharing))
 	cancel()
 	return errors.Join(err, g.Wait())
 }
@@ -162,9 +175,16 @@ func (p *Proxy) awaitPosition(ctx context.Context) {
 
 // open makes sure of the topics, begins to follow the command topics and opens the listeners. It returns nil
 // without them when ctx ends first.
-func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func()) error {
+func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func(), share func(ready func())) error {
 	if err := p.awaitTopics(ctx); err != nil || ctx.Err() != nil {
 		return err
+	}
+	shared := make(chan struct{})
+	share(func() { close(shared) })
+	select {
+	case <-shared:
+	case <-ctx.Done():
+		return nil
 	}
 	if p.consumer != nil {
 		consume()
@@ -184,24 +204,32 @@ func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func()) err
 		listeners = append(listeners, bound)
 		p.bound = append(p.bound, bound.Addr())
 	}
-	for _, l := range listeners {
+	for i, l := range listeners {
 		p.log.Info().Stringer("address", l.Addr()).Msg("listening for MQTT; devices are not authenticated")
-		g.Go(func() error { // ends with Shutdown
-			if err := p.server.Serve(l); !errors.Is(err, mqtt.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
+		g.Go(func() error { return p.accept(l, p.cfg.Listeners[i].ProxyProtocol) })
 	}
 	p.serving.Store(true)
 	close(p.ready)
 	return nil
 }
 
+// accept takes the devices of a listener until Shutdown. proxies is nil where no PROXY protocol is spoken.
+func (p *Proxy) accept(l net.Listener, proxies *config.ProxyProtocol) (err error) {
+	if proxies == nil {
+		err = p.server.Serve(l)
+	} else {
+		err = p.server.ServeProxied(l, proxies.Networks())
+	}
+	if errors.Is(err, mqtt.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
 // awaitTopics verifies or creates the topics that the rules name, and waits for Kafka as long as it is
 // away: an instance that starts during an outage is not ready, and not broken.
 func (p *Proxy) awaitTopics(ctx context.Context) error {
-	created, err := ensureTopics(ctx, kafkaConfig(p.cfg, p.log, nil), p.topics)
+	created, err := ensureTopics(ctx, kafkaConfig(p.cfg, p.log, nil), p.topics, stateTopics(p.cfg), p.sessions.lay)
 	if len(created) > 0 {
 		p.log.Info().Strs("kafka_topics", created).Msg("created topics")
 	}
@@ -212,10 +240,11 @@ func (p *Proxy) awaitTopics(ctx context.Context) error {
 }
 
 // ensureTopics verifies or creates topics, and asks until Kafka answers or ctx ends. It gives the last error.
-func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string) (created []string, err error) {
+func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string, state []kafka.StateTopic, then func(context.Context, *kafka.Admin) error) (created []string, err error) {
 	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
-		created, err = ensureOnce(ctx, cfg, topics)
-		if err == nil || kafka.Final(err) || ctx.Err() != nil {
+		made, err := ensureOnce(ctx, cfg, topics, state, then)
+		created = append(created, made...)
+		if err == nil || kafka.Final(err) || errors.Is(err, kafka.ErrUnfitTopic) || ctx.Err() != nil {
 			return created, err
 		}
 		cfg.Logger.Warn().Err(err).Stringer("retry_in", wait).Msg("waiting for Kafka")
@@ -227,17 +256,24 @@ func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string) (creat
 	}
 }
 
-func ensureOnce(ctx context.Context, cfg kafka.Config, topics []string) (created []string, err error) {
+func ensureOnce(ctx context.Context, cfg kafka.Config, topics []string, state []kafka.StateTopic, then func(context.Context, *kafka.Admin) error) (created []string, err error) {
 	admin, err := kafka.NewAdmin(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = admin.Close() }()
-	return admin.Ensure(ctx, topics)
+	if created, err = admin.Ensure(ctx, topics); err != nil {
+		return created, err
+	}
+	made, err := admin.EnsureState(ctx, state)
+	if created = append(created, made...); err != nil {
+		return created, err
+	}
+	return created, then(ctx, admin)
 }
 
 // stop ends the parts in the order in which they need each other.
-func (p *Proxy) stop(ctx context.Context) error {
+func (p *Proxy) stop(ctx context.Context, stopSharing func()) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Limits.ShutdownTimeout)
 	defer cancel()
 	// A part of the time is left for what the end of the connections makes: wills, whose Kafka topics may be
@@ -245,6 +281,8 @@ func (p *Proxy) stop(ctx context.Context) error {
 	devices, done := context.WithTimeout(bounded, p.cfg.Limits.ShutdownTimeout*2/3)
 	defer done()
 	p.server.Shutdown(devices)
+	p.sessions.stop(bounded)
+	stopSharing()
 	if err := p.producer.Close(bounded); err != nil {
 		return fmt.Errorf("stopped with records that Kafka has not acknowledged: %w", err)
 	}

@@ -14,23 +14,29 @@ import (
 
 // A publisher is the mqtt.Handler: it routes messages and answers for them.
 type publisher struct {
-	rules     *topicmap.Map
-	producer  *kafka.Producer
-	budget    *kafka.Budget
-	unmatched config.Unmatched
-	m         *metrics
-	log       zerolog.Logger // sampled: a fleet can trigger these lines
+	rules       *topicmap.Map
+	producer    *kafka.Producer
+	budget      *kafka.Budget
+	unmatched   config.Unmatched
+	exactlyOnce []bool // by rule
+	flush       func() // sends what was settled
+	m           *metrics
+	log         zerolog.Logger // sampled: a fleet can trigger these lines
 }
 
-func newPublisher(rules *topicmap.Map, producer *kafka.Producer, unmatched config.Unmatched, m *metrics, log zerolog.Logger) *publisher {
-	return &publisher{
+func newPublisher(rules *topicmap.Map, producer *kafka.Producer, cfg *config.Config, m *metrics, log zerolog.Logger) *publisher {
+	p := &publisher{
 		rules:     rules,
 		producer:  producer,
 		budget:    producer.Budget(),
-		unmatched: unmatched,
+		unmatched: cfg.Unmatched,
 		m:         m,
 		log:       log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
 	}
+	for _, r := range cfg.Publish {
+		p.exactlyOnce = append(p.exactlyOnce, r.ExactlyOnce)
+	}
+	return p
 }
 
 // Admit takes n bytes of the memory budget.
@@ -64,6 +70,12 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	}
 	d.rule = p.m.rule(d.route.Rule)
 	d.fillRouted()
+	if m.QoS == 2 && p.exactlyOnce[d.route.Rule] {
+		if held, id := m.Keeper(); held != nil {
+			held.(*keeper).ingest(id, []*kafka.TxRecord{d.txRecord()}, d.transacted)
+			return
+		}
+	}
 	p.producer.Produce(&d.rec)
 }
 

@@ -65,6 +65,7 @@ func requiredTopics(cfg *config.Config, rules *topicmap.Map) []string {
 		add(c.Topic)
 		add(c.Receipts)
 	}
+	add(cfg.Presence.Topic)
 	slices.Sort(topics)
 	return slices.Compact(topics)
 }
@@ -84,7 +85,11 @@ func EnsureTopics(ctx context.Context, cfg *config.Config) (created, existing []
 	if err != nil {
 		return nil, nil, err
 	}
-	created, err = ensureTopics(ctx, kafkaConfig(cfg, zerolog.Nop(), nil), topics)
+	state := stateTopics(cfg)
+	created, err = ensureTopics(ctx, kafkaConfig(cfg, zerolog.Nop(), nil), topics, state, func(context.Context, *kafka.Admin) error { return nil })
+	for _, t := range state {
+		topics = append(topics, t.Name)
+	}
 	for _, t := range topics {
 		if !slices.Contains(created, t) {
 			existing = append(existing, t)

@@ -18,6 +18,7 @@ func (d *decoder) check(c *Config) {
 	d.checkBrokers(c.Kafka.Brokers)
 	d.checkMemory(c)
 	d.checkDeadLetter(c.Unmatched)
+	d.checkState(c)
 	d.checkRules(c.Publish)
 	d.checkCommands(c)
 }
@@ -101,6 +102,7 @@ func (d *decoder) checkListeners(c *Config) {
 	}
 	for i, l := range c.Listeners {
 		d.checkBound(fmt.Sprintf("listeners[%d].address", i), l.Address, taken)
+		d.checkTrusted(fmt.Sprintf("listeners[%d].proxy_protocol.trusted", i), l.ProxyProtocol)
 	}
 	if inFile && c.Admin.Address != "" {
 		d.checkBound(admin, c.Admin.Address, taken)
@@ -180,6 +182,33 @@ func (d *decoder) checkDeadLetter(u Unmatched) {
 	}
 }
 
+// statePrefix begins the names of the topics that hold the fleet's state, which no rule can read or write.
+const statePrefix = "sluice-"
+
+// checkState checks the topics that the instances share, and the one of presence.
+func (d *decoder) checkState(c *Config) {
+	taken := map[string]string{}
+	for _, t := range []struct{ path, topic string }{{"sessions.topic", c.Sessions.Topic}, {"sessions.ledger", c.Sessions.Ledger}, {"retained.topic", c.Retained.Topic}} {
+		rest, ok := strings.CutPrefix(t.topic, statePrefix)
+		switch {
+		case !ok || rest == "":
+			d.report(t.path, -1, "%s: %q must begin with %s, so that no rule can read or write it", name(t.path), t.topic, statePrefix)
+		case topicmap.LegalKafkaTopic(rest) != nil || len(t.topic) > 249:
+			d.report(t.path, -1, "%s: %q is no legal Kafka topic", name(t.path), t.topic)
+		case taken[t.topic] != "":
+			d.report(t.path, -1, "%s: %s is the Kafka topic of %s", name(t.path), t.topic, taken[t.topic])
+		}
+		taken[t.topic] = t.path
+	}
+	const presence = "presence.topic"
+	if d.places[presence] == nil || d.isBad(presence) {
+		return
+	}
+	if err := topicmap.LegalKafkaTopic(c.Presence.Topic); err != nil {
+		d.report(presence, -1, "topic: %v", err)
+	}
+}
+
 // reservedHeaders begin the names of the headers that only the proxy sets, so that consumers can trust them.
 var reservedHeaders = []string{"mqtt.", "sluice."}
 
@@ -187,7 +216,7 @@ var reservedHeaders = []string{"mqtt.", "sluice."}
 func (d *decoder) checkRules(rules []Rule) {
 	compiled := make([]topicmap.Rule, len(rules))
 	for i, r := range rules {
-		compiled[i] = topicmap.Rule(r)
+		compiled[i] = r.rule()
 		d.checkRule(fmt.Sprintf("publish[%d]", i), r)
 	}
 	_, err := topicmap.Compile(compiled)

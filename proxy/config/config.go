@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 
 	"sluice/topicmap"
@@ -22,8 +23,12 @@ type Config struct {
 	Commands []Command `yaml:"commands"`
 	// Unmatched says what becomes of a message that no rule takes, or whose rule can't store it.
 	Unmatched Unmatched `yaml:"unmatched"`
-	// Sessions bounds what is kept for devices that are away.
+	// Sessions says where and how sessions are kept.
 	Sessions Sessions `yaml:"sessions"`
+	// Presence tells back ends which devices are connected.
+	Presence Presence `yaml:"presence"`
+	// Retained says where retained messages are kept, and how many.
+	Retained Retained `yaml:"retained"`
 	// Limits bounds what one device may ask for, and how long things may take.
 	Limits Limits `yaml:"limits"`
 	// Admin is the HTTP side for operators: /livez, /readyz and /metrics.
@@ -37,6 +42,29 @@ type Listener struct {
 	// Address is host:port. `0.0.0.0:1883` listens on every IPv4 address, `:1883` on every address, port 0 on
 	// a free port of the system's choice. Two listeners can't share one address.
 	Address string `yaml:"address"`
+	// ProxyProtocol is for a listener behind a load balancer that tells the address of each device in a PROXY
+	// protocol header, version 1 or 2. Left out, no header is understood.
+	ProxyProtocol *ProxyProtocol `yaml:"proxy_protocol"`
+}
+
+// ProxyProtocol says whom to believe. It makes the header a must: a connection without one is closed, and so is one
+// from any other address, since whoever may send the header can claim to be anywhere. Devices that connect
+// directly need a listener of their own.
+type ProxyProtocol struct {
+	// Trusted are the addresses of the load balancers, at least one, each an IP address or a network such as
+	// `10.0.0.0/8`.
+	Trusted []string `yaml:"trusted"`
+}
+
+// Networks gives the trusted addresses. What Parse would have refused is left out.
+func (p *ProxyProtocol) Networks() []netip.Prefix {
+	var networks []netip.Prefix
+	for _, s := range p.Trusted {
+		if n, err := parseNetwork(s); err == nil {
+			networks = append(networks, n)
+		}
+	}
+	return networks
 }
 
 // Kafka is the cluster that stores the messages.
@@ -115,13 +143,57 @@ type Rule struct {
 	// MaxTopics is how many different Kafka topics a template in `topic` may make while the process runs, so
 	// that a faulty device can't fill the cluster with topics. Messages that would make one more are refused.
 	MaxTopics int `yaml:"max_topics"`
+	// ExactlyOnce stores a message with QoS 2 and its packet identifier in one Kafka transaction, so that it is in
+	// Kafka once even if an instance is killed. A transaction takes some 30 ms, which messages of many devices share,
+	// and only consumers that read committed records do not see what is not decided yet. Without it a message with
+	// QoS 2 can be stored twice when an instance is killed.
+	ExactlyOnce bool `yaml:"exactly_once"`
 }
 
-// Sessions bounds what is kept for devices that are away.
+// Sessions are kept in Kafka, where every instance of the fleet finds them: subscriptions, how far a device has got
+// with its commands, its will, and which instance has its connection.
 type Sessions struct {
+	// Topic is the compacted Kafka topic of the sessions. Instances that share their devices have the same one, and
+	// the others do not.
+	Topic string `yaml:"topic"`
+	// Ledger is the compacted Kafka topic, written in transactions, of what must happen once: wills that were
+	// published, and packet identifiers of QoS 2 messages that rules with `exactly_once` took.
+	Ledger string `yaml:"ledger"`
+	// Claim says which connections are made known to the other instances before CONNACK. always: all, so that a
+	// client ID has one connection in the fleet, and a will is published even if its instance is killed. stored: only
+	// those that have or ask for a session that outlives its connection; other devices connect without waiting for
+	// Kafka, two of them may have the same client ID at two instances, and their wills are lost with an instance.
+	Claim string `yaml:"claim"`
 	// MaxExpiry caps the Session Expiry Interval that MQTT 5 devices ask for, and is the life of MQTT 3.1.1
 	// sessions with clean session 0. Whole seconds; 0s ends every session with its connection.
 	MaxExpiry time.Duration `yaml:"max_expiry"`
+}
+
+// The words of Sessions.Claim.
+const (
+	ClaimAlways = "always"
+	ClaimStored = "stored"
+)
+
+// Presence tells back ends which devices are connected.
+type Presence struct {
+	// Topic is the Kafka topic that gets a record for each connection that begins or ends: key the client ID, value
+	// JSON. It must be legal and not internal. Left out, there are no such records.
+	Topic string `yaml:"topic"`
+}
+
+// Retained says where retained messages are kept, and how many.
+type Retained struct {
+	// Topic is the compacted Kafka topic of the retained messages: key the MQTT topic, value the payload. Instances
+	// that share their devices have the same one. Every instance keeps all of it in memory.
+	Topic string `yaml:"topic"`
+	// Messages is how many MQTT topics may have a retained message. A message for one more is refused with Quota
+	// exceeded.
+	Messages int `yaml:"messages"`
+	// Memory is how much they may take in each instance: topic, payload and properties, and about 60 bytes for each
+	// message. What is more is refused with Quota exceeded. Instances see each other's messages with a short delay and
+	// never forget one that was accepted, so leave some room.
+	Memory Bytes `yaml:"memory"`
 }
 
 // Limits bounds what one device may ask for, and how long things may take.
@@ -190,7 +262,8 @@ func Default() Config {
 			Compression:      "lz4",
 			MaxInFlightBytes: 64 * mib,
 		}},
-		Sessions: Sessions{MaxExpiry: 24 * time.Hour},
+		Sessions: Sessions{Topic: "sluice-sessions", Ledger: "sluice-ledger", Claim: ClaimAlways, MaxExpiry: 24 * time.Hour},
+		Retained: Retained{Topic: "sluice-retained", Messages: 1_000_000, Memory: 256 * mib},
 		Limits: Limits{
 			MaxPacketSize:       256 * kib,
 			ReceiveMaximum:      256,
@@ -212,11 +285,16 @@ func Default() Config {
 // defaultRule gives the values of what a publish rule leaves out.
 func defaultRule() Rule { return Rule{MaxTopics: topicmap.DefaultMaxTopics} }
 
+// rule is the part of the rule that package topicmap decides on.
+func (r *Rule) rule() topicmap.Rule {
+	return topicmap.Rule{Match: r.Match, Regex: r.Regex, Topic: r.Topic, Key: r.Key, Headers: r.Headers, When: r.When, MaxTopics: r.MaxTopics}
+}
+
 // Rules compiles the publish rules. It can't fail for a Config that Parse gave.
 func (c *Config) Rules() (*topicmap.Map, error) {
 	rules := make([]topicmap.Rule, len(c.Publish))
 	for i, r := range c.Publish {
-		rules[i] = topicmap.Rule(r)
+		rules[i] = r.rule()
 	}
 	return topicmap.Compile(rules)
 }

@@ -30,6 +30,7 @@ const maxPacket = 268_435_455
 var facts = map[string]fact{
 	"listeners":                          {required: true},
 	"listeners.address":                  {required: true},
+	"listeners.proxy_protocol.trusted":   {required: true},
 	"kafka":                              {required: true},
 	"kafka.brokers":                      {required: true},
 	"kafka.producer.linger":              span(0, 10*time.Second),
@@ -46,7 +47,10 @@ var facts = map[string]fact{
 	"commands.expiry":                    seconds(0, maxMessageExpiry),
 	"commands.offline":                   {words: []string{OfflineKeep, OfflineDrop}},
 	"unmatched.dead_letter":              {required: true},
+	"sessions.claim":                     {words: []string{ClaimAlways, ClaimStored}},
 	"sessions.max_expiry":                seconds(0, maxSessionExpiry),
+	"retained.messages":                  {min: 1, max: 100_000_000},
+	"retained.memory":                    {min: int64(kib), max: int64(tib)},
 	"limits.max_packet_size":             {min: int64(kib), max: maxPacket},
 	"limits.receive_maximum":             {min: 1, max: math.MaxUint16},
 	"limits.keep_alive_max":              seconds(0, math.MaxUint16*time.Second),

@@ -25,7 +25,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 	key := "{device}"
 	none := ""
 	want := &Config{
-		Listeners: []Listener{{"0.0.0.0:1883"}, {"[::1]:0"}},
+		Listeners: []Listener{{Address: "0.0.0.0:1883"}, {"[::1]:0", &ProxyProtocol{[]string{"10.0.0.0/8", "::1"}}}},
 		Kafka: Kafka{
 			Brokers:      []string{"kafka-1:9092", "10.0.0.2:9093"},
 			Producer:     Producer{Linger: 7 * time.Millisecond, Compression: "zstd", MaxInFlightBytes: 1e9},
@@ -43,14 +43,16 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 			{Pattern: `^c-(?P<p>\d+)$`, Publish: "{p}", QoS: 1, Offline: "keep"},
 		},
 		Unmatched: Unmatched{DeadLetter, "dead"},
-		Sessions:  Sessions{90 * time.Minute},
+		Sessions:  Sessions{Topic: "sluice-s", Ledger: "sluice-l", Claim: "stored", MaxExpiry: 90 * time.Minute},
+		Presence:  Presence{"presence"},
+		Retained:  Retained{Topic: "sluice-r", Messages: 5, Memory: 1 << 30},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
 			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6},
 		Admin: Admin{""},
 		Log:   Log{"warn", "json"},
 	}
 	require.Equal(t, want, parse(t, `# a comment
-listeners: [{address: "0.0.0.0:1883"}, {address: '[::1]:0'}]
+listeners: [{address: "0.0.0.0:1883"}, {address: '[::1]:0', proxy_protocol: {trusted: [10.0.0.0/8, "::1"]}}]
 kafka:
   brokers:
     - kafka-1:9092   # the first
@@ -86,7 +88,9 @@ commands:
 - {pattern: '^c-(?P<p>\d+)$', publish: "{p}"}
 unmatched:
   dead_letter: dead
-sessions: {max_expiry: 1h30m}
+sessions: {topic: sluice-s, ledger: sluice-l, claim: stored, max_expiry: 1h30m}
+presence: {topic: presence}
+retained: {topic: sluice-r, messages: 5, memory: 1GiB}
 limits:
   max_packet_size: 1048576
   receive_maximum: 65535

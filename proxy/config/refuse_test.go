@@ -1,8 +1,11 @@
 package config
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestMissingFieldsAreNamed(t *testing.T) {
@@ -25,7 +28,7 @@ func TestUnknownFieldsAreNamedWithWhatIsNear(t *testing.T) {
 	refuse(t, base+"linger: 5ms\n", `8:1: unknown field "linger" (it belongs under "kafka.producer")`)
 	refuse(t, base+"address: x\n", `8:1: unknown field "address" (known here: listeners, kafka,`)
 	refuse(t, base+"max_topics: 1\n", `8:1: unknown field "max_topics" (it belongs under "publish")`)
-	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, sessions, limits, admin, log)`)
+	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, sessions, presence, retained, limits, admin, log)`)
 	refuse(t, base+"1: x\ntrue: y\n? z\n", "10:1: complex keys (?) are not supported")
 	refuse(t, base+"1: x\ntrue: y\n", `8:1: unknown field "1"`, `9:1: unknown field "true"`)
 	refuse(t, base+"kafka.brokers: [x]\n'a[0]': 1\n", `8:1: unknown field "kafka.brokers"`, `9:1: unknown field "a[0]"`)
@@ -226,4 +229,19 @@ func TestWhatIsNoYAMLIsRefusedWithItsPlace(t *testing.T) {
 	refuse(t, base+"löß: \xc3", "8:6: the file is not UTF-8 text")
 	refuse(t, base+"log: \x00\n", "8:6: control character U+0000 is not allowed")
 	refuse(t, "log: {}\rx: y", "1:8: control character U+000D is not allowed")
+}
+
+func TestTrustedProxiesAreAddresses(t *testing.T) {
+	proxied := func(value string) string {
+		return strings.Replace(base, "- address: 0.0.0.0:1883", "- address: 0.0.0.0:1883\n    proxy_protocol: "+value, 1)
+	}
+	refuse(t, proxied("{}"), "3:5: trusted is missing")
+	refuse(t, proxied("{trusted: []}"), "3:31: trusted must have at least one entry")
+	refuse(t, proxied("{trusted: [lb.example, 10.0.0.0/33]}"), `3:32: trusted[0]: "lb.example" is no IP address and no network such as 10.0.0.0/8`,
+		`3:44: trusted[1]: "10.0.0.0/33" is no IP address and no network`)
+	refuse(t, proxied("{trusted: [10.1.2.3/8]}"), `3:32: trusted[0]: "10.1.2.3/8" has bits behind its 8; did you mean 10.0.0.0/8?`)
+	refuse(t, proxied(`{trusted: ["::ffff:10.0.0.1", "fe80::1%eth0"]}`), `3:32: trusted[0]: "::ffff:10.0.0.1" is an IPv4 address written as IPv6`,
+		`3:51: trusted[1]: "fe80::1%eth0" is no IP address`)
+	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		parse(t, proxied(`{trusted: [10.0.0.0/8, "::1"]}`)).Listeners[0].ProxyProtocol.Networks())
 }

@@ -1,0 +1,283 @@
+package mqtt
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// deposits stores a session of "dev".
+func (w *keptWorld) deposits(d deposit) {
+	w.v.mu.Lock()
+	defer w.v.mu.Unlock()
+	w.v.stored["dev"] = d
+}
+
+// records puts commands with QoS 2 into the first stream, the payloads of which are their offsets.
+func (w *keptWorld) records(offsets ...int64) {
+	w.v.mu.Lock()
+	defer w.v.mu.Unlock()
+	for _, at := range offsets {
+		p := Place{1, at}
+		w.v.records[p] = &Command{Topic: []byte("t"), Payload: []byte(fmt.Sprint(at)), QoS: 2, Place: p}
+		w.v.next[1] = at + 1
+	}
+}
+
+func TestRestoredSubscriptionsAreAsTheyWere(t *testing.T) {
+	w := keeping(t, nil)
+	all := []Subscription{
+		{Filter: "t", ID: 7, QoS: 1}, {Filter: "t/#", ID: 300, QoS: 2, RetainAsPublished: true, RetainHandling: 2},
+		{Filter: "+/x", NoLocal: true},
+	}
+	w.deposits(deposit{snapshot: Snapshot{Subscriptions: all}})
+	c := w.stored(5, "dev")
+	require.True(t, c.present())
+	k := w.v.keeper("dev")
+	require.Equal(t, all, k.snapshot().Subscriptions)
+	w.send(&Command{Topic: []byte("t"), QoS: 1, Retain: true})
+	c.expect(pub{topic: "t", qos: 1, id: 1, retain: true, props: cat(0x0B, 7, 0x0B, 300-128, 2)}.packet(5))
+	w.send(&Command{Topic: []byte("a/x"), From: "dev"})
+	c.ping()
+	c.send(unsubscribePacket(5, 3, "t"))
+	c.ping()
+	k.save()
+	c.expect(unsubackPacket(5, 3))
+	require.Equal(t, all[1:], k.snapshot().Subscriptions)
+}
+
+// TestRestoredSubscriptionsNeedNoRoom: they were acknowledged, so no bound of this server takes them back.
+func TestRestoredSubscriptionsNeedNoRoom(t *testing.T) {
+	w := keeping(t, func(c *Config) { c.MaxSubscriptions, c.SubscriptionMemory = 2, 1000 })
+	var all []Subscription
+	for i := range 5 {
+		all = append(all, Subscription{Filter: fmt.Sprint(i, "/", strings.Repeat("x", 100)), QoS: 1})
+	}
+	w.deposits(deposit{snapshot: Snapshot{Subscriptions: all}})
+	c := w.stored(5, "dev")
+	require.Equal(t, all, w.v.keeper("dev").snapshot().Subscriptions)
+	w.v.setPrompt(true)
+	c.send(subscribePacket(5, 1, "one more", 1))
+	c.expect(subackPacket(5, 1, QuotaExceeded))
+}
+
+func TestUnfinishedDeliveriesAreTakenUp(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, func(c *Config) { c.CommandsInFlight = 10 })
+		w.records(10, 11, 12, 14)
+		at := func(offset int64, id uint16, qos byte, received bool) Unfinished {
+			return Unfinished{Place: Place{1, offset}, ID: id, QoS: qos, Received: received}
+		}
+		w.deposits(deposit{snapshot: Snapshot{
+			Subscriptions: []Subscription{{Filter: "t", QoS: 2}},
+			Flight: []Unfinished{
+				at(10, 3, 2, false), at(11, 9, 2, true), at(12, 2, 1, false),
+				at(5, 4, 2, false), at(6, 5, 2, true), at(7, 6, 1, false), // their records are gone
+				{ID: 1, QoS: 2}, // and this one never had a place
+			},
+			Next: []Place{{1, 10}},
+		}})
+		c := w.stored(v, "dev")
+		c.expect(command(10, 2, 3).again().packet(v), pubrel(9), command(12, 1, 2).again().packet(v))
+		c.expect(pubrel(4), pubrel(5), pubrel(1))
+		c.ping()
+		k := w.v.keeper("dev")
+		require.Zero(t, k.told(&k.asked))
+		c.send(pubrec(4)) // it had not heard of our PUBREL
+		c.expect(pubrel(4))
+		require.Zero(t, k.told(&k.asked), "what is completed with PUBREL is not new")
+		c.send(pubrec(3), pubcomp(9), puback(2))
+		if v == 5 {
+			c.send(packet(0x70, uint16(4), PacketIdentifierNotFound))
+		} else {
+			c.send(pubcomp(4))
+		}
+		c.send(pubcomp(5), pubcomp(1))
+		c.ping()
+		require.Equal(t, []Unfinished{at(10, 3, 2, true)}, k.snapshot().Flight)
+		k.save()
+		c.expect(pubrel(3))
+		c.send(pubcomp(3))
+		w.replayAll("dev", 1, 15)
+		c.ping()
+		k.save()
+		c.expect(command(14, 2, 1).packet(v)) // the others were settled before it came to them
+	})
+}
+
+// replayAll replays a stream up to next to a session, and ends its replay if it got all.
+func (w *keptWorld) replayAll(id string, stream int32, next int64) (live bool) {
+	s := w.v.keeper(id).o.Session
+	from, ok := s.Join(stream)
+	for ; ok && from < next; from++ {
+		w.v.mu.Lock()
+		c := w.v.copyOf(Place{stream, from})
+		w.v.mu.Unlock()
+		if c != nil {
+			w.replay(c)
+		}
+		ok = s.Passed(stream, from+1)
+	}
+	w.s.Flush()
+	return ok && s.GoLive(stream, next)
+}
+
+// replay is Server.Replay, counted.
+func (w *keptWorld) replay(c *Command) {
+	devices := w.s.Replay(c)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counted[c] += devices
+	w.promised += devices
+}
+
+func TestRestoredDeliveryKeepsItsPropertiesAndRetain(t *testing.T) {
+	w := keeping(t, nil)
+	w.records(10)
+	w.v.records[Place{1, 10}].Retain = true
+	w.deposits(deposit{snapshot: Snapshot{
+		Subscriptions: []Subscription{{Filter: "t", ID: 7, QoS: 2, RetainAsPublished: true}},
+		Flight:        []Unfinished{{Place: Place{1, 10}, ID: 3, QoS: 2}},
+		Next:          []Place{{1, 10}},
+	}})
+	c := w.stored(5, "dev")
+	c.expect(pub{topic: "t", payload: "10", qos: 2, id: 3, dup: true, retain: true, props: cat(0x0B, 7)}.packet(5))
+}
+
+func TestSettledAboveAnUnsettledOneIsNotDeliveredAgain(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		c, k := w.promptly(persistent(v, "dev"), 1)
+		for i := range 5 {
+			w.placed(1, int64(i), fmt.Sprint(i), 1)
+		}
+		c.gets(0, 5, 1, 1)
+		c.send(puback(2), puback(4))
+		c.ping()
+		s := k.snapshot()
+		s.Flight = nil // its checkpoint came before they were sent
+		w = w.crash(nil)
+		w.deposits(deposit{snapshot: s})
+		c = w.stored(v, "dev")
+		require.True(t, w.replayAll("dev", 1, 5))
+		c.expect(command(0, 1, 1).packet(v), command(2, 1, 2).packet(v), command(4, 1, 3).packet(v))
+		c.ping()
+	})
+}
+
+// TestRestoredWithTooMuchSettledGoesOn: a server that pauses there was waiting for an answer; this one waits for none.
+func TestRestoredWithTooMuchSettledGoesOn(t *testing.T) {
+	w := keeping(t, nil)
+	w.records(0)
+	s := Snapshot{Subscriptions: []Subscription{{Filter: "t", QoS: 2}}, Next: []Place{{1, 0}}}
+	for i := range mostDone + 10 {
+		s.Done = append(s.Done, Place{1, int64(i + 1)})
+	}
+	w.v.next[1] = mostDone + 11
+	w.deposits(deposit{snapshot: s})
+	w.v.setPrompt(true)
+	c := w.stored(5, "dev")
+	require.True(t, w.replayAll("dev", 1, mostDone+11))
+	c.gets(0, 1, 2, 1)
+	c.send(pubrec(1))
+	c.expect(pubrel(1))
+	c.send(pubcomp(1))
+	c.ping()
+	w.placed(1, mostDone+11, "1", 1)
+	c.gets(1, 1, 1, 2)
+	require.Empty(t, w.v.keeper("dev").snapshot().Done)
+}
+
+func TestReceivedIdentifiersAreKnownAgain(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		w.deposits(deposit{received: []uint16{3, 700}})
+		c := w.stored(v, "dev")
+		c.publish(q2(3, "x").again())
+		c.expect(pubrec(3))
+		c.publish(q2(700, "x"))
+		c.expect(pubrec(700))
+		c.publish(q2(4, "new"))
+		m := w.next()
+		require.Equal(t, "new", string(m.Payload))
+		var known [][]uint16
+		k := w.v.keeper("dev")
+		k.o.Session.Received(func(ids []uint16) { known = append(known, ids) })
+		require.Empty(t, known, "one is not known yet")
+		w.ack(m)
+		c.expect(pubrec(4))
+		require.Equal(t, [][]uint16{{3, 4, 700}}, known)
+		c.send(pubrel(3))
+		c.expect(pubcomp(3))
+		k.o.Session.Received(func(ids []uint16) { known = append(known, ids) })
+		require.Equal(t, []uint16{4, 700}, known[1])
+		w.noMessage()
+	})
+}
+
+func TestReceivedIsToldWhenTheLastOutcomeIsARefusal(t *testing.T) {
+	w := keeping(t, nil)
+	c := w.stored(5, "dev")
+	c.publish(q2(1, "x"))
+	c.publish(q2(2, "y"))
+	stored, refused := w.next(), w.next()
+	require.NoError(t, c.nc.Close())
+	k := w.v.keeper("dev")
+	k.leaving()
+	known := make(chan []uint16, 1)
+	k.o.Session.Received(func(ids []uint16) { known <- ids })
+	w.ack(stored)
+	w.refuse(refused, QuotaExceeded, "")
+	require.Equal(t, []uint16{1}, <-known)
+}
+
+func TestPubcompWaitsUntilTheIdentifierIsFree(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		w.deposits(deposit{received: []uint16{1, 2, 3}})
+		c := w.stored(v, "dev")
+		k := w.v.keeper("dev")
+		c.send(pubrel(1))
+		c.expect(pubcomp(1))
+		w.v.mu.Lock()
+		k.slow = true
+		w.v.mu.Unlock()
+		c.send(pubrel(2), pubrel(3))
+		c.ping()
+		w.v.mu.Lock()
+		done := k.released
+		w.v.mu.Unlock()
+		require.Len(t, done, 2)
+		done[1]()
+		c.expect(pubcomp(3))
+		done[0]()
+		c.expect(pubcomp(2))
+		c.send(pubrel(9)) // nothing is free by this one
+		_, _ = c.read()
+		require.Len(t, k.released, 2)
+		w.v.mu.Lock()
+		k.slow = false
+		w.v.mu.Unlock()
+		require.NoError(t, c.nc.Close())
+		w.left("dev")
+		done[0]() // late
+	})
+}
+
+func TestRestoredQoS1ThatExpiredIsOver(t *testing.T) {
+	w := keeping(t, nil)
+	w.records(1, 2)
+	w.deposits(deposit{snapshot: Snapshot{
+		Subscriptions: []Subscription{{Filter: "t", QoS: 2}},
+		Flight:        []Unfinished{{Place: Place{1, 1}, ID: 1, QoS: 1}, {Place: Place{1, 2}, ID: 2, QoS: 2}},
+		Next:          []Place{{1, 1}},
+	}})
+	w.v.expires = time.Now().Add(-time.Hour)
+	c := w.stored(4, "dev")
+	c.expect(command(2, 2, 2).again().packet(4)) // its exchange began, so it is completed
+	c.ping()
+	require.Len(t, w.v.keeper("dev").snapshot().Flight, 1)
+}

@@ -1,0 +1,491 @@
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+)
+
+// A sharing world is a dispatcher whose shares are fed by the test.
+type shareWorld struct {
+	*dispatcher
+	x    *Shares
+	stop context.CancelFunc
+
+	mu    sync.Mutex
+	feeds map[string]*feed
+	begun int
+}
+
+// A feed is a call of SharesConfig.Feed that is under way.
+type feed struct {
+	*Share
+	ctx context.Context
+}
+
+// shared is commands with shared subscriptions.
+func shared(t testing.TB, change func(*Config)) *shareWorld {
+	t.Helper()
+	return sharedWith(t, 100, change)
+}
+
+func sharedWith(t testing.TB, most int, change func(*Config)) *shareWorld {
+	t.Helper()
+	w := &shareWorld{feeds: map[string]*feed{}}
+	var err error
+	w.x, err = NewShares(SharesConfig{Most: most, Feed: w.feed})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	w.dispatcher = commands(t, func(c *Config) {
+		c.Shares = w.x
+		if change != nil {
+			change(c)
+		}
+	})
+	go func() { ended <- w.x.Run(ctx) }() // ends with stop
+	w.stop = sync.OnceFunc(func() { stop(); require.NoError(t, <-ended) })
+	t.Cleanup(w.stop)
+	return w
+}
+
+func (w *shareWorld) feed(ctx context.Context, s *Share) {
+	w.mu.Lock()
+	w.feeds[s.key] = &feed{s, ctx}
+	w.begun++
+	w.mu.Unlock()
+	<-ctx.Done()
+	w.mu.Lock()
+	delete(w.feeds, s.key)
+	w.mu.Unlock()
+}
+
+// share waits until the share of a filter is fed.
+func (w *shareWorld) share(filter string) (f *feed) {
+	w.t.Helper()
+	until(w.t, "the share is fed", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		f = w.feeds[filter]
+		return f != nil && f.ctx.Err() == nil
+	})
+	return f
+}
+
+// give sends a command to the share of "$share/g/t".
+func (w *shareWorld) give(payload string, qos byte) *Command {
+	w.t.Helper()
+	c := &Command{Topic: []byte("t"), Payload: []byte(payload), QoS: qos}
+	w.sendShared(c)
+	return c
+}
+
+func (w *shareWorld) sendShared(c *Command) {
+	w.t.Helper()
+	c.Owner = w.dispatcher
+	w.dispatcher.mu.Lock()
+	w.counted[c]++
+	w.promised++
+	w.dispatcher.mu.Unlock()
+	f := w.share("$share/g/t")
+	require.True(w.t, f.Matches(c.Topic))
+	f.Send(f.ctx, c)
+	w.s.Flush()
+}
+
+// member connects and subscribes to "$share/g/t".
+func (w *shareWorld) member(v byte, id string, qos int) *client {
+	w.t.Helper()
+	c := w.stored(v, id)
+	c.subscribe("$share/g/t", qos)
+	return c
+}
+
+// gives says that the share has n members with room.
+func (w *shareWorld) members(n int) {
+	w.t.Helper()
+	s := w.share("$share/g/t")
+	until(w.t, "members with room", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.ready) == n
+	})
+}
+
+func TestSharedCommandsGoToOneMemberEachInTurn(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		var devices []*client
+		for i := range 3 {
+			devices = append(devices, w.member(v, fmt.Sprint("dev", i), 1))
+			w.members(i + 1)
+		}
+		w.device(v, "other").subscribe("$share/h/t", 1)
+		for i := range 9 {
+			cmd := w.give(fmt.Sprint(i), 1)
+			c := devices[i%3]
+			c.gets(i, 1, 1, uint16(1+i/3))
+			c.send(puback(uint16(1 + i/3)))
+			w.became(cmd, fmt.Sprintf("dev%d delivered", i%3))
+			w.wasSent(cmd, 1)
+		}
+		for _, c := range devices {
+			c.ping()
+		}
+		require.True(t, w.share("$share/g/t").Idle())
+	})
+}
+
+// TestSharedSubscriptionsGetNothingOfOrdinaryCommands: their commands come by their share alone.
+func TestSharedSubscriptionsGetNothingOfOrdinaryCommands(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		c := w.member(v, "dev", 1)
+		for _, topic := range []string{"t", "$share/g/t"} {
+			for _, to := range []string{"", "dev"} {
+				n, _ := w.send(&Command{Topic: []byte(topic), QoS: 1, To: to})
+				require.Zero(t, n)
+			}
+		}
+		c.subscribe("t", 0)
+		n, _ := w.send(&Command{Topic: []byte("t"), QoS: 1})
+		require.Equal(t, 1, n)
+		c.expect(pub{topic: "t"}.packet(v))
+		w.give("1", 1) // the other subscription has its own copy
+		c.gets(1, 1, 1, 1)
+		c.send(puback(1))
+		c.ping()
+	})
+}
+
+func TestSharedCommandHasTheOptionsOfItsSubscription(t *testing.T) {
+	w := shared(t, nil)
+	c := w.device(5, "dev")
+	c.send(packet(0x82, uint16(1), props(0x0B, 7), str("$share/g/t"), 2|8))
+	c.expect(packet(0x90, uint16(1), props(), 2))
+	w.sendShared(&Command{Topic: []byte("t"), QoS: 2, Retain: true})
+	c.expect(pub{topic: "t", qos: 2, id: 1, retain: true, props: cat(0x0B, 7)}.packet(5))
+	c.subscribe("$share/g/t", 1) // in its place
+	w.sendShared(&Command{Topic: []byte("t"), QoS: 2, Retain: true})
+	c.expect(pub{topic: "t", qos: 1, id: 2}.packet(5))
+	c.send(pubrec(1))
+	c.expect(pubrel(1))
+	c.send(pubcomp(1), puback(2))
+	require.Equal(t, 1, w.x.len())
+}
+
+func TestSharedCommandWaitsForAMemberWithRoom(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, func(c *Config) { c.CommandsInFlight = 2 })
+		a := w.member(v, "a", 1)
+		w.members(1)
+		var sent []*Command
+		for i := range 5 {
+			sent = append(sent, w.give(fmt.Sprint(i), 1))
+		}
+		a.gets(0, 2, 1, 1)
+		a.ping() // no more
+		w.waits(sent...)
+		a.send(puback(1))
+		a.gets(2, 1, 1, 3)
+		b := w.member(v, "b", 1) // has room at once
+		b.gets(3, 2, 1, 1)
+		a.ping()
+		for _, id := range []uint16{2, 3} {
+			a.send(puback(id))
+		}
+		b.send(puback(1), puback(2))
+		for i, who := range []string{"a", "a", "a", "b", "b"} {
+			w.became(sent[i], who+" delivered")
+		}
+	})
+}
+
+func TestQoSOfSharedCommandsMayDiffer(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })
+		zero := w.member(v, "zero", 0)
+		w.members(1)
+		two := w.member(v, "two", 2)
+		w.members(2)
+		a, b, c := w.give("0", 2), w.give("1", 2), w.give("2", 2)
+		zero.expect(command(0, 0, 0).packet(v))
+		two.gets(1, 1, 2, 1)
+		zero.expect(command(2, 0, 0).packet(v))
+		d := w.give("3", 2) // the window of one is full, the other needs none
+		zero.expect(command(3, 0, 0).packet(v))
+		two.send(pubrec(1))
+		two.expect(pubrel(1))
+		two.send(pubcomp(1))
+		for cmd, want := range map[*Command]string{a: "zero sent", b: "two delivered", c: "zero sent", d: "zero sent"} {
+			w.became(cmd, want)
+		}
+	})
+}
+
+// TestMemberThatLeavesHandsOnWhatItHasNotAnswered: to another one, in the order of before.
+func TestMemberThatLeavesHandsOnWhatItHasNotAnswered(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		a := w.member(v, "a", 1)
+		w.members(1)
+		var sent []*Command
+		for i := range 4 {
+			sent = append(sent, w.give(fmt.Sprint(i), 1))
+		}
+		a.gets(0, 4, 1, 1)
+		b := w.member(v, "b", 1)
+		w.members(2)
+		a.send(puback(2))
+		w.became(sent[1], "a delivered")
+		w.drop("a")
+		b.expect(command(0, 1, 1).packet(v), command(2, 1, 2).packet(v), command(3, 1, 3).packet(v))
+		require.Equal(t, 3, count(w.x.m.handedOn))
+		a = w.stored(v, "a") // a member again, which gets nothing of that
+		require.True(t, a.present())
+		a.ping()
+		w.members(2)
+		for id := range 3 {
+			b.send(puback(uint16(1 + id)))
+		}
+		for _, i := range []int{0, 2, 3} {
+			w.became(sent[i], "b delivered")
+		}
+	})
+}
+
+// TestBegunQoS2IsCompletedByItsSession: nobody else gets it, whether the session returns [MQTT-4.8.2-4] or ends
+// [MQTT-4.8.2-5].
+func TestBegunQoS2IsCompletedByItsSession(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		a := w.member(v, "a", 2)
+		w.members(1)
+		first, second, third := w.give("0", 2), w.give("1", 2), w.give("2", 2)
+		a.gets(0, 3, 2, 1)
+		b := w.member(v, "b", 2)
+		w.members(2)
+		a.send(pubrec(1))
+		a.expect(pubrel(1))
+		w.drop("a")
+		b.ping()
+		w.waits(first, second, third)
+		a = w.stored(v, "a")
+		a.expect(pubrel(1))
+		again := command(1, 2, 2)
+		again.dup = true
+		a.expect(again.packet(v))
+		_, _ = a.read() // the third
+		a.send(pubcomp(1), pubrec(2))
+		a.expect(pubrel(2))
+		a.send(pubcomp(2))
+		w.became(first, "a delivered")
+		w.became(second, "a delivered")
+		w.device(v, "a") // clean: the session ends
+		w.became(third, "a offline: "+reasonNotAnswered)
+		b.ping()
+	})
+}
+
+func TestSharedCommandComesBackWhenTheLastMemberLeaves(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })
+		a := w.member(v, "a", 1)
+		w.members(1)
+		sent, waiting := w.give("0", 1), w.give("1", 1)
+		a.gets(0, 1, 1, 1)
+		w.drop("a")
+		w.became(sent, " kept")
+		w.became(waiting, " kept")
+		until(t, "the share is gone", func() bool { return w.x.len() == 0 })
+		a = w.stored(v, "a") // and with it the subscription: a member again
+		w.members(1)
+		again := w.give("0", 1)
+		a.gets(0, 1, 1, 2)
+		a.send(puback(2))
+		w.became(again, "a delivered")
+	})
+}
+
+func TestUnsubscribeLeavesTheShare(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		a, b := w.member(v, "a", 1), w.member(v, "b", 1)
+		w.members(2)
+		sent := w.give("0", 1)
+		who, other, name := a, b, "a"
+		if w.outbox("b").nextID > 0 {
+			who, other, name = b, a, "b"
+		}
+		who.gets(0, 1, 1, 1)
+		who.send(packet(0xA2, uint16(3), who.none(), str("$share/g/t"), str("$share/g/t")))
+		who.expect(who.unsuback(3, Success, NoSubscriptionExisted))
+		w.members(1)
+		next := w.give("1", 1)
+		other.gets(1, 1, 1, 1)
+		other.send(puback(1))
+		who.send(puback(1)) // what it was given stays with it (section 3.10.4)
+		w.became(sent, name+" delivered")
+		until(t, "settled", func() bool { return len(w.of(next)) == 1 })
+		who.ping()
+	})
+}
+
+func TestRejectionOfASharedCommandIsFinal(t *testing.T) { // [MQTT-4.8.2-6]
+	w := shared(t, nil)
+	a := w.member(5, "a", 2)
+	w.members(1)
+	one, two := w.give("0", 1), w.give("1", 2)
+	a.gets(0, 1, 1, 1)
+	a.gets(1, 1, 2, 2)
+	b := w.member(5, "b", 2)
+	w.members(2)
+	a.send(packet(0x40, uint16(1), QuotaExceeded), packet(0x50, uint16(2), QuotaExceeded))
+	w.became(one, "a rejected 0x97")
+	w.became(two, "a rejected 0x97")
+	b.ping()
+}
+
+func TestSharedCommandThatWaitsCanEnd(t *testing.T) {
+	w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })
+	a := w.member(5, "a", 1)
+	w.members(1)
+	w.give("0", 1)
+	a.gets(0, 1, 1, 1)
+	ours, end := context.WithCancel(w.share("$share/g/t").ctx)
+	defer end()
+	cancelled, stays := w.give("cancelled", 1), w.give("stays", 1)
+	expired := &Command{Topic: []byte("t"), QoS: 1, Expires: past()}
+	w.sendShared(expired)
+	foreign := &Command{Topic: []byte("t"), QoS: 1, Owner: w.dispatcher}
+	w.dispatcher.mu.Lock()
+	w.promised++
+	w.counted[foreign]++
+	w.dispatcher.mu.Unlock()
+	w.share("$share/g/t").Send(ours, foreign)
+	cancelled.Cancel()
+	end()
+	w.x.sweep(time.Now())
+	w.became(cancelled, " cancelled")
+	w.became(expired, " expired")
+	w.became(foreign, " kept")
+	w.waits(stays)
+	a.send(puback(1))
+	a.expect(pub{topic: "t", payload: "stays", qos: 1, id: 2}.packet(5))
+}
+
+func TestSharedCommandTooLargeForItsMemberIsDropped(t *testing.T) { // [MQTT-3.1.2-25]
+	w := shared(t, nil)
+	c := w.connect(hello{version: 5, id: "a", props: cat(0x27, uint32(30))})
+	c.subscribe("$share/g/t", 1)
+	cmd := w.give("this does not fit into thirty bytes", 1)
+	w.became(cmd, "a dropped: "+reasonTooLarge)
+	next := w.give("0", 1)
+	c.gets(0, 1, 1, 1)
+	c.send(puback(1))
+	w.became(next, "a delivered")
+}
+
+func TestSharesAreBounded(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := sharedWith(t, 2, nil)
+		full := map[byte]Code{4: 0x80, 5: QuotaExceeded}[v]
+		a, b := w.device(v, "a"), w.device(v, "b")
+		a.send(packet(0x82, uint16(5), a.none(), str("$share/g/1"), 1, str("$share/g/2"), 1, str("$share/g/3"), 1, str("$share/h/1"), 1))
+		a.expect(packet(0x90, uint16(5), a.none(), 1, 1, full, full))
+		b.subscribe("$share/g/1", 1) // one that there is
+		require.Equal(t, 2, w.x.len())
+		a.send(packet(0xA2, uint16(6), a.none(), str("$share/g/2")))
+		a.expect(a.unsuback(6, Success))
+		until(t, "room", func() bool { return w.x.len() == 1 })
+		b.subscribe("$share/h/1", 1)
+	})
+}
+
+func TestSharedSubscriptionsAreOfferedWhereThereAreAny(t *testing.T) {
+	offered := func(w *world) bool {
+		c := w.device(5, "dev")
+		r := cursor{b: c.connack[2:]}
+		var rest = r.take(r.varint())
+		for i := range rest {
+			if rest[i] == 0x2A {
+				return rest[i+1] == 1
+			}
+		}
+		return true
+	}
+	require.False(t, offered(newWorld(t, nil)))
+	require.True(t, offered(shared(t, nil).world))
+}
+
+func TestSharedSubscriptionMayNotAskForNoLocal(t *testing.T) { // [MQTT-3.8.3-4]
+	w := shared(t, nil)
+	c := w.device(5, "dev")
+	c.send(packet(0x82, uint16(1), props(), str("$share/g/t"), 1|4))
+	c.goodbye(ProtocolError)
+}
+
+func TestSharesNeedRoomAndSomebodyWhoFeeds(t *testing.T) {
+	_, err := NewShares(SharesConfig{Feed: func(context.Context, *Share) {}})
+	require.Error(t, err)
+	_, err = NewShares(SharesConfig{Most: 1})
+	require.Error(t, err)
+	reg := prometheus.NewRegistry()
+	good := SharesConfig{Most: 1, Feed: func(context.Context, *Share) {}, Registerer: reg}
+	_, err = NewShares(good)
+	require.NoError(t, err)
+	_, err = NewShares(good)
+	require.Error(t, err, "its metrics are there already")
+}
+
+// TestSharedCommandsThroughComingAndGoing: members come, answer, go and return, and each command is delivered once.
+func TestSharedCommandsThroughComingAndGoing(t *testing.T) {
+	w := shared(t, func(c *Config) { c.CommandsInFlight = 3 })
+	keep := w.member(5, "keep", 1)
+	w.members(1)
+	var devices sync.WaitGroup
+	for i := range 3 {
+		devices.Go(func() {
+			for range 20 {
+				c := w.device(5, fmt.Sprint("dev", i))
+				c.subscribe("$share/g/t", 1)
+				for range 3 {
+					c.answers()
+				}
+				_ = c.nc.Close()
+			}
+		})
+	}
+	var sent []*Command
+	for i := range 400 {
+		sent = append(sent, w.give(fmt.Sprint(i), 1))
+	}
+	devices.Wait()
+	until(t, "all are delivered", func() bool {
+		keep.answers()
+		return w.share("$share/g/t").Idle()
+	})
+	for _, c := range sent {
+		require.Len(t, w.of(c), 1)
+		require.Regexp(t, ` delivered$`, w.of(c)[0])
+	}
+}
+
+// answers acknowledges what has come until now.
+func (c *client) answers() {
+	c.t.Helper()
+	c.send(pingreq)
+	for {
+		first, body := c.read()
+		if first == 0xD0 {
+			return
+		}
+		require.Equal(c.t, byte(0x32), first)
+		c.send(puback(uint16(body[3])<<8 | uint16(body[4])))
+	}
+}

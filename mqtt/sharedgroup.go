@@ -1,0 +1,202 @@
+package mqtt
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Share is one ShareName with one topic filter, and its connected members at this server.
+type Share struct {
+	// Group is the ShareName, Filter the topic filter.
+	Group, Filter string
+
+	shares *Shares
+	srv    *Server
+	key    string // the filter as it was subscribed to
+
+	// Guarded by Shares.mu.
+	members int
+	fed     bool
+	cancel  context.CancelFunc // of the feed; nil: there was none yet
+
+	mu      sync.Mutex     // guards all below; taken after outbox.mu, and nothing is called out under it
+	taking  bool           // the feed is under way
+	ready   []*shareMember // have room, for all that is known; the first is next
+	waiting []*turn        // in the order they came
+	unended int            // commands that came and have not ended
+	last    uint64         // number of the last that came
+	pumping bool           // a goroutine gives out
+}
+
+func newShare(x *Shares, srv *Server, key string) *Share {
+	s := &Share{shares: x, srv: srv, key: key}
+	s.Group, s.Filter, _ = splitShare(key)
+	return s
+}
+
+// Matches says whether a command with this topic is for the share.
+func (s *Share) Matches(topic []byte) bool {
+	return len(topic) > 0 && filterMatches(s.Filter, string(topic))
+}
+
+// Idle says that no command is under way.
+func (s *Share) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unended == 0
+}
+
+// HasRoom says whether the memory for commands allows one more. A share with none under way may always take one.
+func (s *Share) HasRoom() bool { return s.srv.held.Load() < s.srv.cfg.CommandMemory || s.Idle() }
+
+// Send gives c to one member with room for it, in turn; it waits until there is one. c belongs to the share from here
+// on: its Owner is told once, as for one device, and Connected is set. If the member leaves before it has answered,
+// another one gets c, unless c was sent with QoS 2: then the session completes it if it returns, and nobody else gets
+// it [MQTT-4.8.2-4] [MQTT-4.8.2-5]. Kept with the client ID of a device means that its session has c and does so.
+// Kept without one means that no member took it before ctx or the feed ended, so that it is for somebody else.
+//
+// Send is called by the Feed of the share. It does not block, and Flush must follow.
+func (s *Share) Send(ctx context.Context, c *Command) {
+	t := &turn{share: s, ctx: ctx, cmd: c, owner: c.Owner, held: delivery{cmd: c}}
+	c.Owner, c.Connected = t, true
+	s.srv.forceHold(&t.held)
+	s.mu.Lock()
+	s.unended++
+	s.last++
+	t.number = s.last
+	s.mu.Unlock()
+	s.back(t)
+}
+
+// back has t wait for a member, before all that came after it.
+func (s *Share) back(t *turn) {
+	s.mu.Lock()
+	taking := s.taking
+	if taking {
+		s.await(t)
+	}
+	s.mu.Unlock()
+	if !taking {
+		t.giveBack()
+		return
+	}
+	s.pump()
+}
+
+// await enters t where its turn is. mu is held.
+func (s *Share) await(t *turn) {
+	i, _ := slices.BinarySearchFunc(s.waiting, t, func(a, b *turn) int { return cmp.Compare(a.number, b.number) })
+	s.waiting = slices.Insert(s.waiting, i, t)
+}
+
+// pump gives what waits to members with room. One goroutine does so at a time: it sees what others bring meanwhile.
+func (s *Share) pump() {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pumping {
+		return
+	}
+	s.pumping = true
+	for len(s.waiting) > 0 && len(s.ready) > 0 {
+		t := s.waiting[0]
+		s.waiting[0] = nil
+		s.waiting = s.waiting[1:]
+		if t.isOver(now) {
+			s.unlocked(t.finish)
+			continue
+		}
+		m := s.ready[0]
+		s.ready = s.ready[1:]
+		took := false
+		s.unlocked(func() { took = m.take(t, now) })
+		switch {
+		case !took && !s.taking:
+			s.unlocked(t.giveBack)
+		case !took:
+			s.await(t)
+		case !m.out:
+			s.ready = append(s.ready, m)
+		}
+	}
+	if len(s.waiting) == 0 {
+		s.waiting = nil
+	}
+	s.pumping = false
+}
+
+// unlocked calls f without mu, which is held.
+func (s *Share) unlocked(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
+}
+
+// welcome notes that m has room.
+func (s *Share) welcome(m *shareMember) {
+	s.mu.Lock()
+	if m.out {
+		s.mu.Unlock()
+		return
+	}
+	s.ready = append(s.ready, m)
+	more := len(s.waiting) > 0
+	s.mu.Unlock()
+	if more {
+		s.pump()
+		s.srv.Flush()
+	}
+}
+
+// remove takes out a member that leaves.
+func (s *Share) remove(m *shareMember) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.out = true
+	s.ready = slices.DeleteFunc(s.ready, func(r *shareMember) bool { return r == m })
+}
+
+// open lets commands in.
+func (s *Share) open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taking = true
+}
+
+// shut gives back what waits. What members still have comes back too if they leave it.
+func (s *Share) shut() {
+	s.mu.Lock()
+	s.taking = false
+	waiting := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
+	for _, t := range waiting {
+		t.giveBack()
+	}
+}
+
+// sweep ends what waits and is over.
+func (s *Share) sweep(now time.Time) {
+	var over []*turn
+	s.mu.Lock()
+	s.waiting = slices.DeleteFunc(s.waiting, func(t *turn) bool {
+		is := t.isOver(now)
+		if is {
+			over = append(over, t)
+		}
+		return is
+	})
+	s.mu.Unlock()
+	for _, t := range over {
+		t.finish()
+	}
+}
+
+func (s *Share) ended() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unended--
+}

@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"sluice/kafka"
+)
+
+// A chunk is a run of records of a stream: all that are committed from its first offset up to next.
+type chunk struct {
+	from, next int64
+	records    []kafka.Fetched
+	bytes      int
+}
+
+// chunks reads records of streams and keeps those read last: devices that return together, but not at once, are
+// behind on the same ones.
+type chunks struct {
+	reader *kafka.Reader
+
+	mu    sync.Mutex
+	kept  *lru.Cache[chunkKey, chunk]
+	heads map[*stream][]int64 // the first offsets of the chunks that are kept
+	bytes int
+}
+
+type chunkKey struct {
+	st   *stream
+	from int64
+}
+
+// chunkMemory bounds the chunks that are kept, in bytes.
+const chunkMemory = 16 << 20
+
+func newChunks(reader *kafka.Reader) *chunks {
+	c := &chunks{reader: reader, heads: map[*stream][]int64{}}
+	c.kept, _ = lru.NewWithEvict(4096, c.evicted) // fails only for a size of 0
+	return c
+}
+
+// start gives the first offset there is.
+func (c *chunks) start(ctx context.Context, st *stream) (int64, error) {
+	return c.reader.Start(ctx, st.topic, st.partition)
+}
+
+// read gives a chunk that has everything from an offset on; it may begin before that. Its next is from if there is
+// nothing to read.
+func (c *chunks) read(ctx context.Context, st *stream, from int64) (chunk, error) {
+	if ch, ok := c.find(st, from); ok {
+		return ch, nil
+	}
+	ch := chunk{from: from}
+	next, err := c.reader.Read(ctx, st.topic, st.partition, from, replayChunk, func(r *kafka.Fetched) bool {
+		own := *r
+		own.Headers = append([]kafka.Header(nil), r.Headers...)
+		ch.records = append(ch.records, own)
+		ch.bytes += len(r.Key) + len(r.Value) + 128
+		for _, h := range r.Headers {
+			ch.bytes += len(h.Key) + len(h.Value) + 48
+		}
+		return true
+	})
+	if err != nil {
+		return ch, err
+	}
+	if ch.next = next; next > from {
+		c.keep(st, ch)
+	}
+	return ch, nil
+}
+
+// find gives the chunk that has an offset.
+func (c *chunks) find(st *stream, at int64) (chunk, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, from := range c.heads[st] {
+		if from > at {
+			continue
+		}
+		if ch, ok := c.kept.Get(chunkKey{st, from}); ok && at < ch.next {
+			return ch, true
+		}
+	}
+	return chunk{}, false
+}
+
+func (c *chunks) keep(st *stream, ch chunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := chunkKey{st, ch.from}
+	if old, ok := c.kept.Peek(key); ok {
+		c.bytes -= old.bytes
+	} else {
+		c.heads[st] = append(c.heads[st], ch.from)
+	}
+	c.bytes += ch.bytes
+	c.kept.Add(key, ch)
+	for c.bytes > chunkMemory && c.kept.Len() > 1 {
+		c.kept.RemoveOldest()
+	}
+}
+
+// evicted takes a chunk out of the books. It is called with mu held.
+func (c *chunks) evicted(key chunkKey, ch chunk) {
+	c.bytes -= ch.bytes
+	heads := c.heads[key.st]
+	for i, from := range heads {
+		if from == key.from {
+			c.heads[key.st] = append(heads[:i:i], heads[i+1:]...)
+			break
+		}
+	}
+	if len(c.heads[key.st]) == 0 {
+		delete(c.heads, key.st)
+	}
+}

@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+
+	"sluice/fleet"
+	"sluice/kafka"
+	"sluice/mqtt"
+)
+
+// A forfeit is a session that has ended with commands that may have waited for it.
+type forfeit struct {
+	client string
+	state  *fleet.Session
+}
+
+// forfeits are worked off one after the other.
+type forfeits struct {
+	c       *commander
+	streams *streams
+	chunks  *chunks
+	queue   chan forfeit
+}
+
+// forfeitsQueued bounds how many wait. What is more has no receipts.
+const forfeitsQueued = 10_000
+
+func (f *forfeits) add(e forfeit) {
+	select {
+	case f.queue <- e:
+	default:
+		f.c.log.Warn().Str("client_id", e.client).Msg("too many sessions end at once; the commands that waited for this one have no receipts")
+	}
+}
+
+// run tells the receipts until ctx ends.
+func (f *forfeits) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-f.queue:
+			for _, st := range f.streams.all() {
+				f.stream(ctx, &e, st)
+			}
+		}
+	}
+}
+
+// stream goes over one stream, from where the session was to where the devices here are.
+func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
+	end := st.next.Load()
+	if _, known := e.state.Pos[st.topic]; !known {
+		return
+	}
+	for at := e.state.Resume(st.topic, st.partition, end); at < end && ctx.Err() == nil; {
+		c, err := f.chunks.read(ctx, st, at)
+		if errors.Is(err, kafka.ErrOffsetGone) {
+			c.next, err = f.chunks.start(ctx, st)
+		}
+		if err != nil || c.next <= at {
+			pause(ctx, replayRetry)
+			continue
+		}
+		f.settle(e, st, &c, at, end)
+		at = c.next
+	}
+}
+
+// settle ends the commands of a chunk from an offset to another that were for the session.
+func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
+	for i := range c.records {
+		rec := &c.records[i]
+		if _, cancels := cancellation(rec); cancels || rec.Offset < from || rec.Offset >= end || e.settled(st, rec.Offset) {
+			continue
+		}
+		cmd, err := f.c.translate(rec)
+		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !e.subscribed(cmd) {
+			continue
+		}
+		if !f.c.awaitRoom() {
+			return
+		}
+		switch {
+		case f.c.withdrawn.has(cmd):
+			cmd.settle(e.client, mqtt.Cancelled, 0, "")
+		default:
+			cmd.settle(e.client, mqtt.Offline, 0, reasonSessionEnded)
+		}
+	}
+}
+
+// reasonSessionEnded is the reason of commands that waited for a session until that ended.
+const reasonSessionEnded = "session_ended"
+
+// subscribed says whether the session had subscribed to a command.
+func (e *forfeit) subscribed(cmd *command) bool {
+	if cmd.To != "" && cmd.To != e.client {
+		return false
+	}
+	for _, s := range e.state.Subs {
+		if mqtt.FilterMatches(s.Filter, string(cmd.Topic)) && !(s.NoLocal && cmd.From == e.client) {
+			return true
+		}
+	}
+	return false
+}
+
+// settled says whether the session had got a command.
+func (e *forfeit) settled(st *stream, offset int64) bool {
+	for _, r := range e.state.Settled[st.topic][st.partition] {
+		if r[0] <= offset && offset < r[1] {
+			return true
+		}
+	}
+	return false
+}

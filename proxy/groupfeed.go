@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+)
+
+// A groupFeed reads the command topics as a member of a consumer group, so that each record is taken by one instance
+// of the fleet, and by another one if that did not bring it to its end.
+type groupFeed struct {
+	cfg    kafka.Config
+	name   string // of the group
+	c      *commander
+	window int // records of a partition that may be under way
+	// take takes a record, whose topic and partition follow each other in the order of offsets, and has done called
+	// when it has come to its end. False: there is no room now. It must not block, and ctx ends when the record is not
+	// ours any more.
+	take func(ctx context.Context, r *kafka.Fetched, done func()) bool
+	// idle says that nothing is under way.
+	idle func() bool
+	log  zerolog.Logger
+
+	mu    sync.Mutex
+	stuck map[streamKey]bool // partitions of which nothing is taken any more, see hold
+}
+
+// feedLook is how often a groupFeed looks whether it has to begin anew.
+const feedLook = time.Second
+
+// run is a member until ctx ends. It begins anew with the group's offsets when there are other topics, and when
+// partitions are stuck and all else has ended: what was not taken comes again then, in its order.
+func (f *groupFeed) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		topics := f.c.topicsNow()
+		if len(topics) > 0 {
+			f.begin(ctx, topics)
+		}
+		pause(ctx, feedLook)
+	}
+}
+
+// begin is a member until there is a reason to begin anew.
+func (f *groupFeed) begin(ctx context.Context, topics []string) {
+	f.mu.Lock()
+	f.stuck = nil
+	f.mu.Unlock()
+	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.handle, Window: f.window})
+	if err != nil {
+		f.log.Error().Err(err).Str("group", f.name).Msg("cannot be a member of a consumer group")
+		return
+	}
+	membership, leave := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { // ends with membership
+		f.watch(membership, topics)
+		leave()
+	})
+	_ = g.Run(membership) // gives nil
+	leave()
+	watching.Wait()
+}
+
+// watch returns when there is a reason to begin anew.
+func (f *groupFeed) watch(ctx context.Context, topics []string) {
+	for ctx.Err() == nil {
+		pause(ctx, feedLook)
+		if f.isStuck() && f.idle() || !slices.Equal(topics, f.c.topicsNow()) {
+			return
+		}
+	}
+}
+
+func (f *groupFeed) isStuck() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.stuck) > 0
+}
+
+// handle takes a record, unless one of its partition before it was not taken.
+func (f *groupFeed) handle(ctx context.Context, r *kafka.Fetched, done func()) {
+	f.mu.Lock()
+	stuck := f.stuck[streamKey{r.Topic, r.Partition}]
+	f.mu.Unlock()
+	if !stuck && !f.take(ctx, r, done) {
+		f.hold(r)
+	}
+}
+
+// hold leaves r and all that comes after it in its partition for later.
+func (f *groupFeed) hold(r *kafka.Fetched) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stuck == nil {
+		f.stuck = map[streamKey]bool{}
+	}
+	f.stuck[streamKey{r.Topic, r.Partition}] = true
+}
+
+// topicsNow gives the command topics there are: those the rules name, and those found for their patterns.
+func (c *commander) topicsNow() []string {
+	topics := slices.Clone(c.rules.Topics())
+	for _, st := range c.streams.all() {
+		topics = append(topics, st.topic)
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
+// unseen is the commander's translator without its counts: the record was counted when it was new.
+func (c *commander) unseen() translator {
+	t := c.translator
+	t.leftOut = func() {}
+	return t
+}

@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+)
+
+// runHeart writes heartbeats, and looks after the partitions once a second, until ctx ends.
+func (s *sessions) runHeart(ctx context.Context, inc *incarnation) {
+	beat, second := time.NewTicker(heartbeat), time.NewTicker(time.Second)
+	defer beat.Stop()
+	defer second.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			s.write(s.home(inc), fleet.InstanceKey(inc.name), s.instance(inc), func(error) {})
+		case at := <-second.C:
+			for _, p := range s.parts {
+				p.sweep(at)
+			}
+		}
+	}
+}
+
+// home is the partition that has an incarnation's heartbeat.
+func (s *sessions) home(inc *incarnation) *part { return s.part(inc.name) }
+
+func (s *sessions) instance(inc *incarnation) *fleet.Instance {
+	return &fleet.Instance{Address: s.address, Started: inc.began, TxIDs: inc.txids(), Alive: millis()}
+}
+
+// write writes what is said of an incarnation.
+func (s *sessions) write(p *part, key []byte, v *fleet.Instance, done func(error)) {
+	value, err := v.Encode()
+	if err != nil { // an Instance can be encoded
+		s.fail(err)
+		return
+	}
+	p.produce(key, value, func(_ int64, err error) { done(err) })
+}
+
+// beat writes the first heartbeat and waits until it was read back: from then on the others can judge us, and we them.
+func (s *sessions) beat(ctx context.Context, inc *incarnation) error {
+	done := make(chan error, 1)
+	s.write(s.home(inc), fleet.InstanceKey(inc.name), s.instance(inc), func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stop ends the incarnation in order, when all connections have ended: their sessions are released, and the verdict on
+// itself, the last word, gives what is left to do for them to the owners.
+func (s *sessions) stop(ctx context.Context) {
+	s.stopped.Store(true)
+	inc := s.me.Load()
+	if inc == nil || inc.dead.Load() {
+		return
+	}
+	s.awaitReleases(ctx)
+	verdict := s.instance(inc)
+	verdict.Dead, verdict.By, verdict.At = true, inc.name, millis()
+	parts := s.parts
+	done := make(chan error, len(parts))
+	for _, p := range parts {
+		s.write(p, fleet.VerdictKey(inc.name), verdict, func(err error) { done <- err })
+	}
+	for range parts {
+		select {
+		case err := <-done:
+			if err != nil {
+				s.log.Error().Err(err).Msg("cannot say that this instance has ended")
+			}
+		case <-ctx.Done():
+			s.log.Warn().Msg("stopped before all sessions were released; the other instances notice within seconds")
+			return
+		}
+	}
+}
+
+// awaitReleases waits until the ends of all connections are written, and the wills that are due are published.
+func (s *sessions) awaitReleases(ctx context.Context) {
+	for s.leaving.Load() > 0 || s.busy() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// busy says whether there is anything to write for a device that was here.
+func (s *sessions) busy() bool {
+	for _, p := range s.parts {
+		p.lock()
+		n := len(p.clients)
+		p.unlock()
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// endedState tells the receipts of the commands that waited for a session which has ended: nobody will get them.
+func (s *sessions) endedState(client string, state *fleet.Session) {
+	if s.replayer != nil && len(state.Subs) > 0 {
+		s.forfeits.add(forfeit{client, state})
+	}
+}
+
+// ended is endedState for a session that this incarnation has left.
+func (s *sessions) ended(client string, state *fleet.Session) {
+	if state != nil {
+		s.endedState(client, state)
+	}
+}
+
+// tableHandler gives the records of a topic to its parts.
+func (s *sessions) tableConfig(cfg kafka.Config) kafka.ConsumerConfig {
+	return kafka.ConsumerConfig{
+		Config: cfg, Topics: []string{s.cfg.Sessions.Topic}, From: kafka.FromBeginning,
+		Handle:   func(r *kafka.Fetched) { s.parts[r.Partition].handle(r) },
+		Progress: func(_ string, partition int32, next int64) { s.parts[partition].progress(next) },
+	}
+}
+
+func (s *sessions) journalConfig(cfg kafka.Config) kafka.ConsumerConfig {
+	return kafka.ConsumerConfig{
+		Config: cfg, Topics: []string{s.cfg.Sessions.Ledger}, From: kafka.FromBeginning,
+		Handle:   func(r *kafka.Fetched) { s.ledgers[r.Partition].handle(r) },
+		Progress: func(_ string, partition int32, next int64) { s.ledgers[partition].progress(next) },
+	}
+}

@@ -1,0 +1,238 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+)
+
+// A ledgerPart is one partition of the ledger as far as it was read.
+type ledgerPart struct {
+	s    *sessions
+	id   int32
+	mark watermark
+
+	mu    sync.Mutex
+	table fleet.Ledger
+}
+
+func (l *ledgerPart) handle(r *kafka.Fetched) {
+	l.mu.Lock()
+	_, err := l.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
+	l.mu.Unlock()
+	switch {
+	case errors.Is(err, fleet.ErrNewerVersion):
+		l.s.fail(fmt.Errorf("cannot read the ledger: %w; a newer release of Sluice has written it", err))
+	case err != nil:
+		l.s.m.malformed.Inc()
+		l.s.lines.Error().Err(err).Int32("partition", l.id).Int64("offset", r.Offset).Msg("left out a record of the ledger")
+	}
+	l.mark.reach(r.Offset + 1)
+}
+
+func (l *ledgerPart) progress(next int64) {
+	l.mu.Lock()
+	l.table.Advance(next)
+	l.mu.Unlock()
+	l.mark.reach(next)
+}
+
+// ids gives the packet identifiers that were received from a client in a session that began with an epoch.
+func (l *ledgerPart) ids(client string, began int64) []uint16 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.table.IDs(client, began)
+}
+
+// willDone says whether a will was published.
+func (l *ledgerPart) willDone(client string, epoch int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.table.WillDone(client, epoch)
+}
+
+// An idSet is the packet identifiers of a connection in the ledger: those that are stored, and the changes that are on
+// their way, in order. Guarded by part.mu.
+type idSet struct {
+	stored  []uint16 // ascending
+	changes []*ingest
+	open    int  // transactions under way
+	broken  bool // one failed, and the connection ends
+}
+
+// has says whether an identifier is stored.
+func (s *idSet) has(id uint16) bool {
+	_, found := slices.BinarySearch(s.stored, id)
+	return found
+}
+
+// apply gives ids with a change made.
+func apply(ids []uint16, in *ingest) []uint16 {
+	at, found := slices.BinarySearch(ids, in.id)
+	switch {
+	case in.add && !found:
+		return slices.Insert(ids, at, in.id)
+	case !in.add && found:
+		return slices.Delete(ids, at, at+1)
+	}
+	return ids
+}
+
+// An ingest is a change of a connection's packet identifiers, with the message it goes with.
+type ingest struct {
+	k        *keeper
+	id       uint16
+	add      bool
+	records  []*kafka.TxRecord
+	entry    kafka.TxRecord
+	group    kafka.TxGroup
+	told     func(err error) // of a message
+	released func()          // of a PUBREL
+}
+
+// prepare writes down the whole set as it is with this change. It is called for each transaction that the change is
+// in, when it is known of all before it whether they are stored, or are in the same transaction.
+func (in *ingest) prepare() error {
+	k := in.k
+	k.p.lock()
+	defer k.p.unlock()
+	if k.ids.broken {
+		return kafka.ErrAborted // the device sends it again, after the one before it that failed
+	}
+	ids := slices.Clone(k.ids.stored)
+	for _, c := range k.ids.changes {
+		ids = apply(ids, c)
+		if c == in {
+			break
+		}
+	}
+	value, err := fleet.LedgerIDs{Epoch: k.epoch, IDs: ids}.Encode()
+	if err != nil { // numbers can be encoded
+		return err
+	}
+	in.entry.Value = value
+	return nil
+}
+
+// GroupDone takes the outcome. A change that is not stored leaves the set, so that those behind it don't have it.
+func (in *ingest) GroupDone(_ *kafka.TxGroup, err error) {
+	k := in.k
+	if errors.Is(err, kafka.ErrTransactionUnknown) {
+		k.h.inc.shard(k.h.id).afterRenewal(func() { in.finish(err) }) // decided then, and the connection is over
+		return
+	}
+	in.finish(err)
+}
+
+func (in *ingest) finish(err error) {
+	k := in.k
+	k.p.lock()
+	if err == nil {
+		k.ids.stored = apply(k.ids.stored, in)
+	}
+	k.ids.broken = k.ids.broken || err != nil && !kafka.Final(err)
+	k.ids.changes = slices.DeleteFunc(k.ids.changes, func(c *ingest) bool { return c == in })
+	k.ids.open--
+	k.p.unlock()
+	switch {
+	case in.told != nil:
+		in.told(err)
+	case err == nil:
+		in.released()
+	default: // no PUBCOMP: the device sends PUBREL again, to whoever knows
+		k.opening.Session.Disconnect(ingestFault, "Kafka did not take a transaction")
+	}
+	k.p.lock()
+	k.depart()
+	k.p.unlock()
+}
+
+// A shard writes the transactions of one transactional id.
+type shard struct {
+	s    *sessions
+	n    int
+	tx   *kafka.Transactor
+	lost chan struct{} // signalled when the right was lost
+
+	mu     sync.Mutex
+	after  []func() // to be called when the right was taken again
+	renews int
+}
+
+func newShard(s *sessions, inc *incarnation, n int) (*shard, error) {
+	return s.transactor(inc.txid(n), n)
+}
+
+// transactor makes a shard for a transactional id.
+func (s *sessions) transactor(id string, n int) (*shard, error) {
+	sh := &shard{s: s, n: n, lost: make(chan struct{}, 1)}
+	cfg := kafkaConfig(s.cfg, s.log, nil)
+	tx, err := kafka.NewTransactor(kafka.TransactorConfig{
+		Config: cfg, TransactionalID: id, Timeout: transactionTimeout,
+		OnFenced: func(error) {
+			s.m.transactionsLost.Inc()
+			select {
+			case sh.lost <- struct{}{}:
+			default:
+			}
+		},
+	})
+	sh.tx = tx
+	return sh, err
+}
+
+// run writes until ctx ends. Whenever the right is lost it takes it again: for who is alive to it is only a matter of
+// a new producer epoch, and what was under way is decided then.
+func (sh *shard) run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { _ = sh.tx.Run(ctx) }) // gives nil
+	defer running.Wait()
+	for sh.renew(ctx) {
+		select {
+		case <-ctx.Done():
+		case <-sh.lost:
+		}
+	}
+	sh.renewed() // nothing will be decided here any more, and nobody shall wait
+}
+
+// renew takes the right; false: ctx has ended.
+func (sh *shard) renew(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		err := sh.tx.Renew(ctx)
+		if err == nil {
+			sh.renewed()
+			return true
+		}
+		if ctx.Err() == nil {
+			sh.s.lines.Warn().Err(err).Msg("cannot write transactions yet")
+			pause(ctx, 500*time.Millisecond)
+		}
+	}
+	return false
+}
+
+func (sh *shard) renewed() {
+	sh.mu.Lock()
+	after := sh.after
+	sh.after = nil
+	sh.mu.Unlock()
+	for _, f := range after {
+		f()
+	}
+}
+
+// afterRenewal has f called when the transactions that were lost are decided.
+func (sh *shard) afterRenewal(f func()) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.after = append(sh.after, f)
+}
+
+func (sh *shard) write(g *kafka.TxGroup) { sh.tx.Write(g) }

@@ -1,0 +1,253 @@
+package proxy
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+)
+
+// An ownership is the time in which this instance looks after one partition of the sessions topic: it declares those
+// dead that are silent, and does for their devices what they can't do any more.
+type ownership struct {
+	p    *part
+	tx   *kafka.Transactor
+	ctx  context.Context
+	stop context.CancelFunc
+}
+
+// assigned is called when the group has given a partition to this process.
+func (s *sessions) assigned(_ string, partition int32) {
+	p := s.parts[partition]
+	p.lock()
+	defer p.unlock()
+	p.assigned = true
+	if inc := s.me.Load(); inc != nil && !inc.dead.Load() {
+		p.own()
+	}
+}
+
+// revoked is called before the partition goes to another one.
+func (s *sessions) revoked(_ string, partition int32) {
+	p := s.parts[partition]
+	p.lock()
+	defer p.unlock()
+	p.assigned = false
+	p.disown()
+}
+
+// own begins an ownership. mu is held.
+func (p *part) own() {
+	p.disown()
+	ctx, stop := context.WithCancel(p.s.ctx)
+	o := &ownership{p: p, ctx: ctx, stop: stop}
+	cfg := kafkaConfig(p.s.cfg, p.s.log, nil)
+	tx, err := kafka.NewTransactor(kafka.TransactorConfig{
+		Config: cfg, TransactionalID: p.s.cfg.Sessions.Topic + "-owner-" + strconv.Itoa(int(p.id)), Timeout: transactionTimeout, OnFenced: o.fenced,
+	})
+	if err != nil { // the configuration that all others have
+		stop()
+		p.s.fail(err)
+		return
+	}
+	o.tx = tx
+	p.ownership = o
+	p.s.work.Go(func() { _ = tx.Run(ctx) }) // ends with ctx; gives nil
+	o.do(p.owner.Assigned())
+}
+
+// disown ends the ownership. mu is held.
+func (p *part) disown() {
+	if p.ownership == nil {
+		return
+	}
+	p.ownership.stop()
+	p.ownership = nil
+	p.owner.Revoked()
+}
+
+// fenced is called when another one has the owner's transactional id, or the outcome of a transaction is unknown. What
+// was read so far is not enough any more to act on.
+func (o *ownership) fenced(error) {
+	o.p.s.m.transactionsLost.Inc()
+	o.p.s.errand(func(ctx context.Context) error {
+		pause(ctx, time.Second) // if it is another owner, the group is about to tell
+		o.p.lock()
+		defer o.p.unlock()
+		if o.p.ownership == o && o.p.assigned {
+			o.p.own()
+		}
+		return nil
+	})
+}
+
+// write is for the wills of the dead.
+func (o *ownership) write(g *kafka.TxGroup) { o.tx.Write(g) }
+
+// tick has the owner look at the heartbeats and at the time. mu is held.
+func (p *part) tick() {
+	if o := p.ownership; o != nil {
+		p.s.pulse.mu.Lock()
+		acts := p.owner.Tick(p.s.pulse.mono(), millis(), p.s.pulse.of, &p.table)
+		p.s.pulse.mu.Unlock()
+		o.do(acts)
+	}
+}
+
+// do carries out what the owner asks for. part.mu is held.
+func (o *ownership) do(acts []fleet.Action) {
+	p, s := o.p, o.p.s
+	for _, a := range acts {
+		switch a.Kind {
+		case fleet.ActTake:
+			o.errand(o.take)
+		case fleet.ActFence:
+			o.errand(func(ctx context.Context) error {
+				return s.fence(ctx, a, func() { o.event(func() []fleet.Action { return p.owner.Fenced(a.Inc, &p.table) }) })
+			})
+		case fleet.ActReadEnds:
+			asked := millis()
+			o.errand(func(ctx context.Context) error { return o.readEnds(ctx, asked) })
+		case fleet.ActVerdict:
+			o.verdict(a)
+		case fleet.ActWill:
+			o.errand(func(ctx context.Context) error { return o.publishWill(ctx, a) })
+		case fleet.ActTombstone:
+			p.produce(a.Key, nil, func(int64, error) {})
+		case fleet.ActEnded:
+			p.later(func() { s.endedState(a.Client, a.State) })
+		}
+	}
+}
+
+// errand is sessions.errand, for as long as the ownership lasts.
+func (o *ownership) errand(f func(ctx context.Context) error) {
+	o.p.s.errand(func(context.Context) error {
+		if o.ctx.Err() != nil {
+			return nil
+		}
+		err := f(o.ctx)
+		if o.ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+}
+
+// event gives the owner an event, if it still is one.
+func (o *ownership) event(f func() []fleet.Action) {
+	o.p.lock()
+	defer o.p.unlock()
+	if o.p.ownership == o {
+		o.do(f())
+	}
+}
+
+func (o *ownership) take(ctx context.Context) error {
+	if err := o.tx.Renew(ctx); err != nil {
+		return err
+	}
+	o.event(func() []fleet.Action { return o.p.owner.Taken(&o.p.table) })
+	return nil
+}
+
+func (o *ownership) readEnds(ctx context.Context, asked int64) error {
+	p, s := o.p, o.p.s
+	l := s.ledgers[p.id]
+	if err := s.readEnd(ctx, p); err != nil {
+		return err
+	}
+	if err := s.readLedger(ctx, l); err != nil {
+		return err
+	}
+	o.event(func() []fleet.Action {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return p.owner.EndsRead(asked, &p.table, &l.table)
+	})
+	return nil
+}
+
+// verdict writes that an incarnation is dead, which is final, and tells of the end of its connections.
+func (o *ownership) verdict(a fleet.Action) {
+	p, s := o.p, o.p.s
+	value, err := a.Verdict.Encode()
+	if err != nil { // a verdict can be encoded
+		s.fail(err)
+		return
+	}
+	s.m.verdicts.WithLabelValues("other").Inc()
+	s.log.Warn().Str("incarnation", a.Inc).Int32("partition", p.id).Msg("an instance is silent and is declared dead")
+	at := millis()
+	p.produce(a.Key, value, func(_ int64, err error) {
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		o.event(func() []fleet.Action {
+			o.tellEnds(a.Inc, at)
+			return p.owner.Judged(a.Inc, &p.table)
+		})
+	})
+}
+
+// tellEnds tells of the connections that a dead incarnation had. part.mu is held.
+func (o *ownership) tellEnds(inc string, at int64) {
+	s := o.p.s
+	if s.presence.topic == "" {
+		return
+	}
+	for client := range o.p.table.Clients() {
+		st := o.p.view(client).Session(inc)
+		if st == nil || !st.Opened() || st.Released || st.OfflineSince > 0 {
+			continue
+		}
+		s.presence.ended(&Presence{
+			ClientID: client, Instance: inc, Address: st.Remote, Protocol: st.Version, Username: st.Principal,
+			Connected: time.UnixMilli(st.Connected).UTC(), Epoch: st.StateEpoch,
+		}, reasonInstanceDied, at)
+	}
+}
+
+func (o *ownership) publishWill(ctx context.Context, a fleet.Action) error {
+	w := &willing{s: o.p.s, client: a.Client, epoch: a.Epoch, will: a.Will, by: o}
+	if err := w.publish(ctx); err != nil {
+		return err
+	}
+	o.event(func() []fleet.Action {
+		o.p.owner.WillDone(a.Client, a.Epoch)
+		return nil
+	})
+	return nil
+}
+
+// A pulse is what is known of the heartbeats.
+type pulse struct {
+	mu    sync.Mutex
+	start time.Time
+	of    *fleet.Pulse // nil until the first incarnation
+}
+
+// mono is the time on a clock that is never set, in milliseconds.
+func (p *pulse) mono() int64 { return time.Since(p.start).Milliseconds() }
+
+func (p *pulse) begin(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.start.IsZero() {
+		p.start = time.Now()
+	}
+	p.of = fleet.NewPulse(name, heartbeat.Milliseconds(), deadAfter.Milliseconds(), p.mono())
+}
+
+// heard notes a heartbeat that was read.
+func (p *pulse) heard(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of != nil {
+		p.of.Heard(name, p.mono())
+	}
+}

@@ -1,0 +1,425 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
+	"sluice/kafka/embedded"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+)
+
+// A keeping is what retained messages go through: a server, the rules, Kafka, and the table that follows it.
+type keeping struct {
+	*publisher
+	t        testing.TB
+	w        *retainedWriter
+	index    *mqtt.Retained
+	server   *mqtt.Server
+	metrics  *retainedMetrics
+	addr     string
+	producer *kafka.Producer
+
+	mu   sync.Mutex
+	seen []embedded.Record
+}
+
+// Publish has messages with RETAIN written to both topics.
+func (k *keeping) Publish(m *mqtt.Message) {
+	if !m.Retain {
+		k.publisher.Publish(m)
+		return
+	}
+	if m.Will {
+		m.Reserved = 1000
+		k.budget.Take(m.Reserved)
+	}
+	d := deliveries.Get().(*delivery)
+	d.p, d.msg = k.publisher, m
+	d.describe(m)
+	if err := k.rules.Route(&d.in, &d.route); err != nil {
+		d.rule = k.m.rule(ruleOf(err))
+		k.refuse(d, refusalOf(err))
+		return
+	}
+	d.rule = k.m.rule(d.route.Rule)
+	d.fillRouted()
+	k.w.publish(d)
+}
+
+const keepingRules = `
+publish:
+  - {match: "up/#", topic: up}
+  - {match: "small/#", topic: small}
+`
+
+// keepingWorld runs all of it. At its end no memory may be left in use.
+func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.Unmatched) *keeping {
+	t.Helper()
+	cluster, err := embedded.Start(embedded.Config{Topics: []string{"up", "small", "sluice-retained", "dead"}})
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	cfg, err := config.Parse("test", []byte("listeners: [{address: 127.0.0.1:0}]\nkafka: {brokers: [127.0.0.1:1]}\n"+keepingRules), noEnv)
+	require.NoError(t, err)
+	rules, err := cfg.Rules()
+	require.NoError(t, err)
+	reg := prometheus.NewPedanticRegistry()
+	m, err := newMetrics(reg, rules.Rules())
+	require.NoError(t, err)
+	k := &keeping{t: t}
+	k.metrics, err = newRetainedMetrics(reg)
+	require.NoError(t, err)
+	k.producer, err = kafka.NewProducer(kafka.Config{Brokers: cluster.Brokers(), Linger: time.Millisecond, Burst: func() { k.server.Flush() }})
+	require.NoError(t, err)
+	k.index, err = mqtt.NewRetained(retained)
+	require.NoError(t, err)
+	k.publisher = &publisher{rules: rules, producer: k.producer, budget: k.producer.Budget(), unmatched: unmatched, m: m, log: zerolog.Nop()}
+	k.w = newRetainedWriter("sluice-retained", k.index, k.producer, k.metrics, zerolog.Nop())
+	scfg := mqtt.DefaultConfig()
+	scfg.Retained = k.index
+	k.server, err = mqtt.New(scfg, k)
+	require.NoError(t, err)
+	consumer, err := kafka.NewConsumer(kafka.ConsumerConfig{
+		Config: kafka.Config{Brokers: cluster.Brokers()}, Topics: []string{"sluice-retained"}, Handle: newRetainedTable(k.index, k.metrics, zerolog.Nop()).handle,
+	})
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	k.addr = l.Addr().String()
+	k.run(cluster, l, consumer)
+	return k
+}
+
+// run starts the parts, and stops them in their order at the end of the test.
+func (k *keeping) run(cluster *embedded.Cluster, l net.Listener, consumer *kafka.Consumer) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	for _, run := range []func(context.Context) error{k.producer.Run, k.server.Run, k.index.Run, consumer.Run, func(ctx context.Context) error {
+		return cluster.Tail(ctx, func(r embedded.Record) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.seen = append(k.seen, r)
+		})
+	}} {
+		parts.Go(func() { _ = run(ctx) }) // ends with ctx
+	}
+	parts.Go(func() { _ = k.server.Serve(l) }) // ends with Shutdown
+	k.t.Cleanup(func() {
+		wait, stop := context.WithTimeout(context.Background(), patience)
+		defer stop()
+		k.server.Shutdown(wait)
+		require.NoError(k.t, k.producer.Close(wait))
+		require.Zero(k.t, k.budget.InUse(), "memory is not given back")
+		cancel()
+		parts.Wait()
+		require.True(k.t, k.index.Reserve([]byte("t"), 1), "room is not given back")
+	})
+	<-consumer.Positioned()
+}
+
+// records waits until Kafka has n records in a topic.
+func (k *keeping) records(topic string, n int) (all []embedded.Record) {
+	k.t.Helper()
+	require.Eventually(k.t, func() bool {
+		all = k.in(topic)
+		return len(all) >= n
+	}, patience, time.Millisecond, "%d records in %s", n, topic)
+	require.Len(k.t, all, n)
+	return all
+}
+
+func (k *keeping) in(topic string) (all []embedded.Record) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.seen {
+		if r.Topic == topic {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// indexed waits until the index has n messages.
+func (k *keeping) indexed(n int) {
+	k.t.Helper()
+	require.Eventually(k.t, func() bool { return k.index.Len() == n }, patience, time.Millisecond, "%d retained messages", n)
+}
+
+// retain publishes with RETAIN and gives the Reason Code of the answer.
+func (d *device) retain(qos byte, topic, payload string, props ...byte) byte {
+	d.t.Helper()
+	body := text16(topic)
+	if qos > 0 {
+		body = append(body, 0, 7)
+	}
+	body = append(append(append(body, byte(len(props))), props...), payload...)
+	d.send(0x31|qos<<1, body)
+	if qos == 0 {
+		return 0
+	}
+	first, answer := d.read()
+	require.Equal(d.t, byte(0x30+0x10*qos), first, "PUBACK or PUBREC")
+	require.Equal(d.t, uint16(7), binary.BigEndian.Uint16(answer))
+	code := byte(0)
+	if len(answer) > 2 {
+		code = answer[2]
+	}
+	if qos == 2 && code < 0x80 {
+		d.send(0x62, answer[:2])
+		_, _ = d.read()
+	}
+	return code
+}
+
+var plenty = mqtt.RetainedConfig{Messages: 1000, Bytes: 1 << 20}
+
+func headersOf(r embedded.Record) string {
+	var all []string
+	for _, h := range r.Headers {
+		all = append(all, h.Key+"="+string(h.Value))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestRetainedPublishIsInBothTopicsWhenItIsAcknowledged(t *testing.T) {
+	k := keepingWorld(t, plenty, config.Unmatched{})
+	d := dial(t, k.addr, "dev", false)
+	property := append(append([]byte{0x26}, text16("site")...), text16("n")...)
+	forged := append(append([]byte{0x26}, text16("mqtt.qos")...), text16("0")...)
+	expiry := []byte{2, 0, 0, 0, 100}
+	require.Zero(t, d.retain(1, "up/a", "1", append(append(property, forged...), expiry...)...))
+	kept := k.records("sluice-retained", 1)[0]
+	require.Equal(t, "up/a 1", string(kept.Key)+" "+string(kept.Value))
+	require.Equal(t, "sluice.v=1 mqtt.qos=1 mqtt.client_id=dev mqtt.expiry=100 site=n", headersOf(kept))
+	routed := k.records("up", 1)[0]
+	require.Contains(t, headersOf(routed), "mqtt.topic=up/a mqtt.client_id=dev mqtt.qos=1 mqtt.retain=true")
+	require.Equal(t, routed.Timestamp, kept.Timestamp)
+	require.Zero(t, d.retain(2, "up/b", "2"))
+	require.Zero(t, d.retain(0, "up/c", "3"))
+	k.indexed(3)
+	other := dial(t, k.addr, "other", false)
+	other.subscribe("up/+", 0)
+	require.Equal(t, delivered{topic: "up/a", payload: "1", retain: true, props: "expiry site:n"}, other.next())
+	require.Equal(t, delivered{topic: "up/b", payload: "2", retain: true}, other.next())
+	require.Equal(t, delivered{topic: "up/c", payload: "3", retain: true}, other.next())
+	require.EqualValues(t, 3, testutil.ToFloat64(k.metrics.writes[fromDevice][writeStored]))
+}
+
+func TestEmptyPayloadDeletesWhatIsRetained(t *testing.T) {
+	k := keepingWorld(t, plenty, config.Unmatched{})
+	d := dial(t, k.addr, "dev", false)
+	require.Zero(t, d.retain(1, "up/a", "1"))
+	k.indexed(1)
+	require.Zero(t, d.retain(1, "up/a", ""))
+	k.indexed(0)
+	all := k.records("sluice-retained", 2)
+	require.Nil(t, all[1].Value, "a tombstone")
+	require.NotNil(t, k.records("up", 2)[1].Value, "the empty message goes through the rules as it stands")
+	d.subscribe("up/#", 0)
+	d.nothing()
+}
+
+// TestRetainedMessagesAreInTheOrderOfTheirConnection: the last one is what stays.
+func TestRetainedMessagesAreInTheOrderOfTheirConnection(t *testing.T) {
+	k := keepingWorld(t, plenty, config.Unmatched{})
+	d := dial(t, k.addr, "dev", false)
+	const n = 200
+	for i := range n {
+		d.send(0x33, append(append(text16("up/a"), byte(i>>8), byte(i+1), 0), fmt.Sprint(i)...))
+	}
+	for range n {
+		first, _ := d.read()
+		require.Equal(t, byte(0x40), first)
+	}
+	for i, r := range k.records("sluice-retained", n) {
+		require.Equal(t, fmt.Sprint(i), string(r.Value))
+	}
+}
+
+func TestWhatTheRulesRefuseIsNotRetained(t *testing.T) {
+	k := keepingWorld(t, plenty, config.Unmatched{})
+	d := dial(t, k.addr, "dev", false)
+	require.Equal(t, byte(mqtt.TopicNameInvalid), d.retain(1, "down/a", "1"))
+	require.Zero(t, d.retain(1, "up/a", "1"))
+	require.Equal(t, "up/a", string(k.records("sluice-retained", 1)[0].Key))
+}
+
+func TestRetainedMessagesBeyondTheLimitAreRefused(t *testing.T) {
+	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 2, Bytes: 1 << 20}, config.Unmatched{})
+	d := dial(t, k.addr, "dev", false)
+	require.Zero(t, d.retain(1, "up/a", "1"))
+	require.Zero(t, d.retain(1, "up/b", "1"))
+	k.indexed(2)
+	require.Equal(t, byte(mqtt.QuotaExceeded), d.retain(1, "up/c", "1"))
+	require.Zero(t, d.retain(1, "up/b", "2"), "in place of one that is there")
+	require.Zero(t, d.retain(1, "up/a", ""))
+	k.indexed(1)
+	require.Zero(t, d.retain(1, "up/c", "1"))
+	k.indexed(2)
+	require.Len(t, k.in("up"), 5)
+	require.EqualValues(t, 1, testutil.ToFloat64(k.metrics.writes[fromDevice][writeRefused]))
+	k.index.Delete([]byte("up/c")) // for the room that the end of the test asks for
+}
+
+func TestRefusedRetainedMessageMayGoToTheDeadLetters(t *testing.T) {
+	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 1, Bytes: 1 << 20}, config.Unmatched{Mode: config.DeadLetter, DeadLetter: "dead"})
+	d := dial(t, k.addr, "dev", false)
+	require.Zero(t, d.retain(1, "up/a", "1"))
+	k.indexed(1)
+	require.Zero(t, d.retain(1, "up/b", "1"))
+	require.Contains(t, headersOf(k.records("dead", 1)[0]), "sluice.refused=retained_full")
+	k.index.Delete([]byte("up/a"))
+}
+
+// TestMessageWaitsForBothRecords: the outcome is known when the second is.
+func TestMessageWaitsForBothRecords(t *testing.T) {
+	final, open := fmt.Errorf("%w: x", kafka.ErrTooLarge), fmt.Errorf("%w: x", kafka.ErrUncertain)
+	check := func(routed, written error, want outcome) {
+		t.Helper()
+		for _, firstOwn := range []bool{true, false} {
+			k := keepingWorld(t, plenty, config.Unmatched{})
+			m := &mqtt.Message{Topic: []byte("up/a"), Payload: []byte("1"), Retain: true, Reserved: 10, Received: time.Now(), ClientID: "dev"}
+			d := &delivery{p: k.publisher, msg: m, rule: k.publisher.m.rule(0)}
+			r := &retention{w: k.w, d: d}
+			r.rec.Value = m.Payload
+			r.open.Store(2)
+			room := retainedOf(m)
+			var ok bool
+			r.room, ok = k.w.admit(&room)
+			require.True(t, ok)
+			before := testutil.ToFloat64(d.rule.messages[want])
+			if firstOwn {
+				r.RecordDone(&r.rec, written)
+			} else {
+				r.RecordDone(&d.rec, routed)
+			}
+			require.Equal(t, before, testutil.ToFloat64(d.rule.messages[want]))
+			rule := d.rule
+			if firstOwn {
+				r.RecordDone(&d.rec, routed)
+			} else {
+				r.RecordDone(&r.rec, written)
+			}
+			require.Equal(t, before+1, testutil.ToFloat64(rule.messages[want]))
+		}
+	}
+	check(nil, nil, stored)
+	check(final, nil, refused)
+	check(nil, final, refused)
+	check(open, nil, unknown)
+	check(nil, open, unknown)
+	check(final, open, refused)
+	check(open, final, unknown)
+}
+
+// TestRetainedWillIsRetained even where there is no room: it has no other moment.
+func TestRetainedWillIsRetained(t *testing.T) {
+	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 1, Bytes: 1 << 20}, config.Unmatched{})
+	require.Zero(t, dial(t, k.addr, "other", false).retain(1, "up/a", "x"))
+	k.indexed(1)
+	nc, err := net.Dial("tcp", k.addr)
+	require.NoError(t, err)
+	body := append(text16("MQTT"), 5, 2|4|0x20, 0, 0, 0)
+	body = append(append(append(body, text16("dev")...), 0), append(text16("up/will"), text16("gone")...)...)
+	_, err = nc.Write(append(binary.AppendUvarint([]byte{0x10}, uint64(len(body))), body...))
+	require.NoError(t, err)
+	_, err = nc.Read(make([]byte, 100))
+	require.NoError(t, err)
+	require.NoError(t, nc.Close())
+	k.indexed(2)
+	require.Equal(t, "gone", string(k.lastOf("up/will").Value))
+	require.Contains(t, headersOf(k.records("up", 2)[1]), "mqtt.will=true")
+	k.index.Delete([]byte("up/a"))
+	k.index.Delete([]byte("up/will"))
+}
+
+// TestCommandsAreRetained when they say so, but not what a device's RETAIN has retained already.
+func TestCommandsAreRetained(t *testing.T) {
+	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 3, Bytes: 1 << 20}, config.Unmatched{})
+	written := time.Now().Truncate(time.Millisecond)
+	write := func(cmd *command, headers ...string) error {
+		t.Helper()
+		r := recordOf("commands", "k", string(cmd.Payload), headers...)
+		cmd.written = written
+		if cmd.Payload == nil {
+			cmd.Payload = noBytes
+		}
+		done := make(chan error, 1)
+		k.w.writeCommand(r, cmd, func(err error) { done <- err })
+		return <-done
+	}
+	retained := func(topic, payload, from string) *command {
+		c := &command{}
+		c.Topic, c.Payload, c.From, c.Retain, c.QoS = []byte(topic), bytesOf(payload), from, true, 1
+		return c
+	}
+	plain := retained("a", "x", "")
+	plain.Retain = false
+	require.NoError(t, write(plain))
+	require.NoError(t, write(retained("a", "1", ""), "mqtt.retain", "true"))
+	require.NoError(t, write(retained("b", "1", "dev"), "mqtt.retain", "true", "mqtt.topic", "b", "mqtt.client_id", "dev"), "it is retained already")
+	require.NoError(t, write(retained("b", "1", "dev"), "mqtt.topic", "b", "mqtt.client_id", "dev"), "it was not, there")
+	full := retained("c", "1", "dev")
+	full.ContentType, full.ResponseTopic, full.CorrelationData = []byte("text"), []byte("r"), []byte("c")
+	full.User = []mqtt.Property{{Key: []byte("u"), Value: []byte("v")}}
+	full.Expires = written.Add(time.Hour)
+	require.NoError(t, write(full, "mqtt.retain", "true", "mqtt.topic", "other", "mqtt.client_id", "dev"))
+	k.indexed(3)
+	require.ErrorIs(t, write(retained("d", "1", "")), errRetainedFull)
+	require.NoError(t, write(retained("a", "", "")))
+	k.indexed(2)
+	over := retained("b", "2", "")
+	over.Expires = time.Now().Add(-time.Second)
+	require.NoError(t, write(over))
+	k.indexed(1)
+	d := dial(t, k.addr, "sub", false)
+	d.subscribe("#", 1)
+	m := d.next()
+	require.Equal(t, delivered{topic: "c", payload: "1", qos: 1, retain: true, id: m.id, props: `expiry type=text response=r correlation="c" u:v`}, m)
+	require.Equal(t, "sluice.v=1 mqtt.qos=1 mqtt.client_id=dev mqtt.content_type=text mqtt.response_topic=r mqtt.correlation_data=c mqtt.expiry=3600 u=v",
+		headersOf(k.lastOf("c")))
+	require.EqualValues(t, 2, testutil.ToFloat64(k.metrics.writes[fromCommand][writeDeleted]))
+}
+
+// lastOf gives the last retained record of a key.
+func (k *keeping) lastOf(key string) (last embedded.Record) {
+	k.t.Helper()
+	require.Eventually(k.t, func() bool {
+		for _, r := range k.in("sluice-retained") {
+			if string(r.Key) == key {
+				last = r
+			}
+		}
+		return last.Key != nil
+	}, patience, time.Millisecond)
+	return last
+}
+
+func TestTransactionGetsTheRetainedRecord(t *testing.T) {
+	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 1, Bytes: 1 << 20}, config.Unmatched{})
+	failed := errors.New("aborted")
+	for _, outcome := range []error{nil, failed} {
+		m := &mqtt.Message{Topic: []byte("up/a"), Payload: []byte("1"), Retain: true, QoS: 2, Received: time.Now(), ClientID: "dev"}
+		var told []error
+		r, done, ok := k.w.transact(&delivery{p: k.publisher, msg: m}, func(err error) { told = append(told, err) })
+		require.True(t, ok)
+		require.Equal(t, "sluice-retained up/a 1", r.Topic+" "+string(r.Key)+" "+string(r.Value))
+		require.False(t, k.index.Reserve([]byte("up/b"), 1), "its room is taken")
+		done(outcome)
+		require.Equal(t, []error{outcome}, told)
+	}
+	require.Nil(t, k.w.txRecord(&mqtt.Message{Topic: []byte("up/a"), Retain: true}).Value)
+}

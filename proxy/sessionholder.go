@@ -1,0 +1,246 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+)
+
+// A holder is what this instance does about one client ID: it carries out what the Claimer asks for. Guarded by
+// part.mu.
+type holder struct {
+	p         *part
+	id        string
+	inc       *incarnation
+	m         *fleet.Claimer
+	opening   *attempt      // a CONNECT that waits for its answer
+	keeper    *keeper       // of the connection that is open
+	departing *keeper       // of one that has ended, and whose end is not given to the machine yet
+	free      chan struct{} // closed when there is none of them; made by who waits for that
+	timer     *time.Timer   // of takeoverWait
+}
+
+// An attempt is a CONNECT on its way.
+type attempt struct {
+	h      *holder
+	keeper *keeper
+	answer chan fleet.Action // one: ActOpened, ActRefused or ActLost
+}
+
+// freed gives a channel that is closed when another CONNECT may begin.
+func (h *holder) freed() <-chan struct{} {
+	if h.free == nil {
+		h.free = make(chan struct{})
+	}
+	return h.free
+}
+
+// release lets the next CONNECT begin.
+func (h *holder) release() {
+	if h.free != nil {
+		close(h.free)
+		h.free = nil
+	}
+}
+
+// event gives the machine an event from outside, with the client's view as it is then.
+func (h *holder) event(f func(v fleet.View) []fleet.Action) {
+	h.p.lock()
+	defer h.p.unlock()
+	h.do(f(h.p.view(h.id)))
+}
+
+// do carries out what the machine asks for. part.mu is held.
+func (h *holder) do(acts []fleet.Action) {
+	s := h.p.s
+	for _, a := range acts {
+		switch a.Kind {
+		case fleet.ActWrite:
+			h.write(a.Value)
+		case fleet.ActFence:
+			s.errand(func(ctx context.Context) error {
+				return s.fence(ctx, a, func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Fenced(a.Inc, v) }) })
+			})
+		case fleet.ActLedger:
+			s.errand(h.readLedger)
+		case fleet.ActWait:
+			h.timer = time.AfterFunc(takeoverWait, func() { h.event(h.m.Waited) })
+		case fleet.ActOpened:
+			h.opened(a)
+		case fleet.ActSaved:
+			h.keeper.saved(a.N)
+		case fleet.ActLost, fleet.ActRefused:
+			h.lost(a)
+		case fleet.ActWill:
+			s.errand(func(ctx context.Context) error { return h.publishWill(ctx, a) })
+		case fleet.ActIdle:
+			h.idle()
+		}
+	}
+}
+
+// idle lets go of a machine that has nothing to do.
+func (h *holder) idle() {
+	if h.opening == nil && h.keeper == nil && h.departing == nil && h.p.clients[h.id] == h {
+		delete(h.p.clients, h.id)
+		h.p.duty(h.id)
+	}
+}
+
+func (h *holder) stopTimer() {
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+}
+
+// opened answers the CONNECT.
+func (h *holder) opened(a fleet.Action) {
+	h.stopTimer()
+	at := h.opening
+	h.opening, h.keeper = nil, at.keeper
+	at.keeper.begin(a)
+	at.answer <- a
+	h.p.s.presence.connected(at.keeper, a.Present)
+}
+
+// lost ends the attempt or the connection: another one has the client ID, or it is not the device's to have.
+func (h *holder) lost(a fleet.Action) {
+	h.stopTimer()
+	if at := h.opening; at != nil {
+		h.opening = nil
+		at.answer <- a
+		h.p.later(func() { h.gone(nil) })
+		h.release()
+		return
+	}
+	if k := h.keeper; k != nil {
+		h.p.later(k.opening.Session.TakeOver)
+	}
+}
+
+// giveUp ends an attempt that nobody waits for any more.
+func (h *holder) giveUp() {
+	h.stopTimer()
+	h.opening = nil
+	h.do(h.m.Gone(nil, millis(), h.p.view(h.id)))
+	h.release()
+}
+
+// gone tells the machine that the connection, or the attempt, has ended.
+func (h *holder) gone(final *fleet.Session) {
+	h.event(func(v fleet.View) []fleet.Action { return h.m.Gone(final, millis(), v) })
+}
+
+// readLedger reads the ledger to its end for the machine.
+func (h *holder) readLedger(ctx context.Context) error {
+	if err := h.p.s.readLedger(ctx, h.p.s.ledger(h.id)); err != nil {
+		return err
+	}
+	h.event(h.m.LedgerRead)
+	return nil
+}
+
+// willDue tells the machine that a delayed will is due, when the partition was read to an end that was fetched
+// after that.
+func (h *holder) willDue(ctx context.Context) error {
+	if err := h.p.s.readEnd(ctx, h.p); err != nil {
+		return err
+	}
+	h.event(func(v fleet.View) []fleet.Action { return h.m.Due(millis(), v) })
+	return nil
+}
+
+// publishWill publishes a will of a device that was connected here.
+func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
+	w := &willing{s: h.p.s, client: h.id, epoch: a.Epoch, will: a.Will, by: h.inc.shard(h.id)}
+	if err := w.publish(ctx); err != nil {
+		return err
+	}
+	h.event(h.m.WillDone)
+	return nil
+}
+
+// A stateRecord is a record of the sessions topic on its way.
+type stateRecord struct {
+	kafka.Record
+	s    *sessions
+	done func(offset int64, err error)
+}
+
+// stateOverhead is the memory of such a record in flight beside its key and value, in bytes.
+const stateOverhead = 1024
+
+// write writes under the client's key; nil is a tombstone. part.mu is held.
+func (h *holder) write(v *fleet.Session) {
+	value, err := v.Encode()
+	if err != nil { // a Session can be encoded
+		h.p.s.fail(err)
+		return
+	}
+	h.p.produce(fleet.SessionKey(h.id, h.inc.name), value, func(offset int64, err error) {
+		h.event(func(v fleet.View) []fleet.Action {
+			if err != nil {
+				h.p.s.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
+				return h.m.Failed(v)
+			}
+			return h.m.Wrote(offset, v)
+		})
+	})
+}
+
+// produce writes a record into the partition. done is called once it is known whether it is there; err is final.
+func (p *part) produce(key, value []byte, done func(offset int64, err error)) {
+	r := &stateRecord{s: p.s, done: done}
+	r.Topic, r.Key, r.Value, r.Fixed, r.To = p.s.cfg.Sessions.Topic, key, value, true, p.id
+	r.Owner = r
+	r.send()
+}
+
+func (r *stateRecord) send() {
+	r.Timestamp = time.Now()
+	r.Reserved = stateOverhead + len(r.Key) + len(r.Value)
+	r.s.producer.Budget().Take(r.Reserved)
+	r.s.m.records.Inc()
+	r.s.producer.Produce(&r.Record)
+}
+
+// RecordDone passes the outcome on. A record of which it is not known whether it is there is written again: it has one
+// writer, so that twice is as good as once.
+func (r *stateRecord) RecordDone(_ *kafka.Record, err error) {
+	switch {
+	case err == nil || kafka.Final(err):
+		r.done(r.Offset, err)
+	case !errors.Is(err, kafka.ErrClosed):
+		r.send()
+	}
+}
+
+// errand does something that takes a while, and tries again until it succeeds or the process stops.
+func (s *sessions) errand(f func(ctx context.Context) error) {
+	s.work.Go(func() { // ends with s.ctx at the latest
+		for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+			err := f(s.ctx)
+			if err == nil || s.ctx.Err() != nil {
+				return
+			}
+			s.lines.Warn().Err(err).Stringer("retry_in", wait).Msg("cannot go on with a session yet")
+			pause(s.ctx, wait)
+		}
+	})
+}
+
+// fence takes transactional ids away from those who had them and calls done.
+func (s *sessions) fence(ctx context.Context, a fleet.Action, done func()) error {
+	for _, id := range a.TxIDs {
+		if err := s.fencer.Fence(ctx, id); err != nil {
+			return err
+		}
+	}
+	s.m.fences.Add(float64(len(a.TxIDs)))
+	done()
+	return nil
+}

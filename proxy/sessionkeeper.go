@@ -1,0 +1,206 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+	"sluice/mqtt"
+)
+
+// A keeper keeps the session of one connection. It is its mqtt.Keeper.
+type keeper struct {
+	s       *sessions
+	p       *part
+	h       *holder
+	opening *mqtt.Opening
+	will    *fleet.Will
+
+	// Guarded by part.mu, and set before the connection is open.
+	epoch    int64
+	began    time.Time
+	received []uint16 // QoS 2 ids that the session had at its opening
+	ids      idSet    // those of the ledger
+	saving   bool     // a snapshot is on its way
+	again    bool     // and there are changes that it does not have
+	number   int64    // of the save under way
+	version  uint64   // of its snapshot
+	left     *departure
+}
+
+// A departure is a connection that has ended, until all that it had under way is decided.
+type departure struct {
+	*mqtt.Leaving
+	received []uint16
+	quiet    bool // received is final
+	timer    *time.Timer
+}
+
+// begin takes over the state that the session was opened with. part.mu is held.
+func (k *keeper) begin(a fleet.Action) {
+	k.epoch, k.began = a.Epoch, time.Now().UTC()
+	if !a.Present {
+		return
+	}
+	k.ids.stored = k.s.ledger(k.h.id).ids(k.h.id, a.State.Began)
+	k.received = slices.Clone(k.ids.stored)
+	if a.State.Received != nil {
+		k.received = append(k.received, a.State.Received...)
+		slices.Sort(k.received)
+		k.received = slices.Compact(k.received)
+	}
+}
+
+// Changed writes the session down.
+func (k *keeper) Changed() {
+	k.p.lock()
+	defer k.p.unlock()
+	k.save()
+}
+
+// Progressed writes the session down too; nobody waits for it.
+func (k *keeper) Progressed() { k.Changed() }
+
+// checkpoint writes down what was settled. part.mu is held.
+func (k *keeper) checkpoint() {
+	if now := time.Now(); k.opening.Expiry > 0 && now.Unix()%checkpointSeconds == int64(k.p.id)%checkpointSeconds && k.opening.Session.HasProgressed() {
+		k.save()
+	}
+}
+
+// checkpointSeconds is how often what was settled is written down, if nothing else was.
+const checkpointSeconds = 5
+
+// save writes a snapshot of the session, unless one is on its way; then the next follows it. part.mu is held.
+func (k *keeper) save() {
+	if k.h.keeper != k {
+		return
+	}
+	if k.saving {
+		k.again = true
+		return
+	}
+	snap := k.opening.Session.Snapshot(k.s.streams.ids(), k.s.streams.next)
+	k.saving, k.again, k.version = true, false, snap.Version
+	var acts []fleet.Action
+	k.number, acts = k.h.m.Save(k.state(&snap), k.p.view(k.h.id))
+	k.h.do(acts)
+}
+
+// saved says that a save and all before it are stored. part.mu is held.
+func (k *keeper) saved(n int64) {
+	if k == nil || n < k.number {
+		return
+	}
+	k.saving = false
+	version := k.version
+	k.p.later(func() { k.opening.Session.Saved(version) })
+	if k.again {
+		k.save()
+	}
+}
+
+// state makes the record of a snapshot.
+func (k *keeper) state(snap *mqtt.Snapshot) *fleet.Session {
+	s := stateOf(snap, k.s.streams)
+	s.Expiry, s.Will = k.opening.Expiry, k.will
+	return s
+}
+
+// Lagging replays what waits for the session.
+func (k *keeper) Lagging() {
+	if k.s.replayer != nil {
+		k.s.replayer.want(k.opening.Session)
+	}
+}
+
+// Streams says how to make the snapshot of the end.
+func (k *keeper) Streams() ([]int32, func(int32) (int64, bool)) {
+	return k.s.streams.ids(), k.s.streams.next
+}
+
+// Left takes the end of the connection. What is still under way for it is waited for: messages with QoS 2 whose
+// outcome decides whether their packet identifiers are part of the session, and transactions.
+func (k *keeper) Left(l *mqtt.Leaving) {
+	k.s.leaving.Add(1)
+	d := &departure{Leaving: l}
+	k.p.lock()
+	k.h.keeper, k.h.departing, k.left = nil, k, d
+	d.timer = time.AfterFunc(takeoverWait, func() { k.quiet(nil) })
+	k.p.unlock()
+	l.Session.Received(k.quiet)
+}
+
+// quiet takes the packet identifiers that were received in the end.
+func (k *keeper) quiet(ids []uint16) {
+	k.p.lock()
+	defer k.p.unlock()
+	if d := k.left; d != nil && !d.quiet {
+		d.quiet, d.received = true, ids
+		d.timer.Stop()
+		k.depart()
+	}
+}
+
+// depart gives the end of the connection to the machine, when nothing is under way. part.mu is held.
+func (k *keeper) depart() {
+	d := k.left
+	if d == nil || !d.quiet || k.ids.open > 0 {
+		return
+	}
+	k.left = nil
+	h := k.h
+	h.departing = nil
+	at := millis()
+	final := k.state(&d.State)
+	final.Expiry, final.OfflineSince = d.Expiry, at
+	final.Received = slices.DeleteFunc(d.received, k.ids.has)
+	if d.Tidy {
+		final.Will = nil
+	} else if k.will != nil {
+		w := *k.will
+		w.Due = at + 1000*int64(min(w.Delay, d.Expiry))
+		final.Will = &w
+	}
+	h.do(h.m.Gone(final, at, k.p.view(h.id)))
+	h.release()
+	if h.inc.dead.Load() && k.p.clients[h.id] == h {
+		delete(k.p.clients, h.id)
+	}
+	k.p.later(func() {
+		k.s.presence.disconnected(k, d.Reason, at)
+		k.s.leaving.Add(-1)
+	})
+	if d.Expiry == 0 && k.opening.Expiry > 0 {
+		k.p.later(func() { k.s.endedState(h.id, final) })
+	}
+}
+
+// Released frees the packet identifier of a message that a transaction has stored.
+func (k *keeper) Released(id uint16, done func()) bool {
+	k.p.lock()
+	defer k.p.unlock()
+	if !k.ids.has(id) {
+		return false
+	}
+	k.write(&ingest{k: k, id: id, released: done})
+	return true
+}
+
+// Ingest stores a message with QoS 2 and its packet identifier together. owner is told what became of it.
+func (k *keeper) ingest(id uint16, records []*kafka.TxRecord, owner func(err error)) {
+	k.p.lock()
+	defer k.p.unlock()
+	k.write(&ingest{k: k, id: id, add: true, records: records, told: owner})
+}
+
+// write queues a change of the packet identifiers. part.mu is held.
+func (k *keeper) write(in *ingest) {
+	k.ids.open++
+	k.ids.changes = append(k.ids.changes, in)
+	in.entry = kafka.TxRecord{Topic: k.s.cfg.Sessions.Ledger, Key: fleet.LedgerIDsKey(k.h.id, k.h.inc.name), PartitionKey: []byte(k.h.id), Value: noBytes}
+	in.group.Owner, in.group.Prepare = in, in.prepare
+	in.group.Records = append(in.records, &in.entry)
+	k.h.inc.shard(k.h.id).write(&in.group)
+}

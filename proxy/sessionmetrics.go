@@ -1,0 +1,89 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// sessionMetrics are the counts of what the instances share.
+type sessionMetrics struct {
+	connects         *prometheus.CounterVec
+	opening          *prometheus.HistogramVec
+	records          prometheus.Counter
+	malformed        prometheus.Counter
+	fences           prometheus.Counter
+	transactionsLost prometheus.Counter
+	wills            *prometheus.CounterVec
+	verdicts         *prometheus.CounterVec
+	presence         *prometheus.CounterVec
+	replayed         prometheus.Counter
+}
+
+// opened counts a CONNECT that got its session.
+func (m *sessionMetrics) opened(present bool, after time.Duration) {
+	kind := "new"
+	if present {
+		kind = "present"
+	}
+	m.connects.WithLabelValues(kind).Inc()
+	m.opening.WithLabelValues(kind).Observe(after.Seconds())
+}
+
+func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics, error) {
+	var all []prometheus.Collector
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "session", Name: name, Help: help}, labels)
+		all = append(all, v)
+		return v
+	}
+	gauge := func(name, help string, f func() float64) {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sluice", Subsystem: "session", Name: name, Help: help}, f))
+	}
+	m := &sessionMetrics{
+		connects:         counter("opens_total", "CONNECT packets that asked for their session, by the result: new, present, lost (a later one has the client ID), refused (another user's session), given_up (Kafka did not answer in time).", "result"),
+		records:          counter("records_total", "Records written to the sessions topic for devices.").WithLabelValues(),
+		malformed:        counter("malformed_records_total", "Records of the sessions topic and the ledger that could not be read and were left out.").WithLabelValues(),
+		fences:           counter("fenced_total", "Transactional ids of other instances that were fenced, to take over a device or because the instance died.").WithLabelValues(),
+		transactionsLost: counter("transactions_lost_total", "Times that a transactional id was taken from this instance, or the outcome of a transaction was unknown.").WithLabelValues(),
+		wills:            counter("wills_total", "Wills of devices whose session is shared, by what became of them: published, or dropped because no rule or Kafka takes them.", "result"),
+		verdicts:         counter("verdicts_total", "Instances that were declared dead: by this one as the owner of a partition, or this one itself.", "who"),
+		presence:         counter("presence_records_total", "Presence records, by what became of them: stored, or lost.", "result"),
+		opening: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "sluice", Subsystem: "session", Name: "open_seconds",
+			Help:    "From a CONNECT that was read to its session in Kafka, by whether the session was new or present.",
+			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}, []string{"kind"}),
+	}
+	all = append(all, m.opening)
+	gauge("stored_records", "Records of sessions that this instance holds in memory, one for each device and instance it was connected to.", func() float64 { n, _ := s.stored(); return float64(n) })
+	gauge("stored_bytes", "Bytes of the values of these records.", func() float64 { _, n := s.stored(); return float64(n) })
+	gauge("owned_partitions", "Partitions of the sessions topic for whose dead instances this one acts.", func() float64 { return float64(s.owned()) })
+	for _, c := range all {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// stored says how many records of sessions are held, and how many bytes they have.
+func (s *sessions) stored() (records, bytes int) {
+	for _, p := range s.parts {
+		p.lock()
+		n, b := p.table.Stored()
+		p.unlock()
+		records, bytes = records+n, bytes+b
+	}
+	return records, bytes
+}
+
+// owned counts the partitions that are this instance's to look after.
+func (s *sessions) owned() (n int) {
+	for _, p := range s.parts {
+		p.lock()
+		if p.assigned {
+			n++
+		}
+		p.unlock()
+	}
+	return n
+}

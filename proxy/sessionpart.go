@@ -1,0 +1,231 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+)
+
+// A part is one partition of the sessions topic: what was read of it, the devices that are here, and what its owner
+// has to do if that is this instance.
+type part struct {
+	s    *sessions
+	id   int32
+	mark watermark
+
+	mu        sync.Mutex // guards what follows; an outbox's lock may be taken under it, none of a Keeper's callers is held
+	table     fleet.Table
+	clients   map[string]*holder
+	owner     *fleet.Owner
+	assigned  bool       // the group has given the partition to this process
+	ownership *ownership // nil: this incarnation is not its owner
+	due       dues
+	after     []func() // to be called when mu is not held any more
+}
+
+func (p *part) lock() { p.mu.Lock() }
+
+// unlock gives mu up and then does what was put off.
+func (p *part) unlock() {
+	after := p.after
+	p.after = nil
+	p.mu.Unlock()
+	for _, f := range after {
+		f()
+	}
+}
+
+// later has f called when mu is not held any more.
+func (p *part) later(f func()) { p.after = append(p.after, f) }
+
+func (p *part) view(clientID string) fleet.View {
+	v, _ := p.table.Client(clientID)
+	return v
+}
+
+// handle takes a record of the partition.
+func (p *part) handle(r *kafka.Fetched) {
+	p.lock()
+	client, changed, err := p.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
+	switch {
+	case errors.Is(err, fleet.ErrNewerVersion):
+		p.s.fail(fmt.Errorf("cannot read the sessions: %w; a newer release of Sluice has written them", err))
+	case err != nil:
+		p.s.m.malformed.Inc()
+		p.s.lines.Error().Err(err).Int32("partition", p.id).Int64("offset", r.Offset).Msg("left out a record of the sessions topic")
+	case p.s.me.Load() == nil || !changed: // as long as it is read for the first time nobody acts on it
+	case client == "":
+		p.heard(r)
+	default:
+		p.read(client)
+	}
+	p.unlock()
+	p.mark.reach(r.Offset + 1)
+}
+
+// progress notes that everything below next was read.
+func (p *part) progress(next int64) {
+	p.lock()
+	p.table.Advance(next)
+	p.unlock()
+	p.mark.reach(next)
+}
+
+// read lets those act for whom the record of a client matters. mu is held.
+func (p *part) read(client string) {
+	if h := p.clients[client]; h != nil {
+		h.do(h.m.Read(p.view(client)))
+	} else {
+		p.duty(client)
+	}
+	p.owner.Read(client, &p.table)
+}
+
+// heard takes a heartbeat or a verdict. mu is held.
+func (p *part) heard(r *kafka.Fetched) {
+	kind, _, name, err := fleet.ParseKey(r.Key)
+	if err != nil || r.Value == nil {
+		return
+	}
+	if kind == fleet.KeyInstance {
+		p.s.pulse.heard(name)
+		return
+	}
+	verdict, _ := p.table.Instance(name)
+	if inc := p.s.me.Load(); inc.name == name && !p.s.stopped.Load() {
+		p.later(func() { p.s.judged(inc, verdict.By) })
+	}
+	for _, h := range p.clients {
+		if h.opening != nil {
+			h.do(h.m.Read(p.view(h.id)))
+		}
+	}
+	p.tick()
+}
+
+// duty does what this incarnation has to do for a client that is not connected here, or notes when. mu is held.
+func (p *part) duty(client string) {
+	inc := p.s.me.Load()
+	v := p.view(client)
+	switch duty, at := v.Duty(inc.name, millis()); duty {
+	case fleet.DutyNone:
+		if at, ok := p.expiry(v, inc); ok {
+			p.due.add(at, client)
+		}
+	case fleet.DutyRead:
+		h := p.holder(client, inc)
+		h.do(h.m.Read(v))
+	case fleet.DutyEnd:
+		h := p.holder(client, inc)
+		h.do(h.m.End(v))
+		state := v.Session(inc.name)
+		p.later(func() { p.s.ended(client, state) })
+	case fleet.DutyWill:
+		if at > millis() {
+			p.due.add(at, client)
+			return
+		}
+		h := p.holder(client, inc)
+		p.s.errand(func(ctx context.Context) error { return h.willDue(ctx) })
+	}
+}
+
+// expiry gives when a session that this incarnation has left expires.
+func (p *part) expiry(v fleet.View, inc *incarnation) (at int64, ok bool) {
+	s := v.Session(inc.name)
+	if s == nil || s.Ended || s.OfflineSince == 0 || s.Expiry == fleet.NeverExpires {
+		return 0, false
+	}
+	return s.OfflineSince + int64(s.Expiry)*1000, true
+}
+
+// sweep looks after those whose time has come.
+func (p *part) sweep(at time.Time) {
+	p.lock()
+	defer p.unlock()
+	for {
+		client, ok := p.due.take(at.UnixMilli())
+		if !ok {
+			break
+		}
+		if p.clients[client] == nil {
+			p.duty(client)
+		}
+	}
+	for _, h := range p.clients {
+		if h.keeper != nil {
+			h.keeper.checkpoint()
+		}
+	}
+	p.tick()
+}
+
+// holder gives the machine of a client ID, and makes it if need be. mu is held.
+func (p *part) holder(clientID string, inc *incarnation) *holder {
+	h := p.clients[clientID]
+	if h == nil {
+		h = &holder{p: p, id: clientID, inc: inc, m: fleet.NewClaimer(clientID, inc.name, inc.txid(inc.shard(clientID).n))}
+		p.clients[clientID] = h
+	}
+	return h
+}
+
+// begin begins the attempt of a CONNECT, once what an earlier connection here has left is written.
+func (p *part) begin(ctx context.Context, k *keeper) (*attempt, error) {
+	for {
+		p.lock()
+		inc := p.s.me.Load()
+		if inc == nil || inc.dead.Load() || p.s.stopped.Load() {
+			p.unlock()
+			return nil, errNotNow
+		}
+		h := p.holder(k.opening.ClientID, inc)
+		if h.departing == nil && h.opening == nil && h.keeper == nil {
+			at := &attempt{h: h, keeper: k, answer: make(chan fleet.Action, 1)}
+			k.h, h.opening = h, at
+			h.do(h.m.Connect(requestOf(k), p.view(h.id)))
+			p.unlock()
+			return at, nil
+		}
+		free := h.freed()
+		p.unlock()
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return nil, errNotNow
+		}
+	}
+}
+
+// abandon gives an attempt up; false: it was answered.
+func (p *part) abandon(at *attempt) bool {
+	p.lock()
+	defer p.unlock()
+	h := at.h
+	if h.opening != at {
+		return false
+	}
+	h.giveUp()
+	return true
+}
+
+// bury ends all that an incarnation which was declared dead had under way.
+func (p *part) bury(inc *incarnation) {
+	p.lock()
+	defer p.unlock()
+	p.disown()
+	for id, h := range p.clients {
+		if h.inc != inc {
+			continue
+		}
+		h.do(h.m.Judged())
+		if h.keeper == nil && h.departing == nil {
+			delete(p.clients, id)
+		}
+	}
+}

@@ -1,0 +1,341 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/fleet"
+	"sluice/kafka"
+	"sluice/mqtt"
+	"sluice/proxy/config"
+)
+
+// sessions keep the sessions of this instance's devices in Kafka, as package fleet says. It is the mqtt.Store.
+type sessions struct {
+	cfg       *config.Config
+	log       zerolog.Logger
+	lines     zerolog.Logger // sampled: a fleet can trigger these
+	m         *sessionMetrics
+	producer  *kafka.Producer
+	publisher *publisher
+	streams   *streams
+	replayer  *replayer // nil: there are no command rules
+	finder    *finder
+	presence  *presence
+
+	table    *kafka.Consumer // of the sessions topic
+	journal  *kafka.Consumer // of the ledger
+	fencer   *kafka.Fencer
+	reader   *kafka.Reader
+	group    *kafka.Group
+	forfeits *forfeits // nil: there are no command rules
+	address  string    // that the instance goes by, for people
+
+	parts   []*part
+	ledgers []*ledgerPart
+	pulse   pulse
+	me      atomic.Pointer[incarnation]
+	failed  chan error // what ends the process
+	ctx     context.Context
+	work    sync.WaitGroup // of errands: goroutines that end by themselves or with ctx
+	leaving atomic.Int64   // connections whose end is not stored
+	rebirth sync.Mutex
+	stopped atomic.Bool
+}
+
+// An incarnation is this process under one name. One that was declared dead is followed by another.
+type incarnation struct {
+	name   string
+	began  int64
+	shards []*shard
+	dead   atomic.Bool
+	stop   context.CancelFunc // of its heart and shards
+}
+
+// shardCount is how many transactional ids an incarnation has. Who fences one of them, to take over a device, stops
+// the transactions of the devices of that one for a moment.
+const shardCount = 4
+
+// The times of the protocol; package fleet tells why.
+const (
+	heartbeat          = 2 * time.Second
+	deadAfter          = 10 * time.Second
+	takeoverWait       = 2 * time.Second
+	transactionTimeout = 15 * time.Second
+)
+
+// newName gives the name of an incarnation.
+func newName() string {
+	random := make([]byte, 8)
+	_, _ = rand.Read(random) // never fails
+	return hex.EncodeToString(random)
+}
+
+func (i *incarnation) txid(shard int) string { return "sluice-" + i.name + "-" + strconv.Itoa(shard) }
+
+func (i *incarnation) txids() (ids []string) {
+	for n := range i.shards {
+		ids = append(ids, i.txid(n))
+	}
+	return ids
+}
+
+func (i *incarnation) shard(clientID string) *shard {
+	return i.shards[int(kafka.PartitionOf([]byte(clientID), shardCount))]
+}
+
+// part gives the part of the sessions topic that has a client ID.
+func (s *sessions) part(clientID string) *part {
+	return s.parts[kafka.PartitionOf([]byte(clientID), int32(len(s.parts)))]
+}
+
+func (s *sessions) ledger(clientID string) *ledgerPart {
+	return s.ledgers[kafka.PartitionOf([]byte(clientID), int32(len(s.ledgers)))]
+}
+
+// errMoved answers a CONNECT whose client ID was taken by a later one meanwhile.
+var errMoved = &mqtt.ProtocolFault{Code: mqtt.ServerBusy, Detail: "the client ID connected again meanwhile"}
+
+// errForeign answers a CONNECT for the session of another user.
+var errForeign = &mqtt.ProtocolFault{Code: mqtt.NotAuthorized, Detail: "the client ID has a session of another user"}
+
+var errNotNow = errors.New("the sessions in Kafka can't be reached now")
+
+// Open takes the client ID of a CONNECT.
+func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, error) {
+	began := time.Now()
+	p := s.part(o.ClientID)
+	if s.spared(p, o) {
+		return &mqtt.Opened{}, nil
+	}
+	k := &keeper{s: s, p: p, opening: o, will: willOf(o)}
+	at, err := p.begin(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	var a fleet.Action
+	select {
+	case a = <-at.answer:
+	case <-ctx.Done():
+		if p.abandon(at) {
+			s.m.connects.WithLabelValues("given_up").Inc()
+			return nil, errNotNow
+		}
+		a = <-at.answer
+	}
+	switch a.Kind {
+	case fleet.ActOpened:
+	case fleet.ActRefused:
+		s.m.connects.WithLabelValues("refused").Inc()
+		return nil, errForeign
+	default:
+		s.m.connects.WithLabelValues("lost").Inc()
+		return nil, errMoved
+	}
+	s.m.opened(a.Present, time.Since(began))
+	return s.resume(ctx, k, a), nil
+}
+
+// spared says that a connection needs no claim: the configuration says so, it keeps no session, and none is stored
+// that it would end.
+func (s *sessions) spared(p *part, o *mqtt.Opening) bool {
+	if s.cfg.Sessions.Claim != config.ClaimStored || o.Expiry > 0 || !o.Clean {
+		return false
+	}
+	p.lock()
+	defer p.unlock()
+	_, stored := p.table.Client(o.ClientID)
+	return !stored && p.clients[o.ClientID] == nil
+}
+
+// resume makes of an opened session what mqtt goes on with.
+func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) *mqtt.Opened {
+	opened := &mqtt.Opened{Present: a.Present, Keeper: k}
+	if !a.Present {
+		return opened
+	}
+	st := &opened.State
+	st.Subscriptions = subscriptionsOf(a.State)
+	st.Behind, st.Done = s.streams.resume(a.State)
+	st.Received = k.received
+	st.Flight = s.finder.flight(ctx, s.streams, a.State)
+	return opened
+}
+
+// start takes a name and begins to beat. Everything that was ever written must have been read.
+func (s *sessions) start(ctx context.Context) error {
+	s.rebirth.Lock()
+	defer s.rebirth.Unlock()
+	return s.incarnate(ctx)
+}
+
+// incarnate takes a new name. rebirth is held.
+func (s *sessions) incarnate(ctx context.Context) error {
+	inc := &incarnation{name: newName(), began: time.Now().UnixMilli()}
+	own, stop := context.WithCancel(s.ctx)
+	inc.stop = stop
+	for n := range shardCount {
+		sh, err := newShard(s, inc, n)
+		if err != nil {
+			stop()
+			return err
+		}
+		inc.shards = append(inc.shards, sh)
+	}
+	for _, sh := range inc.shards {
+		s.work.Go(func() { sh.run(own) }) // ends with own
+	}
+	s.pulse.begin(inc.name)
+	if err := s.beat(ctx, inc); err != nil {
+		stop()
+		return err
+	}
+	for _, p := range s.parts {
+		p.lock()
+		p.owner = fleet.NewOwner(inc.name)
+		p.unlock()
+	}
+	s.me.Store(inc)
+	s.work.Go(func() { s.runHeart(own, inc) }) // ends with own
+	s.log.Info().Str("incarnation", inc.name).Msg("sessions are shared with the other instances")
+	return nil
+}
+
+// judged is called when a verdict on an incarnation of ours was read: the others act as if it were dead, so it has to
+// be. Its devices come back to a new one.
+func (s *sessions) judged(inc *incarnation, by string) {
+	if inc.dead.Swap(true) {
+		return
+	}
+	s.log.Error().Str("incarnation", inc.name).Str("by", by).
+		Msg("this instance was silent for too long and was declared dead; its devices are disconnected and it goes on under a new name")
+	s.m.verdicts.WithLabelValues("own").Inc()
+	s.work.Go(func() { // ends with s.ctx at the latest
+		inc.stop()
+		for _, p := range s.parts {
+			p.bury(inc)
+		}
+		s.rebirth.Lock()
+		defer s.rebirth.Unlock()
+		for s.ctx.Err() == nil {
+			err := s.incarnate(s.ctx)
+			if err == nil {
+				s.claimOwnership()
+				return
+			}
+			s.log.Warn().Err(err).Msg("cannot go on under a new name, trying again")
+			pause(s.ctx, time.Second)
+		}
+	})
+}
+
+// claimOwnership makes the new incarnation the owner of what the group has given to this process.
+func (s *sessions) claimOwnership() {
+	for _, p := range s.parts {
+		p.lock()
+		if p.assigned {
+			p.own()
+		}
+		p.unlock()
+	}
+}
+
+// fail ends the process with an error.
+func (s *sessions) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+// millis is the wall clock of records.
+func millis() int64 { return time.Now().UnixMilli() }
+
+// ready says why no device can be taken now.
+func (s *sessions) ready() error {
+	inc := s.me.Load()
+	switch {
+	case inc == nil:
+		return errors.New("the sessions are not read yet")
+	case inc.dead.Load():
+		return errors.New("this instance was declared dead and takes a new name")
+	}
+	return nil
+}
+
+// readEnd waits until a part of the table has been read up to an end that is fetched now.
+func (s *sessions) readEnd(ctx context.Context, p *part) error {
+	end, err := s.table.End(ctx, s.cfg.Sessions.Topic, p.id)
+	if err != nil {
+		return fmt.Errorf("cannot read the sessions to their end: %w", err)
+	}
+	return p.mark.wait(ctx, end)
+}
+
+// readLedger waits until a part of the ledger has been read up to an end that is fetched now.
+func (s *sessions) readLedger(ctx context.Context, l *ledgerPart) error {
+	end, err := s.journal.End(ctx, s.cfg.Sessions.Ledger, l.id)
+	if err != nil {
+		return fmt.Errorf("cannot read the ledger to its end: %w", err)
+	}
+	return l.mark.wait(ctx, end)
+}
+
+// A watermark says up to where a partition was read.
+type watermark struct {
+	mu    sync.Mutex
+	next  int64
+	waits []waiting
+}
+
+type waiting struct {
+	end  int64
+	done chan struct{}
+}
+
+// reach notes that everything below next was read.
+func (w *watermark) reach(next int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if next <= w.next {
+		return
+	}
+	w.next = next
+	left := w.waits[:0]
+	for _, wait := range w.waits {
+		if wait.end <= next {
+			close(wait.done)
+		} else {
+			left = append(left, wait)
+		}
+	}
+	clear(w.waits[len(left):])
+	w.waits = left
+}
+
+// wait waits until everything below end was read.
+func (w *watermark) wait(ctx context.Context, end int64) error {
+	w.mu.Lock()
+	if end <= w.next {
+		w.mu.Unlock()
+		return nil
+	}
+	done := make(chan struct{})
+	w.waits = append(w.waits, waiting{end, done})
+	w.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,185 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"sluice/fleet"
+	"sluice/kafka"
+	"sluice/proxy/config"
+)
+
+// newSessions puts together what shares the sessions. It starts nothing and connects to nothing.
+func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publisher, log zerolog.Logger, reg prometheus.Registerer) (*sessions, error) {
+	s := &sessions{
+		cfg: cfg, log: log, lines: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
+		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1),
+	}
+	var err error
+	if s.m, err = newSessionMetrics(reg, s); err != nil {
+		return nil, err
+	}
+	s.presence = &presence{topic: cfg.Presence.Topic, producer: producer, m: s.m, log: s.lines}
+	kcfg := kafkaConfig(cfg, log, nil)
+	if s.fencer, err = kafka.NewFencer(kcfg); err != nil {
+		return nil, err
+	}
+	if s.reader, err = kafka.NewReader(kcfg); err != nil {
+		return nil, err
+	}
+	s.finder = &finder{reader: s.reader}
+	if s.table, err = kafka.NewConsumer(s.tableConfig(kcfg)); err != nil {
+		return nil, err
+	}
+	if s.journal, err = kafka.NewConsumer(s.journalConfig(kcfg)); err != nil {
+		return nil, err
+	}
+	s.group, err = kafka.NewGroup(kafka.GroupConfig{
+		Config: kcfg, Name: cfg.Sessions.Topic + "-owners", Topics: []string{cfg.Sessions.Topic}, Assigned: s.assigned, Revoked: s.revoked,
+	})
+	return s, err
+}
+
+// serveCommands lets sessions get the commands that waited for them.
+func (s *sessions) serveCommands(c *commander) {
+	s.finder.c = c
+	s.replayer = newReplayer(c, s.reader, s.streams, s.log)
+	s.forfeits = &forfeits{c: c, streams: s.streams, chunks: s.replayer.chunks, queue: make(chan forfeit, forfeitsQueued)}
+	c.absent = s.absent
+}
+
+// stateTopics are the topics that hold what the instances share, with the settings that they must have.
+func stateTopics(cfg *config.Config) []kafka.StateTopic {
+	settings := map[string]string{
+		"cleanup.policy":        "compact",
+		"delete.retention.ms":   "86400000", // a reader that takes longer for its first pass may miss that a key was removed
+		"segment.ms":            "3600000",
+		"min.compaction.lag.ms": "0",
+	}
+	var partitions int32
+	var replication int16
+	if c := cfg.Kafka.CreateTopics; c != nil {
+		partitions, replication = c.Partitions, c.Replication
+	}
+	if replication >= 3 {
+		settings["min.insync.replicas"] = "2"
+	}
+	var topics []kafka.StateTopic
+	for _, name := range []string{cfg.Sessions.Topic, cfg.Sessions.Ledger, cfg.Retained.Topic} {
+		topics = append(topics, kafka.StateTopic{Name: name, Partitions: partitions, Replication: replication, Settings: settings})
+	}
+	return topics
+}
+
+// lay makes room for the partitions there are.
+func (s *sessions) lay(ctx context.Context, admin *kafka.Admin) error {
+	n, err := admin.PartitionCount(ctx, s.cfg.Sessions.Topic)
+	if err != nil {
+		return err
+	}
+	m, err := admin.PartitionCount(ctx, s.cfg.Sessions.Ledger)
+	if err != nil {
+		return err
+	}
+	if n != m {
+		return fmt.Errorf("%w: the Kafka topics %s and %s must have the same number of partitions, and have %d and %d", kafka.ErrUnfitTopic, s.cfg.Sessions.Topic, s.cfg.Sessions.Ledger, n, m)
+	}
+	for id := range n {
+		s.parts = append(s.parts, &part{s: s, id: id, clients: map[string]*holder{}, owner: fleet.NewOwner("")})
+		s.ledgers = append(s.ledgers, &ledgerPart{s: s, id: id})
+	}
+	return nil
+}
+
+// run reads what the instances share and follows it until ctx ends. ready is called when everything that was there at
+// the beginning has been read.
+func (s *sessions) run(ctx context.Context, ready func()) error {
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithCancel(ctx)
+	defer cancel()
+	g, parts := errgroup.WithContext(s.ctx)
+	g.Go(func() error { return s.table.Run(parts) })
+	g.Go(func() error { return s.journal.Run(parts) })
+	if s.replayer != nil {
+		s.replayer.ctx = parts
+		g.Go(func() error { s.replayer.run(parts); return nil })
+		g.Go(func() error { s.forfeits.run(parts); return nil })
+	}
+	g.Go(func() error {
+		for _, c := range []*kafka.Consumer{s.table, s.journal} {
+			select {
+			case <-c.Positioned():
+			case <-parts.Done():
+				return nil
+			}
+		}
+		if err := s.start(parts); err != nil {
+			return s.unlessOver(parts, err)
+		}
+		ready()
+		return s.group.Run(parts)
+	})
+	g.Go(func() error {
+		select {
+		case err := <-s.failed:
+			return err
+		case <-parts.Done():
+			return nil
+		}
+	})
+	err := g.Wait()
+	cancel()
+	s.work.Wait()
+	_ = s.fencer.Close()
+	s.reader.Close()
+	return err
+}
+
+func (s *sessions) unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// absent ends a command for one client ID that has no session here. Of the instances, the owner of the client's
+// partition tells, unless the session is elsewhere or waits.
+func (s *sessions) absent(cmd *command) {
+	p := s.part(cmd.To)
+	p.lock()
+	owns := p.owner.Owns()
+	var state *fleet.Session
+	var connected bool
+	if owns {
+		state, connected = p.session(cmd.To)
+	}
+	p.unlock()
+	switch {
+	case !owns, connected:
+	case state == nil, cmd.Connected:
+		cmd.c.notConnected(cmd)
+	case !(&forfeit{cmd.To, state}).subscribed(cmd):
+		cmd.notSubscribed()
+	}
+}
+
+// session gives the session that a client ID has anywhere, and whether it is, as far as is known, connected. mu is
+// held.
+func (p *part) session(clientID string) (state *fleet.Session, connected bool) {
+	v := p.view(clientID)
+	inc, state, ok := v.Base(millis())
+	if !ok {
+		holder, _ := v.Holder(millis())
+		return nil, holder != "" && v.Session(holder) != nil && !v.Session(holder).Released && !v.Session(holder).Withdrawn
+	}
+	_, dead := p.table.Dead(inc)
+	if state.Released && state.Expiry == 0 {
+		return nil, false
+	}
+	return state, !state.Released && state.OfflineSince == 0 && !dead
+}

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+
+	"sluice/fleet"
+	"sluice/kafka"
+	"sluice/mqtt"
+)
+
+// requestOf makes the request of a CONNECT.
+func requestOf(k *keeper) fleet.ConnectRequest {
+	o := k.opening
+	return fleet.ConnectRequest{
+		Clean: o.Clean, Expiry: o.Expiry, Principal: o.Username, Now: millis(), Will: k.will,
+		Remote: o.Remote.String(), Version: o.Version,
+	}
+}
+
+// subscriptionsOf gives the subscriptions of a stored session.
+func subscriptionsOf(s *fleet.Session) (subs []mqtt.Subscription) {
+	for _, sub := range s.Subs {
+		subs = append(subs, mqtt.Subscription{Filter: sub.Filter, ID: int(sub.ID), QoS: sub.QoS, NoLocal: sub.NoLocal,
+			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling})
+	}
+	return subs
+}
+
+// stateOf makes the record of a snapshot: streams become Kafka's topics and partitions, since each instance numbers
+// them as it meets them.
+func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
+	s := &fleet.Session{}
+	for _, sub := range snap.Subscriptions {
+		s.Subs = append(s.Subs, fleet.Sub{Filter: sub.Filter, ID: uint32(sub.ID), QoS: sub.QoS, NoLocal: sub.NoLocal,
+			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling})
+	}
+	if len(s.Subs) > 0 || len(snap.Flight) > 0 {
+		for _, p := range snap.Next {
+			st := all.get(p.Stream)
+			s.Start(st.topic, st.partition, p.Offset)
+		}
+	}
+	for _, p := range snap.Done {
+		st := all.get(p.Stream)
+		s.Settle(st.topic, st.partition, p.Offset)
+	}
+	for _, f := range snap.Flight {
+		out := fleet.Out{ID: f.ID, QoS: f.QoS, Received: f.Received}
+		if f.Place.Stream != 0 {
+			st := all.get(f.Place.Stream)
+			out.Topic, out.Partition, out.Offset = st.topic, st.partition, f.Place.Offset
+		}
+		s.Out = append(s.Out, out)
+	}
+	return s
+}
+
+// resume says from where on the streams are to be replayed for a stored session, and what is settled there.
+func (s *streams) resume(state *fleet.Session) (behind, done []mqtt.Place) {
+	for _, st := range s.all() {
+		tail := st.next.Load()
+		if _, known := state.Pos[st.topic]; !known || tail < 0 {
+			continue // new to the session: it begins where the devices here are
+		}
+		behind = append(behind, mqtt.Place{Stream: st.id, Offset: state.Resume(st.topic, st.partition, tail)})
+		for _, r := range state.Settled[st.topic][st.partition] {
+			for offset := r[0]; offset < r[1]; offset++ {
+				done = append(done, mqtt.Place{Stream: st.id, Offset: offset})
+			}
+		}
+	}
+	return behind, done
+}
+
+// A finder fetches the commands of unfinished deliveries.
+type finder struct {
+	reader *kafka.Reader
+	c      *commander // nil: there are no command rules
+}
+
+// flight gives the unfinished deliveries of a stored session with their commands, as far as Kafka has them still.
+func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished) {
+	for _, out := range state.Out {
+		u := mqtt.Unfinished{ID: out.ID, QoS: out.QoS, Received: out.Received}
+		if out.Topic != "" && f.c != nil {
+			st := all.of(out.Topic, out.Partition)
+			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
+			u.Command = f.command(ctx, u.Place, st)
+		}
+		flight = append(flight, u)
+	}
+	return flight
+}
+
+// command fetches one command; nil if there is none.
+func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (found *mqtt.Command) {
+	_, err := f.reader.Read(ctx, st.topic, st.partition, at.Offset, replayChunk, func(r *kafka.Fetched) bool {
+		if r.Offset != at.Offset {
+			return false
+		}
+		own := *r
+		own.Headers = slices.Clone(r.Headers)
+		if cmd, err := f.c.translate(&own); err == nil {
+			cmd.Place = at
+			cmd.open.expect(1)
+			found = &cmd.Command
+		}
+		return false
+	})
+	if err != nil {
+		f.c.log.Warn().Err(err).Str("kafka_topic", st.topic).Int32("partition", st.partition).Int64("offset", at.Offset).
+			Msg("cannot read a command that was sent and not completed")
+	}
+	return found
+}

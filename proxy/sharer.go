@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+	"sluice/mqtt"
+)
+
+// A sharer brings shared subscriptions their commands. Each ShareName with each topic filter is one consumer group of
+// the fleet: the instances that have members are in it, and Kafka divides the partitions of the command topics among
+// them.
+type sharer struct {
+	cfg    kafka.Config
+	prefix string // of the groups' names
+	shares *mqtt.Shares
+	c      *commander // set before run
+	log    zerolog.Logger
+}
+
+// newSharer makes a sharer for at most that many shares. Fleets on one cluster are told apart by their topic of
+// sessions.
+func newSharer(cfg kafka.Config, sessionsTopic string, most int, reg prometheus.Registerer) (*sharer, error) {
+	cfg.Registerer = nil
+	s := &sharer{cfg: cfg, prefix: sessionsTopic + "-share-", log: cfg.Logger}
+	var err error
+	s.shares, err = mqtt.NewShares(mqtt.SharesConfig{Most: most, Feed: s.feed, Registerer: reg})
+	return s, err
+}
+
+// run has the shares fed until ctx ends.
+func (s *sharer) run(ctx context.Context) error { return s.shares.Run(ctx) }
+
+// shareWindow is how many records of a partition may be under way in a share: enough for the windows of some devices,
+// and few enough that what is in memory when the partition moves is little.
+const shareWindow = 128
+
+// feed brings a share its commands until ctx ends.
+func (s *sharer) feed(ctx context.Context, share *mqtt.Share) {
+	f := &shareFeed{c: s.c, t: s.c.unseen(), share: share}
+	g := &groupFeed{cfg: s.cfg, name: s.groupName(share.Group, share.Filter), c: s.c, window: shareWindow, take: f.take, idle: share.Idle, log: s.log}
+	g.run(ctx)
+}
+
+// groupName gives the name of the consumer group of a share. Beside a hash, which alone tells shares apart, it has the
+// ShareName if that is short and plain, for those who look at the cluster.
+func (s *sharer) groupName(group, filter string) string {
+	sum := sha256.Sum256([]byte(group + "\x00" + filter)) // no topic filter has a null character
+	name := s.prefix
+	if len(group) <= 64 && strings.Trim(group, plainCharacters) == "" {
+		name += group + "-"
+	}
+	return name + hex.EncodeToString(sum[:8])
+}
+
+const plainCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+
+// A shareFeed takes the records of a share's consumer group to its members.
+type shareFeed struct {
+	c     *commander
+	t     translator
+	share *mqtt.Share
+}
+
+// take gives a record to the share if it is a command for it. Those for one client ID are not: whose they are is said
+// already. What makes no command is refused where all records are read, and commands are withdrawn there.
+func (f *shareFeed) take(ctx context.Context, r *kafka.Fetched, done func()) bool {
+	if _, cancels := cancellation(r); cancels {
+		done()
+		return true
+	}
+	cmd, err := f.t.translate(r)
+	if err != nil || cmd.To != "" || !f.share.Matches(cmd.Topic) {
+		done()
+		return true
+	}
+	if !f.share.HasRoom() || cmd.settings.Receipts != "" && !f.c.hasRoom() {
+		return false
+	}
+	cmd.Place = mqtt.Place{Stream: f.c.streams.of(r.Topic, r.Partition).id, Offset: r.Offset}
+	cmd.Owner = &sharedCommand{command: cmd, done: done}
+	f.c.pending.add(cmd)
+	f.c.await(cmd, 1)
+	if f.c.withdrawn.has(cmd) {
+		cmd.Cancel()
+	}
+	f.share.Send(ctx, &cmd.Command)
+	f.c.server.Flush()
+	return true
+}
+
+// hasRoom says whether a receipt has room in the memory budget.
+func (c *commander) hasRoom() bool {
+	ok := c.budget.TryTake(receiptBytes)
+	if ok {
+		c.budget.Give(receiptBytes) // taken again by the receipt itself
+	}
+	return ok
+}
+
+// A sharedCommand is a command on its way to one member of a share.
+type sharedCommand struct {
+	*command
+	done func()
+}
+
+// CommandSettled takes the outcome, and lets the group go on. If no member of this instance took the command it stays
+// where it is in the group, and comes to another instance.
+func (s *sharedCommand) CommandSettled(c *mqtt.Command, clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
+	s.command.CommandSettled(c, clientID, fate, code, reason)
+	if fate != mqtt.Kept || clientID != "" {
+		s.done()
+	}
+}

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+	"sluice/mqtt"
+)
+
+// A willing is a will that is to be published: by the instance that had its device, or by the owner of the partition
+// if that instance is dead.
+type willing struct {
+	s      *sessions
+	client string
+	epoch  int64
+	will   *fleet.Will
+	by     interface{ write(g *kafka.TxGroup) } // a shard, or the ownership of the partition
+}
+
+// publish publishes the will, unless the ledger says that it was. The record and the note in the ledger are one
+// transaction: after a crash between them the will would be published again. An error: try again.
+func (w *willing) publish(ctx context.Context) error {
+	l := w.s.ledger(w.client)
+	if err := w.s.readLedger(ctx, l); err != nil {
+		return err
+	}
+	if l.willDone(w.client, w.epoch) {
+		return nil
+	}
+	records, end, taken := w.s.publisher.willRecords(willMessage(w.will, w.client))
+	defer w.s.producer.Budget().Give(taken)
+	note, err := w.note(end)
+	if err != nil {
+		return err
+	}
+	records = append(records, note)
+	if err := w.write(ctx, records); err == nil {
+		w.s.m.wills.WithLabelValues(string(end)).Inc()
+	} else if kafka.Final(err) && end == fleet.WillPublished {
+		w.s.lines.Warn().Err(err).Str("client_id", w.client).Msg("Kafka does not take a will")
+		return w.drop(ctx)
+	} else {
+		return err
+	}
+	return nil
+}
+
+// drop notes that the will can't be published.
+func (w *willing) drop(ctx context.Context) error {
+	note, err := w.note(fleet.WillDropped)
+	if err != nil {
+		return err
+	}
+	if err := w.write(ctx, []*kafka.TxRecord{note}); err != nil {
+		return err
+	}
+	w.s.m.wills.WithLabelValues(string(fleet.WillDropped)).Inc()
+	return nil
+}
+
+// note makes the record of the ledger that says what became of the will.
+func (w *willing) note(end fleet.WillEnd) (*kafka.TxRecord, error) {
+	value, err := fleet.LedgerWill{Will: end}.Encode()
+	return &kafka.TxRecord{Topic: w.s.cfg.Sessions.Ledger, Key: fleet.LedgerWillKey(w.client, w.epoch), PartitionKey: []byte(w.client), Value: value}, err
+}
+
+// write writes records in one transaction.
+func (w *willing) write(ctx context.Context, records []*kafka.TxRecord) error {
+	done := make(chan error, 1)
+	w.by.write(&kafka.TxGroup{Records: records, Owner: groupDone(func(err error) { done <- err })})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// groupDone is called with the outcome of a group.
+type groupDone func(err error)
+
+// GroupDone passes the outcome on.
+func (f groupDone) GroupDone(_ *kafka.TxGroup, err error) { f(err) }
+
+// willMessage makes the Will Message that is handed to the rules.
+func willMessage(w *fleet.Will, clientID string) *mqtt.Message {
+	m := &mqtt.Message{
+		Topic: []byte(w.Topic), Payload: w.Payload, QoS: w.QoS, Retain: w.Retain, Will: true, Received: time.Now(),
+		ClientID: clientID, Username: w.Username, CorrelationData: w.CorrelationData,
+	}
+	if w.ContentType != "" {
+		m.ContentType = []byte(w.ContentType)
+	}
+	if w.ResponseTopic != "" {
+		m.ResponseTopic = []byte(w.ResponseTopic)
+	}
+	if w.Expiry != nil {
+		m.Expiry, m.HasExpiry = *w.Expiry, true
+	}
+	for _, u := range w.User {
+		m.User = append(m.User, mqtt.Property{Key: u[0], Value: u[1]})
+	}
+	return m
+}
+
+// willOf writes down the will of a CONNECT, nil if it has none.
+func willOf(o *mqtt.Opening) *fleet.Will {
+	m := o.Will
+	if m == nil {
+		return nil
+	}
+	w := &fleet.Will{
+		Topic: string(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, ContentType: string(m.ContentType),
+		ResponseTopic: string(m.ResponseTopic), CorrelationData: m.CorrelationData, Delay: o.WillDelay, Username: o.Username,
+	}
+	if m.HasExpiry {
+		w.Expiry = &m.Expiry
+	}
+	for _, u := range m.User {
+		w.User = append(w.User, [2][]byte{u.Key, u.Value})
+	}
+	return w
+}
+
+// willRecords makes the records of a will by the rules, and says whether there are any. taken is the memory that it
+// took of the budget, which nobody can wait for here.
+func (p *publisher) willRecords(m *mqtt.Message) (records []*kafka.TxRecord, end fleet.WillEnd, taken int) {
+	taken = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
+	p.budget.Take(taken)
+	d := &delivery{p: p, msg: m}
+	d.describe(m)
+	err := p.rules.Route(&d.in, &d.route)
+	d.rule = p.m.rule(d.route.Rule)
+	if err == nil {
+		d.fillRouted()
+		d.rule.count(stored, len(m.Payload))
+		return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, taken
+	}
+	r := refusalOf(err)
+	d.rule = p.m.rule(ruleOf(err))
+	p.m.refused.WithLabelValues(r.reason).Inc()
+	fate := p.fate(d, r)
+	d.rule.count(fate, len(m.Payload))
+	if fate != deadLettered {
+		return nil, fleet.WillDropped, taken
+	}
+	d.fillDead(p.unmatched.DeadLetter, r.reason)
+	return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, taken
+}
+
+// txRecord gives the record for a transaction.
+func (d *delivery) txRecord() *kafka.TxRecord {
+	return &kafka.TxRecord{Topic: d.rec.Topic, Key: d.rec.Key, Value: d.rec.Value, Headers: d.rec.Headers, Timestamp: d.rec.Timestamp}
+}
