@@ -18,44 +18,44 @@ type asker struct {
 }
 
 // enter counts one more question, unless it is closed.
-func (d *asker) enter() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.closed {
-		d.work.Add(1)
+func (a *asker) enter() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
+		a.work.Add(1)
 	}
-	return !d.closed
+	return !a.closed
 }
 
 // close cuts the connections, and waits until the questions have ended by that.
-func (d *asker) close() {
-	d.mu.Lock()
-	d.closed = true
-	d.mu.Unlock()
-	d.net.close()
-	d.work.Wait()
+func (a *asker) close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.net.close()
+	a.work.Wait()
 }
 
 // askAt has f ask, and gives its answer or the error of ctx. f gets a context that does not end with ctx, and must
 // write to nothing that the caller of askAt reads.
-func askAt[T any](ctx context.Context, d *asker, f func(context.Context) (T, error)) (T, error) {
+func askAt[T any](ctx context.Context, a *asker, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
 	}
-	if !d.enter() {
+	if !a.enter() {
 		return answer{}.value, fmt.Errorf("nothing is asked any more: %w", ErrClosed)
 	}
 	got := make(chan answer, 1)
 	go func() { // ends with the answer, when the connection's time is up, or with close
-		defer d.work.Done()
+		defer a.work.Done()
 		value, err := f(context.WithoutCancel(ctx))
 		got <- answer{value, err}
 	}()
 	select {
 	case <-ctx.Done():
 		return answer{}.value, ctx.Err()
-	case a := <-got:
-		return a.value, a.err
+	case r := <-got:
+		return r.value, r.err
 	}
 }

@@ -311,10 +311,15 @@ func (c *Conn) own(s *session) {
 
 // openStored gets the session from the Store. It has the client ID in this process already.
 func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error) {
+	opening := true
+	defer func() {
+		if opening { // also after a panic, or nobody could connect with the client ID any more
+			c.srv.sessions.release(s)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.ConnectTimeout)
 	defer cancel()
 	if !c.cancelWith(cancel) {
-		c.srv.sessions.release(s)
 		return false, os.ErrDeadlineExceeded
 	}
 	opened, err := c.srv.cfg.Store.Open(ctx, &Opening{
@@ -323,7 +328,6 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	})
 	c.cancelWith(nil)
 	if err != nil {
-		c.srv.sessions.release(s)
 		var fault *ProtocolFault
 		if !errors.As(err, &fault) {
 			err = &ProtocolFault{ServerUnavailable, "the session can't be had now"}
@@ -338,6 +342,7 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 		o.restore(&opened.State)
 		s.outbox.Store(o)
 	}
+	opening = false
 	c.own(s)
 	return opened.Present, nil
 }

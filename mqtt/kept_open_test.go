@@ -36,6 +36,23 @@ func TestOpenThatFailsIsToldInConnack(t *testing.T) {
 	fail(5, &ProtocolFault{ServerBusy, "not now"}, 0x89)
 }
 
+func TestClientIDIsFreeAfterAPanicOfTheStore(t *testing.T) {
+	w := keeping(t, nil)
+	w.v.opening = func(_ context.Context, o *Opening) error {
+		if o.Username == "bad" {
+			w.v.leave(o.ClientID)
+			panic("a bug")
+		}
+		return nil
+	}
+	h := persistent(5, "dev")
+	h.username = "bad"
+	c := w.dial(5)
+	c.send(h.packet())
+	c.closed()
+	w.stored(5, "dev")
+}
+
 func TestOpeningSaysWhatConnectSaid(t *testing.T) {
 	w := keeping(t, func(c *Config) { c.SessionExpiryMax = time.Minute })
 	h := delayed("dev", 7)

@@ -245,8 +245,8 @@ func TestPubcompWaitsUntilTheIdentifierIsFree(t *testing.T) {
 		w.v.mu.Lock()
 		k.slow = true
 		w.v.mu.Unlock()
-		c.send(pubrel(2), pubrel(3))
-		c.ping()
+		c.send(pubrel(2), pubrel(3), pubrel(2))
+		c.ping() // also when it asks again
 		w.v.mu.Lock()
 		done := k.released
 		w.v.mu.Unlock()

@@ -185,13 +185,26 @@ func (c *Conn) pubrel(body []byte) error {
 		return violation("packet identifier 0")
 	}
 	known := c.session.release(id)
-	if k := c.session.keeper; k != nil && known {
-		if k.Released(id, func() { c.pubcompLater(id) }) {
-			return nil
-		}
+	if k := c.session.keeper; k != nil && c.releasedLater(k, id, known) {
+		return nil
 	}
 	c.pubcomp(id, known)
 	return nil
+}
+
+// releasedLater says that the PUBCOMP for id waits for the store. PUBREL that comes again meanwhile is answered by it
+// too: at once would say that the id is free.
+func (c *Conn) releasedLater(k Keeper, id uint16, known bool) bool {
+	s := c.session
+	if !known {
+		return s.isFreeing(id)
+	}
+	s.setFreeing(id, true)
+	if k.Released(id, func() { s.setFreeing(id, false); c.pubcompLater(id) }) {
+		return true
+	}
+	s.setFreeing(id, false)
+	return false
 }
 
 // pubcompLater answers a PUBREL from any goroutine.

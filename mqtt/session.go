@@ -31,8 +31,9 @@ type session struct {
 
 	mu       sync.Mutex // guards all below
 	received map[uint16]inbound
-	pending  int                // of received, those whose outcome is awaited
-	quiet    func(ids []uint16) // is called when there is none
+	pending  int                 // of received, those whose outcome is awaited
+	quiet    func(ids []uint16)  // is called when there is none
+	freeing  map[uint16]struct{} // released, and not yet in the Store
 }
 
 // inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.
@@ -168,6 +169,27 @@ func (s *session) release(id uint16) bool {
 	}
 	s.remove(id)
 	return true
+}
+
+// setFreeing notes that the Store is about to free id, or has.
+func (s *session) setFreeing(id uint16, freeing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !freeing {
+		delete(s.freeing, id)
+		return
+	}
+	if s.freeing == nil {
+		s.freeing = make(map[uint16]struct{})
+	}
+	s.freeing[id] = struct{}{}
+}
+
+func (s *session) isFreeing(id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, freeing := s.freeing[id]
+	return freeing
 }
 
 // remove frees id. mu is held.

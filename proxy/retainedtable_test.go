@@ -128,3 +128,16 @@ func FuzzRetainedRecord(f *testing.F) {
 		require.Equal(t, table.index.Len(), found)
 	})
 }
+
+// BenchmarkRetainedTable is what a record costs when an instance starts.
+func BenchmarkRetainedTable(b *testing.B) {
+	table := retainedTableForTests(b)
+	r := now("sluice-retained", "", string(make([]byte, 100)), "sluice.v", "1", "mqtt.qos", "1", "mqtt.client_id", "device-0001")
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		r.Key = fmt.Appendf(r.Key[:0], "plants/p%03d/machines/m%05d/state", n*7919%1000, n%1_000_000/1000)
+		table.handle(r)
+	}
+}
