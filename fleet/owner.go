@@ -17,6 +17,8 @@ type Owner struct {
 	me      string
 	state   ownerState
 	judged  map[string]*judgement
+	fresh   []string        // incarnations whose clients are all to be looked at after the next read to the end
+	reading []string        // the same for the read under way
 	todo    map[string]bool // clients to look at after the next read to the end
 	acting  []string        // clients to look at after the read under way
 	allowed map[string]bool // incarnations that were fenced when it began
@@ -184,29 +186,25 @@ func (o *Owner) fence(t *Table, inc string) []Action {
 }
 
 // Fenced says that all transactional ids of inc have a new producer epoch, and its transactions are decided.
-func (o *Owner) Fenced(inc string, t *Table) []Action {
+func (o *Owner) Fenced(inc string) []Action {
 	j := o.judged[inc]
 	if j == nil || *j != fencing {
 		return nil
 	}
 	*j = judgedFenced
-	for client, entries := range t.clients {
-		if index(entries, inc) >= 0 {
-			o.todo[client] = true
-		}
-	}
+	o.fresh = append(o.fresh, inc)
 	return o.readEnds()
 }
 
 func (o *Owner) readEnds() []Action {
-	if o.state != ownerReady || len(o.todo) == 0 {
+	if o.state != ownerReady || len(o.todo)+len(o.fresh) == 0 {
 		return nil
 	}
+	o.reading, o.fresh = o.fresh, nil
 	o.acting = o.acting[:0]
 	for client := range o.todo {
 		o.acting = append(o.acting, client)
 	}
-	slices.Sort(o.acting)
 	clear(o.todo)
 	o.allowed = make(map[string]bool)
 	for inc, j := range o.judged {
@@ -224,12 +222,27 @@ func (o *Owner) EndsRead(asked int64, t *Table, l *Ledger) []Action {
 	}
 	o.state = ownerReady
 	var acts []Action
-	for _, client := range o.acting {
+	for _, client := range o.clients(t) {
 		if v, ok := t.Client(client); ok {
 			acts = append(acts, o.act(v, asked, l)...)
 		}
 	}
 	return append(acts, o.readEnds()...)
+}
+
+// clients are those to look at after a read to the end. All that an incarnation has is looked for only now, when the
+// table shows its last record from before the verdict.
+func (o *Owner) clients(t *Table) []string {
+	if len(o.reading) > 0 {
+		for client, entries := range t.clients {
+			if slices.ContainsFunc(o.reading, func(inc string) bool { return index(entries, inc) >= 0 }) {
+				o.acting = append(o.acting, client)
+			}
+		}
+	}
+	o.reading = nil
+	slices.Sort(o.acting)
+	return slices.Compact(o.acting)
 }
 
 // WillDone says that the Will of an ActWill is published, or was found to be done already. A transaction that was

@@ -14,7 +14,7 @@ func (k *kafka) owned() *Owner {
 	require.False(k.t, o.Owns())
 	for _, a := range o.Taken(k.table) {
 		require.Equal(k.t, ActFence, a.Kind)
-		o.Fenced(a.Inc, k.table)
+		o.Fenced(a.Inc)
 	}
 	require.True(k.t, o.Owns())
 	return o
@@ -40,7 +40,7 @@ func (k *kafka) judge(o *Owner) []Action {
 	k.put(acts[0].Key, value)
 	acts = o.Judged("A", k.table)
 	require.Equal(k.t, []Action{{Kind: ActFence, Inc: "A", TxIDs: []string{"tx-A"}}}, acts)
-	return o.Fenced("A", k.table)
+	return o.Fenced("A")
 }
 
 func withWill(expiry uint32, will *Will) *Session {
@@ -117,7 +117,7 @@ func TestNewOwnerFencesTheDeadAgainBeforeItActs(t *testing.T) {
 	o := NewOwner("O")
 	o.Assigned()
 	require.Equal(t, []Action{{Kind: ActFence, Inc: "A", TxIDs: []string{"tx-A"}}}, o.Taken(k.table))
-	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Fenced("A", k.table)))
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Fenced("A")))
 	o.Revoked()
 	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "no longer its business")
 }

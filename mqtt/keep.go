@@ -196,3 +196,24 @@ func (ss *session) replay(d delivery, now time.Time) bool {
 func (o *outbox) has(p Place) bool {
 	return slices.Contains(o.done, p) || slices.ContainsFunc(o.flight, func(f flying) bool { return f.cmd.Place == p && !isTurn(f.cmd) })
 }
+
+// setFreeing notes that the Store is about to free id, or has.
+func (s *session) setFreeing(id uint16, freeing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !freeing {
+		delete(s.freeing, id)
+		return
+	}
+	if s.freeing == nil {
+		s.freeing = make(map[uint16]struct{})
+	}
+	s.freeing[id] = struct{}{}
+}
+
+func (s *session) isFreeing(id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, freeing := s.freeing[id]
+	return freeing
+}

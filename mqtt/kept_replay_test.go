@@ -248,7 +248,6 @@ func (r *relay) extend(n int) {
 
 // replays gives the device what it is behind on, whenever it has room, until stop.
 func (r *relay) replays(stop chan struct{}) {
-	s := r.v.keeper("dev").o.Session
 	second := time.NewTicker(5 * time.Millisecond) // the server's, which is longer
 	defer second.Stop()
 	for {
@@ -260,6 +259,7 @@ func (r *relay) replays(stop chan struct{}) {
 			continue
 		case <-r.v.lagging:
 		}
+		s := r.v.keeper("dev").o.Session
 		from, ok := s.Join(1)
 		for at := int(from); ok; {
 			at, ok = r.replayChunk(s, at)

@@ -171,27 +171,6 @@ func (s *session) release(id uint16) bool {
 	return true
 }
 
-// setFreeing notes that the Store is about to free id, or has.
-func (s *session) setFreeing(id uint16, freeing bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !freeing {
-		delete(s.freeing, id)
-		return
-	}
-	if s.freeing == nil {
-		s.freeing = make(map[uint16]struct{})
-	}
-	s.freeing[id] = struct{}{}
-}
-
-func (s *session) isFreeing(id uint16) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, freeing := s.freeing[id]
-	return freeing
-}
-
 // remove frees id. mu is held.
 func (s *session) remove(id uint16) {
 	if s.received[id].pending != nil {

@@ -15,11 +15,10 @@ import (
 type shareWorld struct {
 	*dispatcher
 	x    *Shares
-	stop context.CancelFunc
+	stop func()
 
 	mu    sync.Mutex
 	feeds map[string]*feed
-	begun int
 }
 
 // A feed is a call of SharesConfig.Feed that is under way.
@@ -36,18 +35,26 @@ func shared(t testing.TB, change func(*Config)) *shareWorld {
 
 func sharedWith(t testing.TB, most int, change func(*Config)) *shareWorld {
 	t.Helper()
+	return sharedIn(t, most, func(shares func(*Config)) *dispatcher {
+		return commands(t, func(c *Config) {
+			shares(c)
+			if change != nil {
+				change(c)
+			}
+		})
+	})
+}
+
+// sharedIn has shared subscriptions in the server that start makes.
+func sharedIn(t testing.TB, most int, start func(shares func(*Config)) *dispatcher) *shareWorld {
+	t.Helper()
 	w := &shareWorld{feeds: map[string]*feed{}}
 	var err error
 	w.x, err = NewShares(SharesConfig{Most: most, Feed: w.feed})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	w.dispatcher = commands(t, func(c *Config) {
-		c.Shares = w.x
-		if change != nil {
-			change(c)
-		}
-	})
+	w.dispatcher = start(func(c *Config) { c.Shares = w.x })
 	go func() { ended <- w.x.Run(ctx) }() // ends with stop
 	w.stop = sync.OnceFunc(func() { stop(); require.NoError(t, <-ended) })
 	t.Cleanup(w.stop)
@@ -57,7 +64,6 @@ func sharedWith(t testing.TB, most int, change func(*Config)) *shareWorld {
 func (w *shareWorld) feed(ctx context.Context, s *Share) {
 	w.mu.Lock()
 	w.feeds[s.key] = &feed{s, ctx}
-	w.begun++
 	w.mu.Unlock()
 	<-ctx.Done()
 	w.mu.Lock()
@@ -488,4 +494,19 @@ func (c *client) answers() {
 		require.Equal(c.t, byte(0x32), first)
 		c.send(puback(uint16(body[3])<<8 | uint16(body[4])))
 	}
+}
+
+// TestShareHasRoomWhileThereIsMemoryOrNothingUnderWay: what it has, it keeps.
+func TestShareHasRoomWhileThereIsMemoryOrNothingUnderWay(t *testing.T) {
+	w := shared(t, func(c *Config) { c.CommandMemory = 1000 })
+	c := w.member(5, "dev", 1)
+	w.members(1)
+	s := w.share("$share/g/t")
+	require.True(t, s.HasRoom())
+	cmd := w.give("this is not much, and with all that belongs to it more than there is", 1)
+	require.False(t, s.HasRoom())
+	_, _ = c.read()
+	c.send(puback(1))
+	w.became(cmd, "dev delivered")
+	until(t, "room", s.HasRoom)
 }

@@ -25,7 +25,8 @@ type commander struct {
 	pending   pending
 	withdrawn *withdrawn
 	streams   *streams
-	absent    func(cmd *command) // ends a command for one client ID that is not here
+	absent    func(cmd *command)      // ends a command for one client ID that is not here
+	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
 	stop      <-chan struct{}
@@ -51,6 +52,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		log:        log,
 	}
 	c.absent = c.notConnected
+	c.tells = func(*command) bool { return true }
 	c.translator.c = c
 	return c, nil
 }
@@ -71,9 +73,15 @@ func instanceName() string {
 func (c *commander) handle(r *kafka.Fetched) {
 	c.m.bytes.Add(float64(len(r.Key) + len(r.Value)))
 	st := c.streams.of(r.Topic, r.Partition)
+	cmd, ok := c.take(r, st.id)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	c.take(r, st.id)
+	switch {
+	case !ok:
+		st.halted = true // the process stops: from here on sessions get their commands elsewhere
+	case cmd != nil:
+		c.send(cmd)
+	}
 	st.advance(r.Offset + 1)
 }
 
@@ -85,11 +93,12 @@ func (c *commander) progress(kafkaTopic string, partition int32, next int64) {
 	st.advance(next)
 }
 
-// take takes the record of a stream.
-func (c *commander) take(r *kafka.Fetched, stream int32) {
+// take makes the command of a record of a stream; nil: it is none. False: the process stops before there is room for
+// its receipt.
+func (c *commander) take(r *kafka.Fetched, stream int32) (cmd *command, ok bool) {
 	if data, ok := cancellation(r); ok {
 		c.cancel(r, data)
-		return
+		return nil, true
 	}
 	cmd, err := c.translate(r)
 	cmd.Place = mqtt.Place{Stream: stream, Offset: r.Offset}
@@ -97,14 +106,10 @@ func (c *commander) take(r *kafka.Fetched, stream int32) {
 	if err != nil {
 		rule.refused.Inc()
 		c.refuse(cmd, err)
-		return
+		return nil, true
 	}
 	rule.routed.Inc()
-	if cmd.settings.Receipts != "" && !c.awaitRoom() {
-		cmd.settle(cmd.To, mqtt.Dropped, 0, reasonStopping)
-		return
-	}
-	c.send(cmd)
+	return cmd, cmd.settings.Receipts == "" || c.awaitRoom()
 }
 
 // cancellation gives the correlation data that a record withdraws; ok says that it is such a record.
@@ -127,6 +132,9 @@ func (c *commander) refuse(cmd *command, err error) {
 	if cmd.settings == nil {
 		return // no rule, so nobody to tell
 	}
+	if !c.tells(cmd) {
+		return
+	}
 	if cmd.settings.Receipts != "" {
 		c.awaitRoom() // if the process stops first, this last receipt of the partition has its room all the same
 	}
@@ -137,13 +145,14 @@ func (c *commander) refuse(cmd *command, err error) {
 const (
 	reasonNotConnected  = "not_connected"  // the device it is for
 	reasonNotSubscribed = "not_subscribed" // the device it is for
-	reasonStopping      = "stopping"       // the process stopped before there was room for a receipt
 )
 
 // send gives the command to the devices that are there for it.
 func (c *commander) send(cmd *command) {
 	if !cmd.Expires.IsZero() && !time.Now().Before(cmd.Expires) {
-		cmd.settle(cmd.To, mqtt.Expired, 0, "")
+		if c.tells(cmd) {
+			cmd.settle(cmd.To, mqtt.Expired, 0, "")
+		}
 		return
 	}
 	c.pending.add(cmd)

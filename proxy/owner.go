@@ -106,7 +106,7 @@ func (o *ownership) do(acts []fleet.Action) {
 			o.errand(o.take)
 		case fleet.ActFence:
 			o.errand(func(ctx context.Context) error {
-				return s.fence(ctx, a, func() { o.event(func() []fleet.Action { return p.owner.Fenced(a.Inc, &p.table) }) })
+				return s.fence(ctx, a, func() { o.event(func() []fleet.Action { return p.owner.Fenced(a.Inc) }) })
 			})
 		case fleet.ActReadEnds:
 			asked := millis()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -50,7 +51,7 @@ func (s *sessions) serveCommands(c *commander) {
 	s.finder.c = c
 	s.replayer = newReplayer(c, s.reader, s.streams, s.log)
 	s.forfeits = &forfeits{c: c, streams: s.streams, chunks: s.replayer.chunks, queue: make(chan forfeit, forfeitsQueued)}
-	c.absent = s.absent
+	c.absent, c.tells = s.absent, s.tells
 }
 
 // stateTopics are the topics that hold what the instances share, with the settings that they must have.
@@ -166,6 +167,15 @@ func (s *sessions) absent(cmd *command) {
 	case !(&forfeit{cmd.To, state}).subscribed(cmd):
 		cmd.notSubscribed()
 	}
+}
+
+// tells says whether it is this instance that tells of a command which no device gets: the owner of the partition that
+// the device, or else the record's key, belongs to.
+func (s *sessions) tells(cmd *command) bool {
+	p := s.part(cmp.Or(cmd.To, string(cmd.key)))
+	p.lock()
+	defer p.unlock()
+	return p.owner.Owns()
 }
 
 // session gives the session that a client ID has anywhere, and whether it is, as far as is known, connected. mu is

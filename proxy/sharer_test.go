@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
@@ -20,12 +21,13 @@ import (
 
 // A sharing is the part of an instance that shared subscriptions need, with a Kafka that several can have.
 type sharing struct {
-	t      testing.TB
-	addr   string
-	writer *kafka.Producer
-	c      *commander
-	shares *sharer
-	stop   func()
+	t        testing.TB
+	addr     string
+	writer   *kafka.Producer
+	producer *kafka.Producer
+	c        *commander
+	shares   *sharer
+	stop     func()
 }
 
 // A silent takes messages of devices and does nothing with them.
@@ -70,6 +72,7 @@ func (s *sharing) start(cfg *config.Config) {
 	require.NoError(t, err)
 	producer, err := kafka.NewProducer(kafkaConfig(cfg, log, reg))
 	require.NoError(t, err)
+	s.producer = producer
 	s.shares, err = newSharer(kafkaConfig(cfg, log, reg), cfg.Sessions.Topic, 10, reg)
 	require.NoError(t, err)
 	settings := mqttConfig(cfg, log, reg)
@@ -248,4 +251,55 @@ func TestCommandsForOneClientAreNotShared(t *testing.T) {
 	a.writer.Produce(toRecord(r, done))
 	require.NoError(t, <-done)
 	collect(t, a.numbers(1, 5), one)
+}
+
+// TestReceiptsOfSharedCommandsNameWhoEndedThem: the member, or nobody.
+func TestReceiptsOfSharedCommandsNameWhoEndedThem(t *testing.T) {
+	k := cluster(t)
+	a := share(t, k)
+	var receipts seen
+	background(t, func(ctx context.Context) {
+		_ = k.Tail(ctx, func(r embedded.Record) {
+			var receipt Receipt
+			if r.Topic == "receipts" && json.Unmarshal(r.Value, &receipt) == nil {
+				receipts.add([]byte(string(r.Key) + " " + receipt.ClientID + " " + receipt.Outcome))
+			}
+		})
+	})
+	one := dial(t, a.addr, "one", false)
+	one.subscribe("$share/g/t/#", 1)
+	a.joined(one)
+	send := func(key string, headers ...string) {
+		done := make(owner, 1)
+		a.writer.Produce(toRecord(now("cmds", key, key, append(headers, "kind", "shared")...), done))
+		require.NoError(t, <-done)
+	}
+	withdraw := now("cmds", "withdrawn", "", headerCancel, "1")
+	withdraw.Offset = 1 << 40
+	a.c.cancel(withdraw, []byte("1"))
+	send("withdrawn", "mqtt.correlation_data", "1")
+	send("late", "mqtt.expiry", "0")
+	send("taken")
+	collect(t, []string{"taken"}, one)
+	for _, want := range []string{"withdrawn  cancelled", "late  expired", "taken one delivered"} {
+		until(t, want, func() bool { return len(receipts.of(want)) == 1 })
+	}
+	a.stop()
+	require.Empty(t, a.c.pending.all, "what has ended can't be cancelled")
+}
+
+// TestSharedCommandsWaitInKafkaWhileMemoryIsSpent: none is dropped for that, and none comes twice.
+func TestSharedCommandsWaitInKafkaWhileMemoryIsSpent(t *testing.T) {
+	a := share(t, cluster(t))
+	one := dial(t, a.addr, "one", false)
+	one.subscribe("$share/g/t/#", 1)
+	a.joined(one)
+	budget := a.producer.Budget()
+	until(t, "receipts are written", func() bool { return budget.InUse() == 0 })
+	all := int(budget.Max())
+	budget.Take(all)
+	want := a.numbers(0, 6)
+	require.Empty(t, one.taken(true))
+	budget.Give(all)
+	collect(t, want, one)
 }

@@ -14,8 +14,9 @@ type stream struct {
 
 	// mu is held while a record is handed to the devices that are here, so that who holds it knows that everything
 	// below next was, and nothing at or above it.
-	mu   sync.Mutex
-	next atomic.Int64 // changed with mu held; an offset below 0: not yet known
+	mu     sync.Mutex
+	halted bool         // nothing more is handed out
+	next   atomic.Int64 // changed with mu held; an offset below 0: not yet known
 }
 
 // A streamKey names a stream.
@@ -82,7 +83,7 @@ func (s *streams) next(id int32) (int64, bool) {
 
 // advance notes that everything below next was handed out. mu is held.
 func (s *stream) advance(next int64) {
-	if next > s.next.Load() {
+	if next > s.next.Load() && !s.halted {
 		s.next.Store(next)
 	}
 }

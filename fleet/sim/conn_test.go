@@ -83,7 +83,6 @@ func (c *conn) opened(a fleet.Action) {
 		c.ver = a.State.Subs[0].ID
 	}
 	c.n.w.trace("%s: CONNACK to %s, present %t, epoch %d, state %d, change %d", c.n.name, c.dev.name, a.Present, a.Epoch, a.State.Began, c.ver)
-	c.load()
 	c.n.w.ghost.connack(c.n.w, c, a)
 	if c.dev.cur == c {
 		c.dev.resume(a.Present)

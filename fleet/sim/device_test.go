@@ -54,10 +54,7 @@ func (d *device) connect(w *world, n *node) {
 		c.req.Will = &fleet.Will{Topic: "will", Delay: c.delay}
 	}
 	w.trace("%s: connects to %s, clean %t, expiry %d, will %t, delay %d", d.name, n.name, c.req.Clean, c.req.Expiry, c.req.Will != nil, c.delay)
-	if c.req.Clean && d.pub.sent { // a clean start discards what was under way
-		d.pub.message++
-		d.pub.sent, d.pub.releasing = false, false
-	}
+	d.pub.doubt = d.pub.doubt || c.req.Clean
 	d.cur = c
 	w.ghost.tried = w.ghost.tried || d == &w.eve
 	n.accept(c)

@@ -101,6 +101,9 @@ func (g *ghost) connack(w *world, c *conn, a fleet.Action) {
 		w.fail("session lost: %v", g.ok)
 	}
 	g.returned(c, a)
+	if !a.Present {
+		g.forgetReturns()
+	}
 	g.ok, g.expiry = map[int64]bool{began: true}, c.req.Expiry
 	if g.eve {
 		g.none()
@@ -129,6 +132,14 @@ func (g *ghost) returned(c *conn, a fleet.Action) {
 		if a.Present && a.State.Began <= epoch && c.claimed < from+int64(old.delay)*1000 {
 			will.void = true
 		}
+	}
+}
+
+// forgetReturns: a new session hides from who judges the dead later that the one before had been resumed. The Will may
+// then go out, once.
+func (g *ghost) forgetReturns() {
+	for _, will := range g.wills {
+		will.void = false
 	}
 }
 
@@ -236,9 +247,6 @@ func (g *ghost) oneConnection(w *world) {
 	}
 	if live > 1 {
 		w.fail("%d connections live", live)
-	}
-	if c := w.dev.cur; c != nil && c.done && !g.eve && len(g.dead) == 0 {
-		w.fail("the last connection was closed")
 	}
 }
 

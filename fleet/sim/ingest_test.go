@@ -6,18 +6,18 @@ import (
 	"sluice/fleet"
 )
 
-// packetID is the one packet id that the device uses for all its messages.
-const packetID = 1
-
 // A packet is a PUBLISH with QoS 2 or a PUBREL.
 type packet struct {
 	release bool
 	message int
 }
 
-// publisher is the device's side of QoS 2: one message at a time.
+// publisher is the device's side of QoS 2: one message at a time, all with the same packet id. A device that has asked
+// for a clean start, and does not know whether it took effect, goes on with another id.
 type publisher struct {
 	message   int
+	id        uint16
+	doubt     bool
 	sent      bool
 	releasing bool
 	records   map[int]int // message -> records in Kafka
@@ -34,14 +34,19 @@ func (d *device) publish() {
 // resume sends again what was under way, or forgets it with its session.
 func (d *device) resume(present bool) {
 	p := &d.pub
+	if p.doubt {
+		p.id++
+	}
 	switch {
 	case !p.sent:
-	case !present:
+	case !present || p.doubt:
 		p.message++
 		p.sent, p.releasing = false, false
 	default:
 		d.cur.packets = append(d.cur.packets, packet{p.releasing, p.message})
 	}
+	p.doubt = false
+	d.cur.load()
 }
 
 // received is a PUBREC, completed a PUBCOMP.
@@ -73,7 +78,7 @@ func (c *conn) take() {
 	c.busy = true
 	ids := fleet.LedgerIDs{Epoch: c.epoch}
 	if !p.release {
-		ids.IDs = []uint16{packetID}
+		ids.IDs = []uint16{c.dev.pub.id}
 	}
 	c.n.transact(&commit{
 		apply: func() {
@@ -117,5 +122,5 @@ func (c *conn) idle() {
 
 // load takes in the ids that the ledger has for the session.
 func (c *conn) load() {
-	c.holds = slices.Contains(c.n.book.IDs(client, c.state.Began), packetID)
+	c.holds = slices.Contains(c.n.book.IDs(client, c.state.Began), c.dev.pub.id)
 }

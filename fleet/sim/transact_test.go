@@ -128,7 +128,7 @@ func (n *node) verdict(a fleet.Action) {
 }
 
 func (n *node) ownerFence(a fleet.Action) {
-	fenced := n.ownerDo(func() { n.ownerActs(n.owner.Fenced(a.Inc, n.table)) })
+	fenced := n.ownerDo(func() { n.ownerActs(n.owner.Fenced(a.Inc)) })
 	if _, dead := n.table.Dead(a.Inc); !n.w.rules.verdictAfter || dead {
 		n.doFence(a, fenced)
 		return

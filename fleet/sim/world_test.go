@@ -35,6 +35,7 @@ type world struct {
 	owner   *node
 	names   int
 	crashes int
+	slow    bool // transactions take long
 	quiet   bool // no new trouble: everything runs until nothing moves
 	tainted bool // a zombie's record came after the owner had removed its key: the protocol's exception
 	ghost   ghost
@@ -77,6 +78,7 @@ func newWorld(seed uint64, r rules, trace func(string, ...any)) *world {
 	if w.rng.IntN(4) == 0 {
 		w.eve.connects = 2
 	}
+	w.slow = w.chance(3)
 	for range 2 {
 		w.start()
 	}
@@ -253,6 +255,9 @@ func (w *world) enabled() []step {
 		}
 	}
 	for i, c := range w.commits {
+		if w.slow && !w.quiet && !w.chance(10) {
+			continue
+		}
 		all = append(all, step{c.node.name + " commit " + c.txid, func() { w.commit(i) }})
 	}
 	if !w.quiet {
