@@ -110,9 +110,14 @@ type later struct {
 // laterQueue is a heap, the earliest first.
 type laterQueue []later
 
-func (q laterQueue) Len() int           { return len(q) }
+// Len is for package heap.
+func (q laterQueue) Len() int { return len(q) }
+
+// Less is for package heap.
 func (q laterQueue) Less(i, j int) bool { return q[i].at < q[j].at }
-func (q laterQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+
+// Swap is for package heap.
+func (q laterQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
 
 // Push is for package heap.
 func (q *laterQueue) Push(x any) { *q = append(*q, x.(later)) }

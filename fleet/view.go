@@ -153,7 +153,7 @@ func (v View) removable(e *entry, now int64) bool {
 	if e.state == 0 || e.state < top.state {
 		return top != nil && e.claim < top.state || e.settled() || e.hopeless(now)
 	}
-	if len(v.entries) > 1 {
+	if len(v.entries) > 1 || !e.opened() && !e.settled() && !e.hopeless(now) {
 		return false
 	}
 	return e.is(flagEnded) || e.inc.verdict != nil && v.expired(e, now)

@@ -291,6 +291,9 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 			}
 			return a.present, nil
 		}
+		if st := c.srv.cfg.Store; st != nil && !st.Admits(p.clientID, p.username) {
+			return false, &ProtocolFault{NotAuthorized, "the client ID is another user's"}
+		}
 		a.old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
 		select {
 		case <-a.gone:
@@ -343,6 +346,7 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 		s.outbox.Store(o)
 	}
 	opening = false
+	c.srv.sessions.opened(s)
 	c.own(s)
 	return opened.Present, nil
 }

@@ -69,6 +69,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		sessions: newRegistry(cfg.MaxStoredSessions),
 		patience: make(chan struct{}),
 	}
+	s.sessions.elsewhere = cfg.Store != nil
 	s.flusher.wake = make(chan struct{}, 1)
 	s.unheld = make(chan struct{}, 1)
 	m, err := newMetrics(cfg.Registerer, s)

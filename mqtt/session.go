@@ -20,6 +20,7 @@ type session struct {
 	// Guarded by the shard's mutex.
 	conn    *Conn         // nil while stored
 	gone    chan struct{} // closed when conn has left; made by the first who waits for that
+	opening bool          // the Store has not given it yet
 	expiry  uint32        // Session Expiry Interval, seconds
 	endsAt  int64         // unix milliseconds, while stored; 0: never
 	will    *Message
@@ -190,6 +191,7 @@ type registry struct {
 	shards    [shardCount]shard
 	stored    atomic.Int64 // sessions without a connection, over all shards
 	maxStored int64
+	elsewhere bool // sessions are kept in a Store
 }
 
 type shard struct {
@@ -252,18 +254,28 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 		s = &session{clientID: clientID}
 		sh.sessions[clientID] = s
 	}
-	s.conn, s.expiry, s.endsAt = c, expiry, 0
+	s.conn, s.expiry, s.endsAt, s.opening = c, expiry, 0, r.elsewhere
 	a.session = s
 	return a
 }
 
-// find gives the session of a client ID, nil if there is none, and whether it has a connection.
+// opened ends the time in which it is not known what the session holds.
+func (r *registry) opened(s *session) {
+	sh := r.shard(s.clientID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s.opening = false
+}
+
+// find gives the session of a client ID, nil if there is none that is open, and whether it has a connection.
 func (r *registry) find(clientID string) (s *session, connected bool) {
 	sh := r.shard(clientID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	s = sh.sessions[clientID]
-	return s, s != nil && s.conn != nil
+	if s = sh.sessions[clientID]; s == nil || s.opening {
+		return nil, false
+	}
+	return s, s.conn != nil
 }
 
 // end settles what a session leaves, when it is no longer in the registry. s may be nil.

@@ -498,12 +498,12 @@ func (c *client) answers() {
 
 // TestShareHasRoomWhileThereIsMemoryOrNothingUnderWay: what it has, it keeps.
 func TestShareHasRoomWhileThereIsMemoryOrNothingUnderWay(t *testing.T) {
-	w := shared(t, func(c *Config) { c.CommandMemory = 1000 })
+	w := shared(t, func(c *Config) { c.CommandMemory = 500 })
 	c := w.member(5, "dev", 1)
 	w.members(1)
 	s := w.share("$share/g/t")
 	require.True(t, s.HasRoom())
-	cmd := w.give("this is not much, and with all that belongs to it more than there is", 1)
+	cmd := w.give("0", 1)
 	require.False(t, s.HasRoom())
 	_, _ = c.read()
 	c.send(puback(1))

@@ -12,6 +12,9 @@ type Store interface {
 	// session is read. It is called from the connection's goroutine, blocks until ctx ends at the latest, and at most
 	// once at a time for a client ID. An error is a *ProtocolFault, which CONNACK tells, or means Server unavailable.
 	Open(ctx context.Context, o *Opening) (*Opened, error)
+	// Admits says whether a user may have the client ID, before an older connection with it is ended here. It does not
+	// block.
+	Admits(clientID, username string) bool
 }
 
 // An Opening is a CONNECT that asks for its session.

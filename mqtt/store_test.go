@@ -341,3 +341,6 @@ func (w *keptWorld) promptly(h hello, qos int) (*client, *safe) {
 	w.v.setPrompt(false)
 	return c, w.v.keeper(h.id)
 }
+
+// Admits lets everybody have every client ID.
+func (v *vault) Admits(string, string) bool { return true }

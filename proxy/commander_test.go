@@ -55,7 +55,9 @@ func TestCommandWaitsForTheRoomOfItsReceipt(t *testing.T) {
 			})
 		}
 		for i := range 4 {
-			partitions.Go(func() { c.handle(inPartition(int32(100+i), recordOf("plain", "d", "x", "mqtt.qos", "nonsense", "to", "t"))) })
+			partitions.Go(func() {
+				c.handle(inPartition(int32(100+i), recordOf("plain", "d", "x", "mqtt.qos", "nonsense", "to", "t")))
+			})
 		}
 		synctest.Wait()
 		require.EqualValues(t, 20, testutil.ToFloat64(c.m.rule(0).routed))

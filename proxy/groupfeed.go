@@ -30,6 +30,11 @@ type groupFeed struct {
 	stuck map[streamKey]bool // partitions of which nothing is taken any more, see hold
 }
 
+// sampled is for lines that records can trigger.
+func sampled(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second})
+}
+
 // feedLook is how often a groupFeed looks whether it has to begin anew.
 const feedLook = time.Second
 
@@ -88,6 +93,8 @@ func (f *groupFeed) handle(ctx context.Context, r *kafka.Fetched, done func()) {
 	stuck := f.stuck[streamKey{r.Topic, r.Partition}]
 	f.mu.Unlock()
 	if !stuck && !f.take(ctx, r, done) {
+		f.log.Warn().Str("group", f.name).Str("kafka_topic", r.Topic).Int32("partition", r.Partition).Int64("offset", r.Offset).
+			Msg("no room for the commands of a partition, they wait in Kafka")
 		f.hold(r)
 	}
 }

@@ -27,6 +27,14 @@ func (s *seen) add(payload []byte) {
 	s.all = append(s.all, string(payload))
 }
 
+// Write takes a line of a log.
+func (s *seen) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), "no room") {
+		s.add(line)
+	}
+	return len(line), nil
+}
+
 // of gives those with a prefix.
 func (s *seen) of(prefix string) (found []string) {
 	s.mu.Lock()

@@ -251,3 +251,12 @@ func (p *pulse) heard(name string) {
 		p.of.Heard(name, p.mono())
 	}
 }
+
+// condemned notes that a verdict was read.
+func (p *pulse) condemned(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of != nil {
+		p.of.Condemned(name)
+	}
+}

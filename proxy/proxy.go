@@ -26,6 +26,9 @@ type Proxy struct {
 	producer *kafka.Producer
 	server   *mqtt.Server
 	sessions *sessions
+	keeping  *retainedPart
+	sharer   *sharer         // nil: there are no command rules
+	retainer *retainer       // nil: likewise
 	consumer *kafka.Consumer // nil: there are no command rules
 	commands *commander
 	admin    *admin // nil: turned off
@@ -62,8 +65,18 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if p.sessions, err = newSessions(cfg, p.producer, publisher, log, registry); err != nil {
 		return nil, err
 	}
+	if p.keeping, err = newRetainedPart(cfg, p.producer, log, registry); err != nil {
+		return nil, err
+	}
+	publisher.retained = p.keeping.writer
 	mcfg := mqttConfig(cfg, log, registry)
-	mcfg.Store = p.sessions
+	mcfg.Store, mcfg.Retained = p.sessions, p.keeping.index
+	if len(cfg.Commands) > 0 {
+		if p.sharer, err = newSharer(kafkaConfig(cfg, log, nil), cfg.Sessions.Topic, cfg.Limits.SharedSubscriptions, registry); err != nil {
+			return nil, err
+		}
+		mcfg.Shares = p.sharer.shares
+	}
 	if p.server, err = mqtt.New(mcfg, publisher); err != nil {
 		return nil, err
 	}
@@ -87,6 +100,8 @@ func (p *Proxy) command(log zerolog.Logger, registry Registry) error {
 		return err
 	}
 	p.sessions.serveCommands(p.commands)
+	p.sharer.c = p.commands
+	p.retainer = newRetainer(kafkaConfig(p.cfg, log, nil), p.cfg.Sessions.Topic, p.commands, p.keeping.writer)
 	p.consumer, err = kafka.NewConsumer(kafka.ConsumerConfig{
 		Config:   kafkaConfig(p.cfg, log, registry),
 		Topics:   rules.Topics(),
@@ -135,6 +150,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go(func() error { return runMemory(failed, p.producer.Budget()) })
 	sharing, stopSharing := context.WithCancel(failed)
 	defer stopSharing()
+	g.Go(func() error { return p.keeping.index.Run(failed) })
+	g.Go(func() error { return p.keeping.table.Run(sharing) })
 	consuming, stopConsuming := context.WithCancel(failed)
 	defer stopConsuming()
 	var consumed sync.WaitGroup
@@ -162,7 +179,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 // consume brings commands to devices until ctx ends.
 func (p *Proxy) consume(ctx context.Context) {
 	p.commands.stop = ctx.Done()
+	var groups sync.WaitGroup
+	groups.Go(func() { _ = p.sharer.run(ctx) }) // gives nil
+	groups.Go(func() { p.retainer.run(ctx) })
 	_ = p.consumer.Run(ctx) // gives nil
+	groups.Wait()
 }
 
 // awaitPosition waits until every command that is written from now on will be read.
@@ -181,10 +202,12 @@ func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func(), sha
 	}
 	shared := make(chan struct{})
 	share(func() { close(shared) })
-	select {
-	case <-shared:
-	case <-ctx.Done():
-		return nil
+	for _, read := range []<-chan struct{}{shared, p.keeping.table.Positioned()} {
+		select {
+		case <-read:
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	if p.consumer != nil {
 		consume()

@@ -20,6 +20,7 @@ type publisher struct {
 	unmatched   config.Unmatched
 	exactlyOnce []bool // by rule
 	flush       func() // sends what was settled
+	retained    *retainedWriter
 	m           *metrics
 	log         zerolog.Logger // sampled: a fleet can trigger these lines
 }
@@ -72,11 +73,28 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	d.fillRouted()
 	if m.QoS == 2 && p.exactlyOnce[d.route.Rule] {
 		if held, id := m.Keeper(); held != nil {
-			held.(*keeper).ingest(id, []*kafka.TxRecord{d.txRecord()}, d.transacted)
+			p.transact(d, held.(*keeper), id)
 			return
 		}
 	}
+	if m.Retain && p.retained != nil {
+		p.retained.publish(d)
+		return
+	}
 	p.producer.Produce(&d.rec)
+}
+
+// transact stores the record with the packet identifier of its message, and the retained message with it.
+func (p *publisher) transact(d *delivery, k *keeper, id uint16) {
+	records, done := []*kafka.TxRecord{d.txRecord()}, d.transacted
+	if d.msg.Retain && p.retained != nil {
+		rec, both, ok := p.retained.transact(d, done)
+		if !ok {
+			return
+		}
+		records, done = append(records, rec), both
+	}
+	k.ingest(id, records, done)
 }
 
 // unknownOutcome says in the log that Kafka left something open.

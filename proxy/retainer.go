@@ -22,7 +22,7 @@ type retainer struct {
 func newRetainer(cfg kafka.Config, sessionsTopic string, c *commander, w *retainedWriter) *retainer {
 	cfg.Registerer = nil
 	r := &retainer{c: c, w: w, t: c.unseen()}
-	r.feed = groupFeed{cfg: cfg, name: sessionsTopic + "-retainer", c: c, window: retainWindow, take: r.take, idle: r.idle, log: cfg.Logger}
+	r.feed = groupFeed{cfg: cfg, name: sessionsTopic + "-retainer", c: c, window: retainWindow, take: r.take, idle: r.idle, log: sampled(cfg.Logger)}
 	return r
 }
 

@@ -97,6 +97,7 @@ func (p *part) heard(r *kafka.Fetched) {
 		return
 	}
 	verdict, _ := p.table.Instance(name)
+	p.s.pulse.condemned(name)
 	if inc := p.s.me.Load(); inc.name == name && !p.s.stopped.Load() {
 		p.later(func() { p.s.judged(inc, verdict.By) })
 	}

@@ -145,6 +145,19 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 	return s.resume(ctx, k, a), nil
 }
 
+// Admits says whether a user may have a client ID that is connected here.
+func (s *sessions) Admits(clientID, username string) bool {
+	p := s.part(clientID)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[clientID]
+	if h == nil {
+		return true
+	}
+	_, refused := h.m.Refuses(fleet.ConnectRequest{Principal: username, Now: millis()}, p.view(clientID))
+	return !refused
+}
+
 // spared says that a connection needs no claim: the configuration says so, it keeps no session, and none is stored
 // that it would end.
 func (s *sessions) spared(p *part, o *mqtt.Opening) bool {

@@ -28,7 +28,7 @@ type sharer struct {
 // sessions.
 func newSharer(cfg kafka.Config, sessionsTopic string, most int, reg prometheus.Registerer) (*sharer, error) {
 	cfg.Registerer = nil
-	s := &sharer{cfg: cfg, prefix: sessionsTopic + "-share-", log: cfg.Logger}
+	s := &sharer{cfg: cfg, prefix: sessionsTopic + "-share-", log: sampled(cfg.Logger)}
 	var err error
 	s.shares, err = mqtt.NewShares(mqtt.SharesConfig{Most: most, Feed: s.feed, Registerer: reg})
 	return s, err

@@ -136,7 +136,10 @@ func (p *publisher) willRecords(m *mqtt.Message) (records []*kafka.TxRecord, end
 	if err == nil {
 		d.fillRouted()
 		d.rule.count(stored, len(m.Payload))
-		return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, taken
+		if records = append(records, d.txRecord()); m.Retain && p.retained != nil {
+			records = append(records, p.retained.txRecord(m))
+		}
+		return records, fleet.WillPublished, taken
 	}
 	r := refusalOf(err)
 	d.rule = p.m.rule(ruleOf(err))

@@ -95,7 +95,7 @@ func TestAStormOfOneClientID(t *testing.T) {
 	s := &storm{connect: rawConnect{id: runID(), expiry: 3600}, stop: make(chan struct{})}
 	n := either(150, 1000)
 	connectRaw(t, b.instances[0].address, s.connect) // the session is there before
-	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), either(2*patience, 10*patience))
 	defer cancel()
 	begin := time.Now()
 	var blowing sync.WaitGroup
@@ -106,7 +106,7 @@ func TestAStormOfOneClientID(t *testing.T) {
 	}
 	blowing.Wait()
 	took := time.Since(begin)
-	require.GreaterOrEqual(t, s.accepted(), n, "a deadlock: %v", s.errs[max(0, len(s.errs)-5):])
+	require.GreaterOrEqual(t, s.accepted(), n, "not enough in %v; %d were refused, such as %v", took, len(s.errs), s.errs[max(0, len(s.errs)-5):])
 	await(t, func() bool { return s.living() <= 1 }, func() string { return "one connection is left" })
 
 	last := connectRaw(t, b.instances[1].address, s.connect)

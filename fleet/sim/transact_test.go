@@ -135,10 +135,13 @@ func (n *node) ownerFence(a fleet.Action) {
 	}
 	value, err := (&fleet.Instance{Dead: true, By: n.name, At: n.w.now, TxIDs: a.TxIDs}).Encode()
 	must(err)
+	late := func() bool { return n.w.quiet || n.w.chance(15) }
 	n.doFence(a, func() {
-		n.send(fleet.VerdictKey(a.Inc), value, func(int64) {
-			n.w.judged(a.Inc)
-			fenced()
+		n.do("late verdict", late, func() {
+			n.send(fleet.VerdictKey(a.Inc), value, func(int64) {
+				n.w.judged(a.Inc)
+				fenced()
+			})
 		})
 	})
 }

@@ -236,6 +236,10 @@ type Limits struct {
 	// session included: the length of each topic filter and about 400 bytes. A SUBSCRIBE for more is refused with
 	// Quota exceeded.
 	SubscriptionsMemory Bytes `yaml:"subscriptions_memory"`
+	// SharedSubscriptions is how many different shared subscriptions (a ShareName with a topic filter) the devices of
+	// this instance may have. Each is a Kafka consumer group, which reads the command topics once more. A SUBSCRIBE for
+	// more is refused with Quota exceeded.
+	SharedSubscriptions int `yaml:"shared_subscriptions"`
 }
 
 // Admin is the HTTP side for operators: /livez, /readyz and /metrics.
@@ -276,6 +280,7 @@ func Default() Config {
 			CommandsMemory:      64 * mib,
 			Subscriptions:       100,
 			SubscriptionsMemory: 256 * mib,
+			SharedSubscriptions: 100,
 		},
 		Admin: Admin{Address: "127.0.0.1:8080"},
 		Log:   Log{Level: "info", Format: "console"},

@@ -62,6 +62,7 @@ var facts = map[string]fact{
 	"limits.commands_memory":             {min: int64(4 * kib), max: int64(tib)},
 	"limits.subscriptions":               {min: 1, max: 100_000},
 	"limits.subscriptions_memory":        {min: int64(4 * kib), max: int64(tib)},
+	"limits.shared_subscriptions":        {min: 1, max: 10_000},
 	"log.level":                          {words: []string{"trace", "debug", "info", "warn", "error"}},
 	"log.format":                         {words: []string{"console", "json"}},
 }
