@@ -222,4 +222,6 @@ func TestSessionWithoutAKeeperIsTheServers(t *testing.T) {
 // nobody is a Store that keeps nothing.
 type nobody struct{}
 
+func (nobody) Admits(string, string) bool { return true }
+
 func (nobody) Open(context.Context, *Opening) (*Opened, error) { return &Opened{}, nil }

@@ -11,7 +11,8 @@ type device struct {
 }
 
 func (d *device) enabled(w *world, all []step) []step {
-	if d.connects > 0 && w.chance(3) {
+	patient := d.cur != nil && !d.cur.live && !d.cur.over_ && !w.chance(10) // most wait for their CONNACK
+	if d.connects > 0 && !patient && w.chance(3) {
 		up := w.alive()
 		n := up[w.rng.IntN(len(up))]
 		all = append(all, step{d.name + " connects to " + n.name, func() { d.connect(w, n) }})
@@ -30,7 +31,7 @@ func (d *device) enabled(w *world, all []step) []step {
 	if c.live && !c.over_ && d == &w.dev && !d.pub.sent {
 		all = append(all, step{d.name + " publishes", d.publish})
 	}
-	if w.chance(4) {
+	if !patient && w.chance(6) {
 		all = append(all, step{d.name + " breaks", func() { d.leave(w, false) }})
 		if c.live {
 			all = append(all, step{d.name + " disconnects", func() { d.leave(w, true) }})
@@ -54,7 +55,6 @@ func (d *device) connect(w *world, n *node) {
 		c.req.Will = &fleet.Will{Topic: "will", Delay: c.delay}
 	}
 	w.trace("%s: connects to %s, clean %t, expiry %d, will %t, delay %d", d.name, n.name, c.req.Clean, c.req.Expiry, c.req.Will != nil, c.delay)
-	d.pub.doubt = d.pub.doubt || c.req.Clean
 	d.cur = c
 	w.ghost.tried = w.ghost.tried || d == &w.eve
 	n.accept(c)

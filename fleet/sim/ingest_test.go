@@ -12,12 +12,13 @@ type packet struct {
 	message int
 }
 
-// publisher is the device's side of QoS 2: one message at a time, all with the same packet id. A device that has asked
-// for a clean start, and does not know whether it took effect, goes on with another id.
+// publisher is the device's side of QoS 2: one message at a time, all with the same packet id. A device whose session
+// has ended, or may have, forgets what was under way; it goes on with another id, because an attempt that it gave up
+// may have made a session since, which is then presented.
 type publisher struct {
 	message   int
 	id        uint16
-	doubt     bool
+	began     int64 // its session
 	sent      bool
 	releasing bool
 	records   map[int]int // message -> records in Kafka
@@ -34,18 +35,19 @@ func (d *device) publish() {
 // resume sends again what was under way, or forgets it with its session.
 func (d *device) resume(present bool) {
 	p := &d.pub
-	if p.doubt {
+	forget := d.cur.state.Began != p.began
+	if forget {
 		p.id++
 	}
 	switch {
 	case !p.sent:
-	case !present || p.doubt:
+	case !present || forget:
 		p.message++
 		p.sent, p.releasing = false, false
 	default:
 		d.cur.packets = append(d.cur.packets, packet{p.releasing, p.message})
 	}
-	p.doubt = false
+	p.began = d.cur.state.Began
 	d.cur.load()
 }
 

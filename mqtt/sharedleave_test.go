@@ -1,0 +1,179 @@
+package mqtt
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMemberThatLeavesHandsOnWhatItHasNotAnswered: to another one, in the order of before.
+func TestMemberThatLeavesHandsOnWhatItHasNotAnswered(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		a := w.member(v, "a", 1)
+		w.members(1)
+		var sent []*Command
+		for i := range 4 {
+			sent = append(sent, w.give(fmt.Sprint(i), 1))
+		}
+		a.gets(0, 4, 1, 1)
+		b := w.member(v, "b", 1)
+		w.members(2)
+		a.send(puback(2))
+		w.became(sent[1], "a delivered")
+		w.drop("a")
+		b.expect(command(0, 1, 1).packet(v), command(2, 1, 2).packet(v), command(3, 1, 3).packet(v))
+		require.Equal(t, 3, count(w.x.m.handedOn))
+		a = w.stored(v, "a") // a member again, which gets nothing of that
+		require.True(t, a.present())
+		a.ping()
+		w.members(2)
+		for id := range 3 {
+			b.send(puback(uint16(1 + id)))
+		}
+		for _, i := range []int{0, 2, 3} {
+			w.became(sent[i], "b delivered")
+		}
+	})
+}
+
+// TestBegunQoS2IsCompletedByItsSession: nobody else gets it, whether the session returns [MQTT-4.8.2-4] or ends
+// [MQTT-4.8.2-5].
+func TestBegunQoS2IsCompletedByItsSession(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		a := w.member(v, "a", 2)
+		w.members(1)
+		first, second, third := w.give("0", 2), w.give("1", 2), w.give("2", 2)
+		a.gets(0, 3, 2, 1)
+		b := w.member(v, "b", 2)
+		w.members(2)
+		a.send(pubrec(1))
+		a.expect(pubrel(1))
+		w.drop("a")
+		b.ping()
+		w.waits(first, second, third)
+		a = w.stored(v, "a")
+		a.expect(pubrel(1))
+		again := command(1, 2, 2)
+		again.dup = true
+		a.expect(again.packet(v))
+		_, _ = a.read() // the third
+		a.send(pubcomp(1), pubrec(2))
+		a.expect(pubrel(2))
+		a.send(pubcomp(2))
+		w.became(first, "a delivered")
+		w.became(second, "a delivered")
+		w.device(v, "a") // clean: the session ends
+		w.became(third, "a offline: "+reasonNotAnswered)
+		b.ping()
+	})
+}
+
+func TestSharedCommandComesBackWhenTheLastMemberLeaves(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })
+		a := w.member(v, "a", 1)
+		w.members(1)
+		sent, waiting := w.give("0", 1), w.give("1", 1)
+		a.gets(0, 1, 1, 1)
+		w.drop("a")
+		w.became(sent, " kept")
+		w.became(waiting, " kept")
+		until(t, "the share is gone", func() bool { return w.x.len() == 0 })
+		a = w.stored(v, "a") // and with it the subscription: a member again
+		w.members(1)
+		again := w.give("0", 1)
+		a.gets(0, 1, 1, 2)
+		a.send(puback(2))
+		w.became(again, "a delivered")
+	})
+}
+
+func TestUnsubscribeLeavesTheShare(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		a, b := w.member(v, "a", 1), w.member(v, "b", 1)
+		w.members(2)
+		sent := w.give("0", 1)
+		who, other, name := a, b, "a"
+		if w.outbox("b").nextID > 0 {
+			who, other, name = b, a, "b"
+		}
+		who.gets(0, 1, 1, 1)
+		who.send(packet(0xA2, uint16(3), who.none(), str("$share/g/t"), str("$share/g/t")))
+		who.expect(who.unsuback(3, Success, NoSubscriptionExisted))
+		w.members(1)
+		next := w.give("1", 1)
+		other.gets(1, 1, 1, 1)
+		other.send(puback(1))
+		who.send(puback(1)) // what it was given stays with it (section 3.10.4)
+		w.became(sent, name+" delivered")
+		until(t, "settled", func() bool { return len(w.of(next)) == 1 })
+		who.ping()
+	})
+}
+
+func TestRejectionOfASharedCommandIsFinal(t *testing.T) { // [MQTT-4.8.2-6]
+	w := shared(t, nil)
+	a := w.member(5, "a", 2)
+	w.members(1)
+	one, two := w.give("0", 1), w.give("1", 2)
+	a.gets(0, 1, 1, 1)
+	a.gets(1, 1, 2, 2)
+	b := w.member(5, "b", 2)
+	w.members(2)
+	a.send(packet(0x40, uint16(1), QuotaExceeded), packet(0x50, uint16(2), QuotaExceeded))
+	w.became(one, "a rejected 0x97")
+	w.became(two, "a rejected 0x97")
+	b.ping()
+}
+
+// TestSharedCommandsThroughComingAndGoing: members come, answer, go and return, and each command is delivered once.
+func TestSharedCommandsThroughComingAndGoing(t *testing.T) {
+	w := shared(t, func(c *Config) { c.CommandsInFlight = 3 })
+	keep := w.member(5, "keep", 1)
+	w.members(1)
+	var devices sync.WaitGroup
+	for i := range 3 {
+		devices.Go(func() {
+			for range 20 {
+				c := w.device(5, fmt.Sprint("dev", i))
+				c.subscribe("$share/g/t", 1)
+				for range 3 {
+					c.answers()
+				}
+				_ = c.nc.Close()
+			}
+		})
+	}
+	var sent []*Command
+	for i := range 400 {
+		sent = append(sent, w.give(fmt.Sprint(i), 1))
+	}
+	devices.Wait()
+	until(t, "all are delivered", func() bool {
+		keep.answers()
+		return w.share("$share/g/t").Idle()
+	})
+	for _, c := range sent {
+		require.Len(t, w.of(c), 1)
+		require.Regexp(t, ` delivered$`, w.of(c)[0])
+	}
+}
+
+// answers acknowledges what has come until now.
+func (c *client) answers() {
+	c.t.Helper()
+	c.send(pingreq)
+	for {
+		first, body := c.read()
+		if first == 0xD0 {
+			return
+		}
+		require.Equal(c.t, byte(0x32), first)
+		c.send(puback(uint16(body[3])<<8 | uint16(body[4])))
+	}
+}
