@@ -213,13 +213,13 @@ func (e *entry) willAt(s *Session) int64 {
 
 func (v View) willFate(e *entry, s *Session, at, now int64) (WillFate, int64) {
 	delayed := s.Will.Delay > 0
-	if e.is(flagEnded) {
-		return WillDue, at
-	}
 	if top := v.top(); top.state > e.state {
 		if delayed && top.session().Began <= e.state {
 			return WillNone, 0 // resumed before it was published
 		}
+		return WillDue, at
+	}
+	if e.is(flagEnded) {
 		return WillDue, at
 	}
 	if at > now {

@@ -46,6 +46,9 @@ func (g *ghost) none() {
 // opening says that an opening record is on its way: from here on its session may or may not exist.
 func (g *ghost) opening(c *conn, s *fleet.Session) {
 	g.lastOpened = max(g.lastOpened, s.StateEpoch)
+	if s.Began == s.Claim {
+		g.forgetReturns()
+	}
 	if c.dev != &c.n.w.dev {
 		g.eve = true
 		g.none()
@@ -101,9 +104,6 @@ func (g *ghost) connack(w *world, c *conn, a fleet.Action) {
 		w.fail("session lost: %v", g.ok)
 	}
 	g.returned(c, a)
-	if !a.Present {
-		g.forgetReturns()
-	}
 	g.ok, g.expiry = map[int64]bool{began: true}, c.req.Expiry
 	if g.eve {
 		g.none()
