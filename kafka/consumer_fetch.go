@@ -251,8 +251,7 @@ func (c *Consumer) accept(ctx context.Context, p *follower, block *sarama.FetchR
 		return true
 	}
 	if p.next < p.end {
-		// There is something, and it was not given: a batch larger than the limit behind those of other partitions, or
-		// batches without records, which compaction leaves and sarama does not tell of. Both end with a larger limit.
+		// There is something, and it was not given: a batch larger than the limit behind those of other partitions.
 		p.limit = min(4*p.limit, fetchMax)
 	}
 	return false

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"iter"
+	"reflect"
 	"slices"
 
 	"github.com/IBM/sarama"
@@ -58,10 +59,38 @@ func isAbort(batch *sarama.RecordBatch) bool {
 
 // after gives the offset after the last complete batch of a block, or from when it has none.
 func after(block *sarama.FetchResponseBlock, from int64) int64 {
+	next := from
 	for batch := range batches(block) {
-		from = max(from, batch.LastOffset()+1)
+		next = max(next, batch.LastOffset()+1)
 	}
-	return from
+	if next == from {
+		return max(from, afterHollow(block))
+	}
+	return next
+}
+
+// hollowEnd is where sarama keeps the offset after the last batch of a block, also of one without records.
+var hollowEnd, hollowEndKnown = reflect.TypeFor[sarama.FetchResponseBlock]().FieldByName("recordsNextOffset")
+
+// afterHollow gives the offset after the batches without records that a block consists of or begins with, or 0.
+//
+// Compaction leaves such batches, for the sequence numbers of their producers. Kafka answers from one segment of the
+// log at a time, and a segment may end with nothing else, so who does not pass them is stuck there for good. sarama
+// leaves them out of what it shows, and tells nobody else where they end; it is rare enough to be read by reflection.
+func afterHollow(block *sarama.FetchResponseBlock) int64 {
+	if len(block.RecordsSet) > 0 {
+		if b := block.RecordsSet[0].RecordBatch; b != nil && b.PartialTrailingRecord {
+			return b.FirstOffset // it was cut off; what is before it was not
+		}
+		return 0
+	}
+	if !hollowEndKnown || hollowEnd.Type != reflect.TypeFor[*int64]() {
+		return 0
+	}
+	if end := reflect.ValueOf(block).Elem().FieldByIndex(hollowEnd.Index); !end.IsNil() {
+		return end.Elem().Int()
+	}
+	return 0
 }
 
 // afterLegacy gives the offset after records of a block that are in the format from before Kafka 0.11, which is not

@@ -31,12 +31,14 @@ type GroupConfig struct {
 	// measured here. May be nil.
 	Assigned, Revoked func(topic string, partition int32)
 	// Handle gets the committed records of the partitions that are ours, in the order of offsets within a partition,
-	// from the group's offset on, or from the end of a partition that has none. It calls done, at any time and from any
+	// from the group's offset on, or from where Begin says if there is none. It calls done, at any time and from any
 	// goroutine, when the record is settled; the group's offset follows the first record that is not. Calls for
 	// different partitions may come at once; it must not block. ctx ends when the partition is not ours any more; done
 	// is without effect then, and the record comes again, to its next owner. r is the caller's. nil: no records are
 	// read, only Assigned and Revoked tell what is ours.
 	Handle func(ctx context.Context, r *Fetched, done func())
+	// Begin says where the group begins in a partition that it has no offset of; nil, or false: at its end.
+	Begin func(topic string, partition int32) (offset int64, ok bool)
 	// Window is how many records of a partition may be unsettled. Default 256.
 	Window int
 	// RevokeWait is how long records may still be settled before a partition goes to another member. Default 2 s.
@@ -94,6 +96,9 @@ func (cfg GroupConfig) withDefaults() (GroupConfig, error) {
 		errs = append(errs, errors.New("a duration or size is negative, or the session's time-out is less than three heartbeats"))
 	}
 	nothing := func(string, int32) {}
+	if cfg.Begin == nil {
+		cfg.Begin = func(string, int32) (int64, bool) { return 0, false }
+	}
 	if cfg.Assigned == nil {
 		cfg.Assigned = nothing
 	}

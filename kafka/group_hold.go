@@ -162,8 +162,11 @@ func (h *holding) begin() error {
 	}
 	fresh := offset < 0
 	if fresh {
-		if offset, err = h.g.reader.end(h.at); err != nil {
-			return err
+		var told bool
+		if offset, told = h.g.cfg.Begin(h.at.topic, h.at.id); !told {
+			if offset, err = h.g.reader.end(h.at); err != nil {
+				return err
+			}
 		}
 	}
 	h.mu.Lock()

@@ -36,7 +36,7 @@ func NewReader(cfg Config) (*Reader, error) {
 // Close ends what is under way, and waits for it. Calls give ErrClosed afterwards.
 func (r *Reader) Close() { r.asker.close() }
 
-// readMost is the largest fetch, for batches that nothing smaller shows.
+// readMost is the largest fetch, for batches that nothing smaller holds.
 const readMost = 64 << 20
 
 // Read reads committed records from an offset on and calls handle for each, in order, until it returns false. next is
@@ -60,7 +60,7 @@ func (r *Reader) Read(ctx context.Context, topic string, partition int32, from i
 		if next > from || block.LastStableOffset <= from || maxBytes >= readMost {
 			return deliver(block, topic, partition, from, next, handle), nil
 		}
-		maxBytes = min(maxBytes, readMost/4) * 4 // a batch without records, which is not shown, or a very large one
+		maxBytes = min(maxBytes, readMost/4) * 4 // the batch is larger
 	}
 }
 

@@ -294,7 +294,9 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 		if st := c.srv.cfg.Store; st != nil && !st.Admits(p.clientID, p.username) {
 			return false, &ProtocolFault{NotAuthorized, "the client ID is another user's"}
 		}
-		a.old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
+		if !a.opening { // or of many who connect at once each would end the one before, and none get its session
+			a.old.shutdown(&ProtocolFault{SessionTakenOver, "the client ID connected again"})
+		}
 		select {
 		case <-a.gone:
 		case <-deadline.C:

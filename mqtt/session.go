@@ -19,7 +19,7 @@ type session struct {
 
 	// Guarded by the shard's mutex.
 	conn    *Conn         // nil while stored
-	gone    chan struct{} // closed when conn has left; made by the first who waits for that
+	gone    chan struct{} // closed when conn has left or its session is open; made by the first who waits for that
 	opening bool          // the Store has not given it yet
 	expiry  uint32        // Session Expiry Interval, seconds
 	endsAt  int64         // unix milliseconds, while stored; 0: never
@@ -225,6 +225,7 @@ type attachment struct {
 	replaced *session // ended by a clean start or by its time, nil if there was none
 	due      *Message // its will [MQTT-3.1.2-8]
 	old      *Conn    // holds the client ID: nothing was attached, try again when gone is closed
+	opening  bool     // it is about to get its session
 	gone     <-chan struct{}
 }
 
@@ -238,7 +239,7 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 		if s.gone == nil {
 			s.gone = make(chan struct{})
 		}
-		return attachment{old: s.conn, gone: s.gone}
+		return attachment{old: s.conn, opening: s.opening, gone: s.gone}
 	}
 	if s != nil {
 		r.count(sh, -1)
@@ -265,6 +266,17 @@ func (r *registry) opened(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s.opening = false
+	s.wake()
+}
+
+// wake has those try again who wait for the client ID; false: there are none. The shard's mutex is held.
+func (s *session) wake() bool {
+	if s.gone == nil {
+		return false
+	}
+	close(s.gone)
+	s.gone = nil
+	return true
 }
 
 // find gives the session of a client ID, nil if there is none that is open, and whether it has a connection.
@@ -318,12 +330,7 @@ func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message
 // vacate ends the connection's hold and says whether somebody waited for that. The shard's mutex is held.
 func (s *session) vacate() (awaited bool) {
 	s.conn = nil
-	if s.gone == nil {
-		return false
-	}
-	close(s.gone)
-	s.gone = nil
-	return true
+	return s.wake()
 }
 
 // release ends the connection's hold on s, which is kept elsewhere or not at all.

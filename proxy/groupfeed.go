@@ -26,6 +26,10 @@ type groupFeed struct {
 	idle func() bool
 	log  zerolog.Logger
 
+	// from is where the devices here were when the feed was made: a new group begins there, and not where the topics end
+	// when it has come together.
+	from map[streamKey]int64
+
 	mu    sync.Mutex
 	stuck map[streamKey]bool // partitions of which nothing is taken any more, see hold
 }
@@ -41,6 +45,7 @@ const feedLook = time.Second
 // run is a member until ctx ends. It begins anew with the group's offsets when there are other topics, and when
 // partitions are stuck and all else has ended: what was not taken comes again then, in its order.
 func (f *groupFeed) run(ctx context.Context) {
+	f.from = f.c.streams.places()
 	for ctx.Err() == nil {
 		topics := f.c.topicsNow()
 		if len(topics) > 0 {
@@ -55,7 +60,7 @@ func (f *groupFeed) begin(ctx context.Context, topics []string) {
 	f.mu.Lock()
 	f.stuck = nil
 	f.mu.Unlock()
-	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.handle, Window: f.window})
+	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.handle, Window: f.window, Begin: f.first})
 	if err != nil {
 		f.log.Error().Err(err).Str("group", f.name).Msg("cannot be a member of a consumer group")
 		return
@@ -69,6 +74,20 @@ func (f *groupFeed) begin(ctx context.Context, topics []string) {
 	_ = g.Run(membership) // gives nil
 	leave()
 	watching.Wait()
+}
+
+// first gives where a new group begins in a partition: one that was not known is newer than the feed.
+func (f *groupFeed) first(kafkaTopic string, partition int32) (int64, bool) {
+	return f.from[streamKey{kafkaTopic, partition}], true
+}
+
+// places gives where the devices here are in each stream.
+func (s *streams) places() map[streamKey]int64 {
+	at := make(map[streamKey]int64)
+	for _, st := range s.all() {
+		at[streamKey{st.topic, st.partition}] = max(0, st.next.Load())
+	}
+	return at
 }
 
 // watch returns when there is a reason to begin anew.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,19 +19,26 @@ import (
 	"sluice/proxy/config"
 )
 
-// An instance is a whole proxy in this process, with a Kafka of its own.
-type instance struct {
-	*Proxy
+// A site is a Kafka that instances share.
+type site struct {
 	t        testing.TB
-	registry *prometheus.Registry
-	addr     string // of the listener
+	cluster  *embedded.Cluster
+	settings *config.Config
 	writer   *kafka.Producer
 	noKafka  func() // ends Kafka
-	quit     context.CancelFunc
-	ended    chan error
 
 	mu   sync.Mutex
-	tail []embedded.Record // of the topic "receipts"
+	tail map[string][]embedded.Record // by topic
+}
+
+// An instance is a whole proxy in this process.
+type instance struct {
+	*Proxy
+	*site
+	registry *prometheus.Registry
+	addr     string // of the listener
+	quit     context.CancelFunc
+	ended    chan error
 }
 
 // A receipted is a receipt with the key of its record.
@@ -51,25 +59,45 @@ func (r receipted) String() string {
 	return strings.Join(strings.Fields(strings.Join(parts, " ")), " ")
 }
 
-// prepare makes an instance with this configuration and its topics, which have that many partitions. It does not
-// run yet.
+// found starts a Kafka with the topics of a configuration, which have that many partitions.
+func found(t testing.TB, partitions int, text string) *site {
+	t.Helper()
+	s := &site{t: t, tail: map[string][]embedded.Record{}}
+	var err error
+	s.cluster, err = embedded.Start(embedded.Config{})
+	require.NoError(t, err)
+	s.noKafka = sync.OnceFunc(s.cluster.Close)
+	t.Cleanup(s.noKafka)
+	s.settings = settingsFor(t, s.cluster.Brokers()[0], partitions, text)
+	_, _, err = EnsureTopics(t.Context(), s.settings)
+	require.NoError(t, err)
+	s.writer = writer(t, s.cluster.Brokers())
+	s.follow()
+	return s
+}
+
+func settingsFor(t testing.TB, broker string, partitions int, text string) *config.Config {
+	t.Helper()
+	cfg, err := config.Parse("test", fmt.Appendf(nil, "listeners: [{address: 127.0.0.1:0}]\nadmin: {address: \"\"}\nkafka: {brokers: [%q], create_topics: {partitions: %d, replication: 1}}\n%s",
+		broker, partitions, text), noEnv)
+	require.NoError(t, err)
+	return cfg
+}
+
+// instance makes one more instance. It does not run yet.
+func (s *site) instance() *instance {
+	s.t.Helper()
+	in := &instance{site: s, registry: prometheus.NewRegistry(), ended: make(chan error, 1)}
+	var err error
+	in.Proxy, err = New(s.settings, zerolog.Nop(), in.registry)
+	require.NoError(s.t, err)
+	return in
+}
+
+// prepare makes an instance with a Kafka of its own. It does not run yet.
 func prepare(t testing.TB, partitions int, text string) *instance {
 	t.Helper()
-	cluster, err := embedded.Start(embedded.Config{})
-	require.NoError(t, err)
-	away := sync.OnceFunc(cluster.Close)
-	t.Cleanup(away)
-	cfg, err := config.Parse("test", fmt.Appendf(nil, "listeners: [{address: 127.0.0.1:0}]\nadmin: {address: \"\"}\nkafka: {brokers: [%q], create_topics: {partitions: %d, replication: 1}}\n%s",
-		cluster.Brokers()[0], partitions, text), noEnv)
-	require.NoError(t, err)
-	_, _, err = EnsureTopics(t.Context(), cfg)
-	require.NoError(t, err)
-	in := &instance{t: t, registry: prometheus.NewRegistry(), ended: make(chan error, 1), noKafka: away}
-	in.Proxy, err = New(cfg, zerolog.Nop(), in.registry)
-	require.NoError(t, err)
-	in.writer = writer(t, cluster.Brokers())
-	in.follow(cluster)
-	return in
+	return found(t, partitions, text).instance()
 }
 
 // serve runs the instance and waits until it takes devices.
@@ -85,21 +113,42 @@ func (in *instance) serve() {
 		in.ended <- nil
 		require.Fail(in.t, "it does not serve", "%v", err)
 	}
-	select {
-	case <-in.consumer.Positioned():
-	default:
-		require.Fail(in.t, "it takes devices before it knows where the commands begin that it must not miss")
+	if in.consumer != nil {
+		select {
+		case <-in.consumer.Positioned():
+		default:
+			require.Fail(in.t, "it takes devices before it knows where the commands begin that it must not miss")
+		}
 	}
 	listeners, _ := in.Addresses()
 	in.addr = listeners[0].String()
 }
 
-// begin is prepare and serve.
+// begin is prepare and serve, until the instance tells of devices that are absent.
 func begin(t testing.TB, partitions int, text string) *instance {
 	t.Helper()
 	in := prepare(t, partitions, text)
 	in.serve()
+	in.owned(in)
 	return in
+}
+
+// owned waits until these instances together look after all partitions of the sessions topic.
+func (s *site) owned(all ...*instance) {
+	s.t.Helper()
+	s.until("owners", func() bool {
+		owners := 0
+		for _, in := range all {
+			for _, p := range in.sessions.parts {
+				p.lock()
+				if p.owner.Owns() {
+					owners++
+				}
+				p.unlock()
+			}
+		}
+		return owners == len(all[0].sessions.parts)
+	})
 }
 
 // writer runs a producer for the test's own records.
@@ -118,21 +167,26 @@ func writer(t testing.TB, brokers []string) *kafka.Producer {
 	return p
 }
 
-// follow collects the receipts until the test ends.
-func (in *instance) follow(cluster *embedded.Cluster) {
+// follow collects all records until the test ends.
+func (s *site) follow() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { // ends with ctx
 		defer close(done)
-		_ = cluster.Tail(ctx, func(r embedded.Record) {
-			if r.Topic == "receipts" {
-				in.mu.Lock()
-				defer in.mu.Unlock()
-				in.tail = append(in.tail, r)
-			}
+		_ = s.cluster.Tail(ctx, func(r embedded.Record) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.tail[r.Topic] = append(s.tail[r.Topic], r)
 		})
 	}()
-	in.t.Cleanup(func() { cancel(); <-done })
+	s.t.Cleanup(func() { cancel(); <-done })
+}
+
+// of gives the records that a topic has got until now.
+func (s *site) of(topic string) []embedded.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.tail[topic])
 }
 
 // end ends the instance and gives what Run returned.
@@ -160,14 +214,14 @@ type owner chan error
 func (o owner) RecordDone(_ *kafka.Record, err error) { o <- err }
 
 // write writes records to a Kafka topic, all at once, and waits until Kafka has them.
-func (in *instance) write(records ...*kafka.Fetched) {
-	in.t.Helper()
+func (s *site) write(records ...*kafka.Fetched) {
+	s.t.Helper()
 	done := make(owner, len(records))
 	for _, r := range records {
-		in.writer.Produce(&kafka.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp, Owner: done})
+		s.writer.Produce(&kafka.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp, Owner: done})
 	}
 	for range records {
-		require.NoError(in.t, <-done)
+		require.NoError(s.t, <-done)
 	}
 }
 
@@ -179,43 +233,39 @@ func now(topic, key, value string, headers ...string) *kafka.Fetched {
 }
 
 // receipts waits until Kafka has n receipts and gives them in the order of each partition.
-func (in *instance) receipts(n int) []receipted {
-	in.t.Helper()
-	in.until("receipts", func() bool { return len(in.taken()) >= n })
-	taken := in.taken()
-	require.Len(in.t, taken, n)
+func (s *site) receipts(n int) []receipted {
+	s.t.Helper()
+	s.until("receipts", func() bool { return len(s.taken()) >= n })
+	taken := s.taken()
+	require.Len(s.t, taken, n)
 	all := make([]receipted, n)
 	for i, r := range taken {
-		require.NoError(in.t, json.Unmarshal(r.Value, &all[i].Receipt), "%s", r.Value)
-		require.NotEmpty(in.t, all[i].Instance)
-		require.Empty(in.t, r.Headers)
+		require.NoError(s.t, json.Unmarshal(r.Value, &all[i].Receipt), "%s", r.Value)
+		require.NotEmpty(s.t, all[i].Instance)
+		require.Empty(s.t, r.Headers)
 		all[i].key = string(r.Key)
 	}
 	return all
 }
 
-func (in *instance) taken() []embedded.Record {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.tail
-}
+func (s *site) taken() []embedded.Record { return s.of("receipts") }
 
 // became waits until Kafka has exactly these receipts, in any order.
-func (in *instance) became(want ...string) []receipted {
-	in.t.Helper()
-	all := in.receipts(len(want))
+func (s *site) became(want ...string) []receipted {
+	s.t.Helper()
+	all := s.receipts(len(want))
 	var got []string
 	for _, r := range all {
 		got = append(got, r.String())
 	}
-	require.ElementsMatch(in.t, want, got)
+	require.ElementsMatch(s.t, want, got)
 	return all
 }
 
 // until waits for a condition.
-func (in *instance) until(what string, ok func() bool) {
-	in.t.Helper()
-	require.Eventually(in.t, ok, patience, time.Millisecond, what)
+func (s *site) until(what string, ok func() bool) {
+	s.t.Helper()
+	require.Eventually(s.t, ok, patience, time.Millisecond, what)
 }
 
 // value adds up the series of a metric that have all these label values.

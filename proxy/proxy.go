@@ -181,7 +181,11 @@ func (p *Proxy) consume(ctx context.Context) {
 	p.commands.stop = ctx.Done()
 	var groups sync.WaitGroup
 	groups.Go(func() { _ = p.sharer.run(ctx) }) // gives nil
-	groups.Go(func() { p.retainer.run(ctx) })
+	groups.Go(func() {
+		if p.awaitPosition(ctx); ctx.Err() == nil {
+			p.retainer.run(ctx)
+		}
+	})
 	_ = p.consumer.Run(ctx) // gives nil
 	groups.Wait()
 }

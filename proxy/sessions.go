@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,10 @@ func (s *sessions) ledger(clientID string) *ledgerPart {
 	return s.ledgers[kafka.PartitionOf([]byte(clientID), int32(len(s.ledgers)))]
 }
 
+// lostPause, to five times of it, is how long a CONNECT that lost against a later one elsewhere waits for its answer.
+// Devices that share a client ID connect again at once when they are refused, and would never let one another through.
+const lostPause = 100 * time.Millisecond
+
 // errMoved answers a CONNECT whose client ID was taken by a later one meanwhile.
 var errMoved = &mqtt.ProtocolFault{Code: mqtt.ServerBusy, Detail: "the client ID connected again meanwhile"}
 
@@ -139,6 +144,7 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 		return nil, errForeign
 	default:
 		s.m.connects.WithLabelValues("lost").Inc()
+		pause(ctx, lostPause+time.Duration(mathrand.Int64N(int64(lostPause)*4)))
 		return nil, errMoved
 	}
 	s.m.opened(a.Present, time.Since(began))

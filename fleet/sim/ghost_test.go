@@ -14,6 +14,7 @@ type ghost struct {
 	expiry     uint32               // the shortest Session Expiry Interval that may be in force
 	leftAt     int64                // when the device left the last connection that was answered
 	eve        bool                 // the other device has opened
+	at         string               // and the instance that had it
 	tried      bool                 // the other device has connected
 	opened     int                  // CONNACKs
 	present    int                  // of them with Session Present
@@ -64,7 +65,11 @@ func (g *ghost) opening(c *conn, s *fleet.Session) {
 }
 
 func (g *ghost) mayHaveExpired(w *world) {
-	if g.expiry != fleet.NeverExpires && g.leftAt > 0 && w.now-g.leftAt >= int64(g.expiry)*1000 {
+	from := g.leftAt
+	if at, dead := g.dead[g.at]; dead { // what a zombie holds expires from the verdict on
+		from = min(from, at)
+	}
+	if g.expiry != fleet.NeverExpires && from > 0 && w.now-from >= int64(g.expiry)*1000 {
 		g.none()
 	}
 }
@@ -150,7 +155,7 @@ func (g *ghost) left(w *world, c *conn) {
 	if c.dev != &w.dev || !c.live {
 		return
 	}
-	g.leftAt = w.now
+	g.leftAt, g.at = w.now, c.n.name
 	if c.req.Expiry == 0 {
 		g.ok = make(map[int64]bool)
 		g.none()
