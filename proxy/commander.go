@@ -27,6 +27,7 @@ type commander struct {
 	streams   *streams
 	absent    func(cmd *command)      // ends a command for one client ID that is not here
 	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
+	waits     func(cmd *command) bool // the stored session it is for will tell of it
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
 	stop      <-chan struct{}
@@ -53,6 +54,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 	}
 	c.absent = c.notConnected
 	c.tells = func(*command) bool { return true }
+	c.waits = func(*command) bool { return false }
 	c.translator.c = c
 	return c, nil
 }
@@ -150,7 +152,7 @@ const (
 // send gives the command to the devices that are there for it.
 func (c *commander) send(cmd *command) {
 	if !cmd.Expires.IsZero() && !time.Now().Before(cmd.Expires) {
-		if c.tells(cmd) {
+		if c.tells(cmd) && !c.waits(cmd) {
 			cmd.settle(cmd.To, mqtt.Expired, 0, "")
 		}
 		return

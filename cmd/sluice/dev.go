@@ -131,13 +131,20 @@ func (c *devCommand) printWelcome(w io.Writer, cfg *config.Config, brokers []str
 	fmt.Fprintln(w, "\nRecords as they land:")
 }
 
-// A recordPrinter shows records, one at a time.
+// ownTopics begin the names of the topics that hold sessions and retained messages. Heartbeats alone are one every two
+// seconds.
+const ownTopics = "sluice-"
+
+// A recordPrinter shows records, one at a time, but for those of our own topics.
 type recordPrinter struct {
 	mu  sync.Mutex
 	out io.Writer
 }
 
 func (p *recordPrinter) print(r embedded.Record) {
+	if strings.HasPrefix(r.Topic, ownTopics) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintf(p.out, "\n%s  partition %d  offset %d  key %s\n", r.Topic, r.Partition, r.Offset, shown(r.Key, 200))

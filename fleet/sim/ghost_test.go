@@ -124,7 +124,11 @@ func (g *ghost) ownZeros(c *conn) int {
 }
 
 // returned cancels the delayed Wills of the connections before, if the claim landed before they were due.
+// A claim of an incarnation that is judged holds up nobody's Will, though a zombie may open it.
 func (g *ghost) returned(c *conn, a fleet.Action) {
+	if g.dead[c.n.name] > 0 {
+		return
+	}
 	for epoch, will := range g.wills {
 		old := will.conn
 		if old == nil || old == c || epoch >= a.Epoch || old.dev != c.dev || old.delay == 0 || will.left == 0 {

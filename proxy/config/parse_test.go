@@ -34,7 +34,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Publish: []Rule{
 			{Match: "devices/{device}/#", Topic: "d", Key: &key, Headers: []topicmap.Field{{Name: "z", Value: "{device}"}, {Name: "a", Value: "1"}},
 				When: []topicmap.Field{{Name: "mqtt.user.kind", Value: "meter"}}, MaxTopics: 5},
-			{Regex: `^x/(?P<y>\d+)$`, Topic: "x-{y}", Key: &none, MaxTopics: 1000},
+			{Regex: `^x/(?P<y>\d+)$`, Topic: "x-{y}", Key: &none, MaxTopics: 1000, ExactlyOnce: true},
 		},
 		Commands: []Command{
 			{Topic: "cmd", Publish: "d/{key}", QoS: 2, Retain: true, Expiry: time.Minute, ContentType: "text/plain", ResponseTopic: "d/{key}/r",
@@ -47,7 +47,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Presence:  Presence{"presence"},
 		Retained:  Retained{Topic: "sluice-r", Messages: 5, Memory: 1 << 30},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
-			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6},
+			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3},
 		Admin: Admin{""},
 		Log:   Log{"warn", "json"},
 	}
@@ -69,6 +69,7 @@ publish:
   when: {mqtt.user.kind: meter}
   max_topics: 5
 - regex: '^x/(?P<y>\d+)$'
+  exactly_once: true
   topic: >-
     x-{y}
   key: ""
@@ -103,6 +104,7 @@ limits:
   commands_memory: 1MB
   subscriptions: 7
   subscriptions_memory: 5MB
+  shared_subscriptions: 3
 admin: {address: ""}
 log: {level: warn, format: json}
 `))
