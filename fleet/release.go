@@ -56,6 +56,10 @@ func (c *Claimer) resting(v View) bool {
 		v.table.Next() >= c.reached
 }
 
+// Settled says that nothing of ours is under way: no attempt, no connection, no record that is not read back, and no
+// Will that is being published. What may be left is a Will that waits for its time.
+func (c *Claimer) Settled(v View) bool { return c.judged || c.resting(v) && !c.willing }
+
 // rest does what is left to do for a client that is not connected here: its delayed Will, and the removal of our
 // key when nobody needs it.
 func (c *Claimer) rest(v View, now int64) []Action {

@@ -27,7 +27,6 @@ type commander struct {
 	streams   *streams
 	absent    func(cmd *command)      // ends a command for one client ID that is not here
 	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
-	waits     func(cmd *command) bool // the stored session it is for will tell of it
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
 	stop      <-chan struct{}
@@ -54,7 +53,6 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 	}
 	c.absent = c.notConnected
 	c.tells = func(*command) bool { return true }
-	c.waits = func(*command) bool { return false }
 	c.translator.c = c
 	return c, nil
 }
@@ -149,11 +147,12 @@ const (
 	reasonNotSubscribed = "not_subscribed" // the device it is for
 )
 
-// send gives the command to the devices that are there for it.
+// send gives the command to the devices that are there for it. One for a single device takes this way though its time
+// is over: who has the device, or has its session at its return, is who tells.
 func (c *commander) send(cmd *command) {
-	if !cmd.Expires.IsZero() && !time.Now().Before(cmd.Expires) {
-		if c.tells(cmd) && !c.waits(cmd) {
-			cmd.settle(cmd.To, mqtt.Expired, 0, "")
+	if cmd.To == "" && cmd.over() {
+		if c.tells(cmd) {
+			cmd.settle("", mqtt.Expired, 0, "")
 		}
 		return
 	}
@@ -185,13 +184,22 @@ func (c *commander) await(cmd *command, devices int) {
 	}
 }
 
+// over says that the time of the command has passed.
+func (c *command) over() bool { return !c.Expires.IsZero() && !time.Now().Before(c.Expires) }
+
 // notConnected ends a command whose device is nowhere.
-func (c *commander) notConnected(cmd *command) {
-	cmd.settle(cmd.To, mqtt.Offline, 0, reasonNotConnected)
-}
+func (c *commander) notConnected(cmd *command) { cmd.without(mqtt.Offline, reasonNotConnected) }
 
 // notSubscribed ends a command whose device has a session and no subscription for it.
-func (c *command) notSubscribed() { c.settle(c.To, mqtt.Dropped, 0, reasonNotSubscribed) }
+func (c *command) notSubscribed() { c.without(mqtt.Dropped, reasonNotSubscribed) }
+
+// without ends a command for one device that does not get it.
+func (c *command) without(fate mqtt.Fate, reason string) {
+	if c.over() {
+		fate, reason = mqtt.Expired, ""
+	}
+	c.settle(c.To, fate, 0, reason)
+}
 
 // cancel withdraws the commands with these correlation data and the record's key where they were not yet sent.
 func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"time"
 
 	"sluice/fleet"
 	"sluice/kafka"
@@ -86,7 +85,7 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 		switch {
 		case f.c.withdrawn.has(cmd):
 			cmd.settle(e.client, mqtt.Cancelled, 0, "")
-		case !cmd.Expires.IsZero() && !time.Now().Before(cmd.Expires):
+		case cmd.over():
 			cmd.settle(e.client, mqtt.Expired, 0, "")
 		default:
 			cmd.settle(e.client, mqtt.Offline, 0, reasonSessionEnded)

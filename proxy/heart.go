@@ -99,10 +99,18 @@ func (s *sessions) awaitReleases(ctx context.Context) {
 // busy says whether there is anything to write for a device that was here.
 func (s *sessions) busy() bool {
 	for _, p := range s.parts {
-		p.lock()
-		n := len(p.clients)
-		p.unlock()
-		if n > 0 {
+		if p.busy() {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *part) busy() bool {
+	p.lock()
+	defer p.unlock()
+	for _, h := range p.clients {
+		if !h.m.Settled(p.view(h.id)) {
 			return true
 		}
 	}

@@ -57,6 +57,13 @@ func (l *ledgerPart) willDone(client string, epoch int64) bool {
 	return l.table.WillDone(client, epoch)
 }
 
+// stale gives the keys of a client that say nothing any more.
+func (l *ledgerPart) stale(client string, began, lowest int64) [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.table.Stale(client, began, lowest)
+}
+
 // An idSet is the packet identifiers of a connection in the ledger: those that are stored, and the changes that are on
 // their way, in order. Guarded by part.mu.
 type idSet struct {
@@ -172,7 +179,7 @@ func newShard(s *sessions, inc *incarnation, n int) (*shard, error) {
 // transactor makes a shard for a transactional id.
 func (s *sessions) transactor(id string, n int) (*shard, error) {
 	sh := &shard{s: s, n: n, lost: make(chan struct{}, 1)}
-	cfg := kafkaConfig(s.cfg, s.log, nil)
+	cfg := kafkaConfig(s.cfg, s.log, s.reg)
 	tx, err := kafka.NewTransactor(kafka.TransactorConfig{
 		Config: cfg, TransactionalID: id, Timeout: transactionTimeout,
 		OnFenced: func(error) {

@@ -151,7 +151,6 @@ func (p *Proxy) Run(ctx context.Context) error {
 	sharing, stopSharing := context.WithCancel(failed)
 	defer stopSharing()
 	g.Go(func() error { return p.keeping.index.Run(failed) })
-	g.Go(func() error { return p.keeping.table.Run(sharing) })
 	consuming, stopConsuming := context.WithCancel(failed)
 	defer stopConsuming()
 	var consumed sync.WaitGroup
@@ -159,6 +158,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer stopOpening()
 	defer context.AfterFunc(failed, stopOpening)()
 	err := p.open(opening, g, func() { consumed.Go(func() { p.consume(consuming) }) }, func(ready func()) {
+		g.Go(func() error { return p.keeping.table.Run(sharing) })
 		g.Go(func() error { return p.sessions.run(sharing, ready) })
 	})
 	if err == nil {
@@ -292,11 +292,18 @@ func ensureOnce(ctx context.Context, cfg kafka.Config, topics []string, state []
 	if created, err = admin.Ensure(ctx, topics); err != nil {
 		return created, err
 	}
-	made, err := admin.EnsureState(ctx, state)
+	own := cfg
+	own.CreateTopics = new(kafka.CreateTopics) // nobody else knows what they must be like
+	ours, err := kafka.NewAdmin(own)
+	if err != nil {
+		return created, err
+	}
+	defer func() { _ = ours.Close() }()
+	made, err := ours.EnsureState(ctx, state)
 	if created = append(created, made...); err != nil {
 		return created, err
 	}
-	return created, then(ctx, admin)
+	return created, then(ctx, ours)
 }
 
 // stop ends the parts in the order in which they need each other.

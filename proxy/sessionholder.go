@@ -7,6 +7,7 @@ import (
 
 	"sluice/fleet"
 	"sluice/kafka"
+	"sluice/mqtt"
 )
 
 // A holder is what this instance does about one client ID: it carries out what the Claimer asks for. Guarded by
@@ -16,6 +17,7 @@ type holder struct {
 	id        string
 	inc       *incarnation
 	m         *fleet.Claimer
+	epoch     int64         // of the last connection that was open
 	opening   *attempt      // a CONNECT that waits for its answer
 	keeper    *keeper       // of the connection that is open
 	departing *keeper       // of one that has ended, and whose end is not given to the machine yet
@@ -87,6 +89,10 @@ func (h *holder) idle() {
 	if h.opening == nil && h.keeper == nil && h.departing == nil && h.p.clients[h.id] == h {
 		delete(h.p.clients, h.id)
 		h.p.duty(h.id)
+		if _, stored := h.p.table.Client(h.id); !stored && h.epoch > 0 {
+			// Another instance may have begun a session since, of which only the ledger was read here yet.
+			h.p.s.sweepLedger(h.id, h.epoch+1, h.epoch+1, h.inc.shard(h.id))
+		}
 	}
 }
 
@@ -103,8 +109,35 @@ func (h *holder) opened(a fleet.Action) {
 	at := h.opening
 	h.opening, h.keeper = nil, at.keeper
 	at.keeper.begin(a)
+	h.epoch = a.Epoch
 	at.answer <- a
+	h.tidy(a.State)
 	h.p.s.presence.connected(at.keeper, a.Present)
+}
+
+// tidy removes from the ledger what says nothing any more about the client.
+func (h *holder) tidy(state *fleet.Session) {
+	lowest := state.StateEpoch
+	for _, e := range h.p.view(h.id).Entries() {
+		if e.StateEpoch > 0 {
+			lowest = min(lowest, e.StateEpoch)
+		}
+	}
+	h.p.s.sweepLedger(h.id, state.Began, lowest, h.inc.shard(h.id))
+}
+
+// sweepLedger writes tombstones for what the ledger says of a client's sessions before an epoch, and of wills below
+// another. Nobody waits for it: what is left over goes the next time.
+func (s *sessions) sweepLedger(client string, began, lowest int64, by interface{ write(*kafka.TxGroup) }) {
+	keys := s.ledger(client).stale(client, began, lowest)
+	if len(keys) == 0 {
+		return
+	}
+	g := &kafka.TxGroup{Owner: groupDone(func(error) {})}
+	for _, key := range keys {
+		g.Records = append(g.Records, &kafka.TxRecord{Topic: s.cfg.Sessions.Ledger, Key: key, PartitionKey: []byte(client)})
+	}
+	by.write(g)
 }
 
 // lost ends the attempt or the connection: another one has the client ID, or it is not the device's to have.
@@ -117,7 +150,9 @@ func (h *holder) lost(a fleet.Action) {
 		h.release()
 		return
 	}
-	if k := h.keeper; k != nil {
+	if k := h.keeper; k != nil && h.inc.dead.Load() {
+		h.p.later(func() { k.opening.Session.Disconnect(mqtt.ServerBusy, "this instance was cut off from the others") })
+	} else if k != nil {
 		h.p.later(k.opening.Session.TakeOver)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"sluice/fleet"
@@ -26,6 +27,7 @@ type sessions struct {
 	log       zerolog.Logger
 	lines     zerolog.Logger // sampled: a fleet can trigger these
 	m         *sessionMetrics
+	reg       prometheus.Registerer
 	producer  *kafka.Producer
 	publisher *publisher
 	streams   *streams

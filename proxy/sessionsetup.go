@@ -19,7 +19,7 @@ import (
 func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publisher, log zerolog.Logger, reg prometheus.Registerer) (*sessions, error) {
 	s := &sessions{
 		cfg: cfg, log: log, lines: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
-		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1),
+		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1), reg: reg,
 	}
 	var err error
 	if s.m, err = newSessionMetrics(reg, s); err != nil {
@@ -51,7 +51,7 @@ func (s *sessions) serveCommands(c *commander) {
 	s.finder.c = c
 	s.replayer = newReplayer(c, s.reader, s.streams, s.log)
 	s.forfeits = &forfeits{c: c, streams: s.streams, chunks: s.replayer.chunks, queue: make(chan forfeit, forfeitsQueued)}
-	c.absent, c.tells, c.waits = s.absent, s.tells, s.waits
+	c.absent, c.tells = s.absent, s.tells
 }
 
 // stateTopics are the topics that hold what the instances share, with the settings that they must have.
@@ -176,19 +176,6 @@ func (s *sessions) tells(cmd *command) bool {
 	p.lock()
 	defer p.unlock()
 	return p.owner.Owns()
-}
-
-// waits says that a command is for a stored session that is away, and that was subscribed to it: what becomes of it is
-// told when the session returns or ends.
-func (s *sessions) waits(cmd *command) bool {
-	if cmd.To == "" || cmd.Connected {
-		return false
-	}
-	p := s.part(cmd.To)
-	p.lock()
-	state, connected := p.session(cmd.To)
-	p.unlock()
-	return state != nil && !connected && (&forfeit{cmd.To, state}).subscribed(cmd)
 }
 
 // session gives the session that a client ID has anywhere, and whether it is, as far as is known, connected. mu is

@@ -26,6 +26,7 @@ func TestQoS2IsStoredOnceThroughKills(t *testing.T) {
 	for range kills {
 		enough := f.Acked() + 500 + rand.IntN(1000)
 		await(t, func() bool { return f.Acked() > enough }, func() string { return "acknowledgements go on" })
+		t.Logf("%d acknowledged", f.Acked())
 		s := b.instances[rand.IntN(len(b.instances))]
 		s.kill()
 		s.start()

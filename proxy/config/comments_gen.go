@@ -37,7 +37,7 @@ var comments = map[string]string{
 	"CreateTopics.Replication":   "Replication is how many brokers keep a copy of a new topic. It can't be more than the cluster has brokers; with 1, the loss of one disk loses acknowledged messages.",
 	"Kafka":                      "Kafka is the cluster that stores the messages.",
 	"Kafka.Brokers":              "Brokers are some brokers of the cluster as host:port, at least one; the others are found through them. Name two or three, so that one of them being away at start does not matter.",
-	"Kafka.CreateTopics":         "CreateTopics creates Kafka topics that are missing. Leave it out where topics are made by somebody else: then a missing topic that a rule names is an error at start, and a message whose template makes the name of a missing topic is refused.",
+	"Kafka.CreateTopics":         "CreateTopics creates Kafka topics that are missing. Leave it out where topics are made by somebody else: then a missing topic that a rule names is an error at start, and a message whose template makes the name of a missing topic is refused. The topics of `sessions` and `retained` are made in any case if they are missing and Kafka allows it, because their settings matter; without this section with as many partitions and copies as the cluster gives new topics.",
 	"Kafka.Producer":             "Producer tunes how records are sent to Kafka. Whatever is set here, a record counts as stored when all in-sync replicas have it.",
 	"Limits":                     "Limits bounds what one device may ask for, and how long things may take.",
 	"Limits.CommandsInFlight":    "CommandsInFlight is how many commands with QoS 1 and 2 one device may have been sent and not have completed. The Receive Maximum of an MQTT 5 device may make it less.",
