@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails.
 CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check fuzz bench soak chaos docs clean
+.PHONY: build dev test check fuzz bench simulate soak chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -32,6 +32,12 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Random schedules of the protocol between instances: make simulate SCHEDULES=1000000.
+# A seed that fails is repeated with SLUICE_SEED=n.
+SCHEDULES ?= 1000000
+simulate:
+	SLUICE_SCHEDULES=$(SCHEDULES) $(GO) test -count=1 -v -timeout 3h ./fleet/sim
 
 # The tests of the real binary in their long versions.
 soak:

@@ -248,7 +248,7 @@ func TestManyReadAtOnce(t *testing.T) {
 				}
 				return
 			}
-			want := int(p) * 1000
+			want, fails := int(p)*1000, 0
 			for from := int64(0); from < each; {
 				next, err := r.Read(t.Context(), "t", p, from, 300, func(f *Fetched) bool {
 					if string(f.Value) != strconv.Itoa(want) {
@@ -257,6 +257,9 @@ func TestManyReadAtOnce(t *testing.T) {
 					want++
 					return true
 				})
+				if fails++; err != nil && fails < 100 {
+					continue // those who connect at once may fail together
+				}
 				if err != nil || next == from {
 					t.Errorf("at %d of partition %d: %v", from, p, err)
 					return

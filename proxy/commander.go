@@ -51,7 +51,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		m:          m,
 		log:        log,
 	}
-	c.absent = c.notConnected
+	c.absent = (*command).notConnected
 	c.tells = func(*command) bool { return true }
 	c.translator.c = c
 	return c, nil
@@ -188,7 +188,7 @@ func (c *commander) await(cmd *command, devices int) {
 func (c *command) over() bool { return !c.Expires.IsZero() && !time.Now().Before(c.Expires) }
 
 // notConnected ends a command whose device is nowhere.
-func (c *commander) notConnected(cmd *command) { cmd.without(mqtt.Offline, reasonNotConnected) }
+func (c *command) notConnected() { c.without(mqtt.Offline, reasonNotConnected) }
 
 // notSubscribed ends a command whose device has a session and no subscription for it.
 func (c *command) notSubscribed() { c.without(mqtt.Dropped, reasonNotSubscribed) }

@@ -96,7 +96,7 @@ func (s *sessions) awaitReleases(ctx context.Context) {
 	}
 }
 
-// busy says whether there is anything to write for a device that was here.
+// busy says whether there is anything to write for a device that was here, or to tell of one that is nowhere.
 func (s *sessions) busy() bool {
 	for _, p := range s.parts {
 		if p.busy() {

@@ -25,6 +25,7 @@ type part struct {
 	assigned  bool       // the group has given the partition to this process
 	ownership *ownership // nil: this incarnation is not its owner
 	due       dues
+	doubts    doubts
 	after     []func() // to be called when mu is not held any more
 }
 

@@ -148,27 +148,6 @@ func (s *sessions) unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
-// absent ends a command for one client ID that has no session here. Of the instances, the owner of the client's
-// partition tells, unless the session is elsewhere or waits.
-func (s *sessions) absent(cmd *command) {
-	p := s.part(cmd.To)
-	p.lock()
-	owns := p.owner.Owns()
-	var state *fleet.Session
-	var connected bool
-	if owns {
-		state, connected = p.session(cmd.To)
-	}
-	p.unlock()
-	switch {
-	case !owns, connected:
-	case state == nil, cmd.Connected:
-		cmd.c.notConnected(cmd)
-	case !(&forfeit{cmd.To, state}).subscribed(cmd):
-		cmd.notSubscribed()
-	}
-}
-
 // tells says whether it is this instance that tells of a command which no device gets: the owner of the partition that
 // the device, or else the record's key, belongs to.
 func (s *sessions) tells(cmd *command) bool {
@@ -176,20 +155,4 @@ func (s *sessions) tells(cmd *command) bool {
 	p.lock()
 	defer p.unlock()
 	return p.owner.Owns()
-}
-
-// session gives the session that a client ID has anywhere, and whether it is, as far as is known, connected. mu is
-// held.
-func (p *part) session(clientID string) (state *fleet.Session, connected bool) {
-	v := p.view(clientID)
-	inc, state, ok := v.Base(millis())
-	if !ok {
-		holder, _ := v.Holder(millis())
-		return nil, holder != "" && v.Session(holder) != nil && !v.Session(holder).Released && !v.Session(holder).Withdrawn
-	}
-	_, dead := p.table.Dead(inc)
-	if state.Released && state.Expiry == 0 {
-		return nil, false
-	}
-	return state, !state.Released && state.OfflineSince == 0 && !dead
 }

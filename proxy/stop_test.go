@@ -137,7 +137,9 @@ func TestNothingIsLostInSilenceWhileItStops(t *testing.T) {
 			devices = &sync.WaitGroup{}
 			for i := 0; i < 8; i += step {
 				d := dial(t, in.addr, fmt.Sprint("d", i), i%2 == 0)
-				d.subscribe("devices/#", byte(i%3))
+				if step == 1 {
+					d.subscribe("devices/#", byte(i%3))
+				}
 				devices.Go(d.obey) // ends with its connection
 			}
 			return devices

@@ -27,6 +27,7 @@ var walls = []wall{
 	{"sluice/mqtt", []string{"proxy", "cmd"}},
 	{"sluice/kafka", []string{"proxy", "cmd", "kafka", "test"}},
 	{"sluice/topicmap", []string{"proxy"}},
+	{"sluice/fleet", []string{"proxy", "fleet"}},
 	{"sluice/proxy", []string{"cmd", "proxy"}},
 	{"sluice/test", []string{"test"}},
 }
@@ -70,6 +71,9 @@ func checkImports(t *testing.T, path, rel string) {
 			if below(imported, w.path) && !behind(rel, w) {
 				t.Errorf("%s imports %s; only %v may", rel, imported, w.allowed)
 			}
+		}
+		if strings.HasPrefix(rel, "fleet/") && !strings.HasSuffix(rel, "_test.go") && strings.Contains(imported, ".") {
+			t.Errorf("%s imports %s; fleet has the standard library alone", rel, imported)
 		}
 		if strings.HasPrefix(rel, "topicmap/") && !strings.HasSuffix(rel, "_test.go") && !pure[imported] {
 			t.Errorf("%s imports %s; topicmap is pure", rel, imported)
