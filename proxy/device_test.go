@@ -40,23 +40,73 @@ const (
 	retainAsPublished = 8
 )
 
-// dial connects with a clean start, or with a session that lasts when keep says so.
-func dial(t testing.TB, addr, id string, keep bool) *device {
+// A connecting is what a CONNECT says.
+type connecting struct {
+	id, user  string
+	clean     bool
+	expiry    uint32
+	will      string // topic and payload; "": none
+	willDelay uint32
+}
+
+// lasting is a CONNECT that resumes or begins a session that lasts.
+func lasting(id string) connecting { return connecting{id: id, expiry: 3600} }
+
+func (c connecting) packet() []byte {
+	flags := byte(0)
+	if c.clean {
+		flags |= 2
+	}
+	if c.will != "" {
+		flags |= 4
+	}
+	if c.user != "" {
+		flags |= 0x80
+	}
+	body := append(text16("MQTT"), 5, flags, 0, 0, 5, 0x11)
+	body = append(binary.BigEndian.AppendUint32(body, c.expiry), text16(c.id)...)
+	if c.will != "" {
+		body = append(body, 5, 0x18)
+		body = binary.BigEndian.AppendUint32(body, c.willDelay)
+		body = append(append(body, text16(c.will)...), text16(c.will)...)
+	}
+	if c.user != "" {
+		body = append(body, text16(c.user)...)
+	}
+	return body
+}
+
+// try connects and gives the Reason Code of CONNACK.
+func (c connecting) try(t testing.TB, addr string) (d *device, present bool, code byte) {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = nc.Close() })
-	d := &device{t: t, nc: nc, in: bufio.NewReader(nc), id: id}
-	flags, expiry := byte(2), uint32(0)
-	if keep {
-		flags, expiry = 0, 3600
-	}
-	body := append(text16("MQTT"), 5, flags, 0, 0, 5, 0x11)
-	body = binary.BigEndian.AppendUint32(body, expiry)
-	d.send(0x10, append(body, text16(id)...))
+	d = &device{t: t, nc: nc, in: bufio.NewReader(nc), id: c.id}
+	d.send(0x10, c.packet())
 	first, body := d.read()
 	require.Equal(t, byte(0x20), first, "CONNACK")
-	require.Equal(t, byte(0), body[1])
+	return d, body[0] == 1, body[1]
+}
+
+// to connects, with a session or without one as present says.
+func (c connecting) to(t testing.TB, addr string, present bool) *device {
+	t.Helper()
+	d, was, code := c.try(t, addr)
+	require.Zero(t, code, "CONNACK")
+	require.Equal(t, present, was, "Session Present")
+	return d
+}
+
+// dial connects with a clean start, or with a session that lasts when keep says so.
+func dial(t testing.TB, addr, id string, keep bool) *device {
+	t.Helper()
+	c := connecting{id: id, clean: true}
+	if keep {
+		c = lasting(id)
+	}
+	d, _, code := c.try(t, addr)
+	require.Zero(t, code, "CONNACK")
 	return d
 }
 
@@ -142,6 +192,16 @@ func (d *device) nothing() {
 		first, body = d.read()
 	}
 	require.Equal(d.t, byte(0xD0), first, "PINGRESP, and not % x", body)
+}
+
+// ended takes the DISCONNECT with which the server ends the connection.
+func (d *device) ended(code byte) {
+	d.t.Helper()
+	first, body := d.read()
+	require.Equal(d.t, byte(0xE0), first, "DISCONNECT")
+	require.Equal(d.t, code, body[0])
+	_, _, err := d.tryRead()
+	require.ErrorIs(d.t, err, io.EOF)
 }
 
 // leave says DISCONNECT and waits until the server has let go.

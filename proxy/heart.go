@@ -109,6 +109,9 @@ func (s *sessions) busy() bool {
 func (p *part) busy() bool {
 	p.lock()
 	defer p.unlock()
+	if len(p.doubts.waiting) > 0 {
+		return true
+	}
 	for _, h := range p.clients {
 		if !h.m.Settled(p.view(h.id)) {
 			return true

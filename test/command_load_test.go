@@ -86,7 +86,7 @@ func TestADeviceThatDoesNotReadHarmsNobodyElse(t *testing.T) {
 	t.Logf("others alone: %s; beside a device that reads nothing: %s; its own %s; memory %d MB before, %d MB at most", calmly, besides, r, before>>20, peak>>20)
 	require.Less(t, besides.Quantile(.5), 20*calmly.Quantile(.5)+time.Second, "far from every measurement")
 	require.Less(t, peak-before, int64(32+64)<<20)
-	require.Positive(t, r.Outcomes["dropped"], "it was sent more than the queue holds")
+	require.Positive(t, r.Outcomes["dropped"]+r.Outcomes["offline"]+r.Outcomes["expired"], "it was sent more than it took")
 	require.Equal(t, map[string]int{"delivered": len(calm) + len(beside)}, b.settled(w.Written(nil)).Outcomes)
 	require.Empty(t, deaf.Failures())
 }

@@ -17,7 +17,7 @@ import (
 func TestQoS2IsStoredOnceThroughKills(t *testing.T) {
 	b := serveFleet(t, fleetOptions{rule: "    exactly_once: true\n"})
 	const devices = 20
-	f := &load.Fleet{Run: runID(), Devices: devices, QoS: 2, Size: 128, Reconnect: true, Dialer: b.balance(devices), Drain: 2 * time.Minute}
+	f := &load.Fleet{Run: runID(), Devices: devices, QoS: 2, Size: 128, Reconnect: true, Dialer: b.balance(devices), Drain: patience}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	result := make(chan *load.Result, 1)

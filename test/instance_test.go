@@ -70,7 +70,7 @@ func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
 	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
 	s := &instance{t: t, program: program, address: taken[0].Addr(), admin: taken[1].Addr(), log: new(lockedBuffer)}
 	config := fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\nlog: {format: json}\nkafka:\n  brokers: [%s]\n%s\npublish:\n%s\n",
-		s.address, s.admin, strings.Join(brokers, ", "), extra, rules)
+		s.address, s.admin, strings.Join(brokers, ", "), extra, rules) + stateTopics(t)
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	s.args = []string{"serve", "--config", file}
