@@ -148,6 +148,17 @@ func (l *Ledger) IDs(client string, began int64) []uint16 {
 	return slices.Clone(top.ids)
 }
 
+// Shows says that the ledger has these ids, of this epoch, under the key of inc: a commit that was acknowledged can be
+// read a moment later only.
+func (l *Ledger) Shows(client, inc string, epoch int64, ids []uint16) bool {
+	for _, h := range l.ids[client] {
+		if h.inc == inc {
+			return h.epoch == epoch && slices.Equal(h.ids, ids)
+		}
+	}
+	return false
+}
+
 // WillDone says that the Will of this epoch was published or dropped.
 func (l *Ledger) WillDone(client string, epoch int64) bool {
 	return slices.Contains(l.wills[client], epoch)

@@ -37,9 +37,10 @@ type links struct {
 
 // A link is one connection.
 type link struct {
-	dial   *dialer
-	conf   *sarama.Config
-	broker *sarama.Broker
+	opening sync.Mutex
+	dial    *dialer
+	conf    *sarama.Config
+	broker  *sarama.Broker
 }
 
 func newLinks(cfg Config, read time.Duration) *links {
@@ -110,6 +111,8 @@ func (l *links) call(ctx context.Context, addr string, f func(*sarama.Broker) er
 }
 
 func (k *link) connect() error {
+	k.opening.Lock() // Open says at once that it was called before, and is not done then
+	defer k.opening.Unlock()
 	if err := k.broker.Open(k.conf); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
 		return fmt.Errorf("%w: %w", errNoLink, err)
 	}

@@ -82,7 +82,11 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 		if !f.c.awaitRoom() {
 			return
 		}
-		switch {
+		switch sent, received := e.sent(st, rec.Offset); {
+		case received: // the device has it and answers for it
+			cmd.settle(e.client, mqtt.Delivered, 0, "")
+		case sent:
+			cmd.settle(e.client, mqtt.Offline, 0, reasonNotAcknowledged)
 		case f.c.withdrawn.has(cmd):
 			cmd.settle(e.client, mqtt.Cancelled, 0, "")
 		case cmd.over():
@@ -95,6 +99,19 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 
 // reasonSessionEnded is the reason of commands that waited for a session until that ended.
 const reasonSessionEnded = "session_ended"
+
+// reasonNotAcknowledged is the reason of those that were sent before.
+const reasonNotAcknowledged = "not_acknowledged"
+
+// sent says whether a command was sent to the device, and with QoS 2 whether PUBREC has come.
+func (e *forfeit) sent(st *stream, offset int64) (sent, received bool) {
+	for _, o := range e.state.Out {
+		if o.Topic == st.topic && o.Partition == st.partition && o.Offset == offset {
+			return true, o.Received
+		}
+	}
+	return false, false
+}
 
 // subscribed says whether the session had subscribed to a command.
 func (e *forfeit) subscribed(cmd *command) bool {

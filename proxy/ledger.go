@@ -50,6 +50,13 @@ func (l *ledgerPart) ids(client string, began int64) []uint16 {
 	return l.table.IDs(client, began)
 }
 
+// shows says whether the ledger has a set of packet identifiers as the last that inc wrote for a client.
+func (l *ledgerPart) shows(client, inc string, epoch int64, ids []uint16) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.table.Shows(client, inc, epoch, ids)
+}
+
 // willDone says whether a will was published.
 func (l *ledgerPart) willDone(client string, epoch int64) bool {
 	l.mu.Lock()
@@ -70,6 +77,7 @@ type idSet struct {
 	stored  []uint16 // ascending
 	changes []*ingest
 	open    int  // transactions under way
+	wrote   bool // one was committed
 	broken  bool // one failed, and the connection ends
 }
 
@@ -141,7 +149,7 @@ func (in *ingest) finish(err error) {
 	k := in.k
 	k.p.lock()
 	if err == nil {
-		k.ids.stored = apply(k.ids.stored, in)
+		k.ids.stored, k.ids.wrote = apply(k.ids.stored, in), true
 	}
 	k.ids.broken = k.ids.broken || err != nil && !kafka.Final(err)
 	k.ids.changes = slices.DeleteFunc(k.ids.changes, func(c *ingest) bool { return c == in })

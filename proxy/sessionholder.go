@@ -23,6 +23,7 @@ type holder struct {
 	departing *keeper       // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
 	timer     *time.Timer   // of takeoverWait
+	past      *past         // the session that the one being opened, or open, takes the place of
 }
 
 // An attempt is a CONNECT on its way.
@@ -61,6 +62,7 @@ func (h *holder) do(acts []fleet.Action) {
 	for _, a := range acts {
 		switch a.Kind {
 		case fleet.ActWrite:
+			h.begins(a.Value)
 			h.write(a.Value)
 		case fleet.ActFence:
 			s.errand(func(ctx context.Context) error {
@@ -87,6 +89,7 @@ func (h *holder) do(acts []fleet.Action) {
 // idle lets go of a machine that has nothing to do.
 func (h *holder) idle() {
 	if h.opening == nil && h.keeper == nil && h.departing == nil && h.p.clients[h.id] == h {
+		h.pastOver()
 		delete(h.p.clients, h.id)
 		h.p.duty(h.id)
 		if _, stored := h.p.table.Client(h.id); !stored && h.epoch > 0 {
@@ -113,6 +116,10 @@ func (h *holder) opened(a fleet.Action) {
 	at.answer <- a
 	h.tidy(a.State)
 	h.p.s.presence.connected(at.keeper, a.Present)
+	if h.past != nil {
+		h.past.over = true
+		h.tellPast()
+	}
 }
 
 // tidy removes from the ledger what says nothing any more about the client.

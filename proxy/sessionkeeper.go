@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ type keeper struct {
 	began    time.Time
 	received []uint16 // QoS 2 ids that the session had at its opening
 	ids      idSet    // those of the ledger
+	reading  bool     // the ledger is read back
 	saving   bool     // a snapshot is on its way
 	again    bool     // and there are changes that it does not have
 	number   int64    // of the save under way
@@ -146,7 +148,14 @@ func (k *keeper) quiet(ids []uint16) {
 // depart gives the end of the connection to the machine, when nothing is under way. part.mu is held.
 func (k *keeper) depart() {
 	d := k.left
-	if d == nil || !d.quiet || k.ids.open > 0 {
+	if d == nil || !d.quiet || k.ids.open > 0 || k.reading {
+		return
+	}
+	if k.ids.wrote {
+		// Kafka acknowledges a commit before those who read see it. Who comes after our release reads the ledger to the
+		// end that it sees, and must find there what we told the device.
+		k.ids.wrote, k.reading = false, true
+		k.s.errand(k.readBack)
 		return
 	}
 	k.left = nil
@@ -176,6 +185,27 @@ func (k *keeper) depart() {
 		k.p.later(func() { k.s.endedState(h.id, final) })
 	}
 }
+
+// readBack waits until the ledger shows what this connection wrote last.
+func (k *keeper) readBack(ctx context.Context) error {
+	k.p.lock()
+	ids := slices.Clone(k.ids.stored)
+	k.p.unlock()
+	l := k.s.ledger(k.h.id)
+	for !l.shows(k.h.id, k.h.inc.name, k.epoch, ids) {
+		if pause(ctx, readBackPause); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	k.p.lock()
+	defer k.p.unlock()
+	k.reading = false
+	k.depart()
+	return nil
+}
+
+// readBackPause is between looks at the ledger.
+const readBackPause = 2 * time.Millisecond
 
 // Released frees the packet identifier of a message that a transaction has stored.
 func (k *keeper) Released(id uint16, done func()) bool {

@@ -125,6 +125,22 @@ func TestCleanStartEndsTheSessionEverywhere(t *testing.T) {
 	d.nothing()
 }
 
+// TestCleanStartWhileConnectedElsewhere: what the device was sent and has not acknowledged is told of as that, what waited
+// as ended, and what it has acknowledged just before was delivered.
+func TestCleanStartWhileConnectedElsewhere(t *testing.T) {
+	all := fleetOf(t, 3, toOne+"limits: {commands_in_flight: 2}\n")
+	d := lasting("d1").to(t, all[0].addr, false)
+	d.subscribe("devices/d1/#", 1)
+	for i := range 5 {
+		all[0].write(now("commands", "d1", "x", "name", "x", "id", fmt.Sprint(i)))
+	}
+	d.ack(d.next(), 0)
+	d.ack(d.next(), 0)
+	all[0].until("all are there", func() bool { return all[0].value("sluice_command_matched_devices_total") == 5 })
+	connecting{id: "d1", clean: true, expiry: 3600}.to(t, all[1].addr, false).nothing()
+	all[0].became("d1 d1 delivered (0)", "d1 d1 delivered (1)", "d1 d1 offline not_acknowledged (2)", "d1 d1 offline not_acknowledged (3)", "d1 d1 offline session_ended (4)")
+}
+
 // TestSessionOfAnotherUserIsRefused, also where it is connected, and that connection goes on.
 func TestSessionOfAnotherUserIsRefused(t *testing.T) {
 	all := fleetOf(t, 2, toOne)

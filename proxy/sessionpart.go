@@ -81,6 +81,7 @@ func (p *part) progress(next int64) {
 func (p *part) read(client string) {
 	if h := p.clients[client]; h != nil {
 		h.do(h.m.Read(p.view(client)))
+		h.tellPast()
 	} else {
 		p.duty(client)
 	}
@@ -163,6 +164,7 @@ func (p *part) sweep(at time.Time) {
 		if h.keeper != nil {
 			h.keeper.checkpoint()
 		}
+		h.tellPast()
 	}
 	p.tick()
 }

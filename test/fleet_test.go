@@ -31,6 +31,8 @@ type fleetBench struct {
 	receipts  string
 }
 
+const telemetryPartitions = 6
+
 // fleetOptions are what the tests of a fleet vary.
 type fleetOptions struct {
 	rule  string // of the telemetry rule, more lines of YAML with an indentation of four
@@ -43,7 +45,7 @@ type fleetOptions struct {
 func serveFleet(t *testing.T, o fleetOptions) *fleetBench {
 	t.Helper()
 	kafka := cluster.Shared(t)
-	b := &fleetBench{t: t, kafka: kafka, telemetry: newTopic(t, kafka, 6), wills: newTopic(t, kafka, 3), commands: newTopic(t, kafka, 6),
+	b := &fleetBench{t: t, kafka: kafka, telemetry: newTopic(t, kafka, telemetryPartitions), wills: newTopic(t, kafka, 3), commands: newTopic(t, kafka, 6),
 		receipts: newTopic(t, kafka, 3)}
 	if o.qos == 0 {
 		o.qos = 2
