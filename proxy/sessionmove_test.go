@@ -22,6 +22,21 @@ func fleetOf(t testing.TB, n int, text string) []*instance {
 	return all
 }
 
+// seenAway waits until all instances have read that a device is not connected.
+func seenAway(all []*instance, id string) {
+	all[0].t.Helper()
+	for _, in := range all {
+		in.until("it has left", func() bool {
+			p := in.sessions.part(id)
+			p.lock()
+			defer p.unlock()
+			_, connected := p.session(id)
+			h := p.clients[id]
+			return !connected && (h == nil || h.keeper == nil && h.departing == nil)
+		})
+	}
+}
+
 // TestSessionGoesOnAtAnyInstance: subscriptions, and the commands that waited, in their order, each once.
 func TestSessionGoesOnAtAnyInstance(t *testing.T) {
 	all := fleetOf(t, 3, toOne)
@@ -119,6 +134,7 @@ func TestCleanStartEndsTheSessionEverywhere(t *testing.T) {
 	all[0].became("d1 d1 offline session_ended (1)")
 	d.subscribe("devices/d1/other", 1)
 	d.leave()
+	seenAway(all, "d1")
 	all[0].write(now("commands", "d1", "x", "name", "x", "id", "2"))
 	all[0].became("d1 d1 offline session_ended (1)", "d1 d1 dropped not_subscribed (2)")
 	d = lasting("d1").to(t, all[2].addr, true)

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestExpiredSessionIsToldOfOnce by one of the instances, whoever it was that the device was connected to, and then
+// it is nowhere.
+func TestExpiredSessionIsToldOfOnce(t *testing.T) {
+	all := fleetOf(t, 3, toOne)
+	var want []string
+	for i, in := range all {
+		id := fmt.Sprint("d", i)
+		d := connecting{id: id, expiry: 2}.to(t, in.addr, false)
+		d.subscribe("devices/+/x", 1)
+		d.leave()
+		all[0].write(now("commands", id, "x", "name", "x", "id", "waits"), now("commands", id, "x", "name", "x", "id", "old", "mqtt.expiry", "1"),
+			now("commands", id, "x", "name", "x", "id", "sorry"), now("commands", id, "null", headerCancel, "sorry"))
+		want = append(want, fmt.Sprintf("%s %s offline session_ended (waits)", id, id), fmt.Sprintf("%s %s expired (old)", id, id), fmt.Sprintf("%s %s cancelled (sorry)", id, id))
+	}
+	all[0].became(want...)
+	all[0].until("it is nowhere", func() bool {
+		for _, in := range all {
+			if n, _ := in.sessions.stored(); n > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	lasting("d0").to(t, all[1].addr, false).nothing()
+	all[0].became(want...)
+}
+
+// TestReturnAfterTheExpiryIsANewSession and what had waited is told of once, also when the device is faster than who
+// looks for what has expired.
+func TestReturnAfterTheExpiryIsANewSession(t *testing.T) {
+	all := fleetOf(t, 2, toOne)
+	var want []string
+	for i := range 6 {
+		d := connecting{id: fmt.Sprint("d", i), expiry: 1}.to(t, all[0].addr, false)
+		d.subscribe("devices/+/x", 1)
+		d.leave()
+		left := time.Now()
+		all[0].write(now("commands", d.id, "x", "name", "x"))
+		until(t, "its time is over", func() bool { return time.Since(left) > time.Second })
+		lasting(d.id).to(t, all[i%2].addr, false).nothing()
+		want = append(want, fmt.Sprintf("%s %s offline session_ended", d.id, d.id))
+	}
+	all[0].became(want...)
+}
+
+// TestOneInstanceTellsOfAbsentDevices: each command has one receipt, whichever reads it first.
+func TestOneInstanceTellsOfAbsentDevices(t *testing.T) {
+	all := fleetOf(t, 3, toOne)
+	here := make([]*device, 3)
+	for i, in := range all {
+		here[i] = dial(t, in.addr, fmt.Sprint("here", i), i == 0)
+		here[i].subscribe("devices/+/x", 1)
+	}
+	away := lasting("away").to(t, all[0].addr, false)
+	away.subscribe("devices/away/x", 1)
+	away.leave()
+	seenAway(all, "away")
+	var want []string
+	for i := range 30 {
+		id := fmt.Sprint("nobody", i)
+		all[0].write(now("commands", id, "x", "name", "x"), now("commands", id, "x", "id", "bad"), now("commands", id, "x", "name", "x", "mqtt.expiry", "0"))
+		want = append(want, fmt.Sprintf("%s %s offline not_connected", id, id), fmt.Sprintf("%s dropped missing_value", id), fmt.Sprintf("%s %s expired", id, id))
+	}
+	for _, d := range append(here, away) {
+		all[0].write(now("commands", d.id, "x", "name", "y"))
+		want = append(want, fmt.Sprintf("%s %s dropped not_subscribed", d.id, d.id))
+	}
+	for _, d := range here {
+		all[0].write(now("commands", d.id, "x", "name", "x"))
+		d.ack(d.next(), 0)
+		want = append(want, fmt.Sprintf("%s %s delivered", d.id, d.id))
+	}
+	all[0].became(want...)
+	for _, in := range all {
+		in.stop()
+	}
+	all[0].became(want...)
+}
+
+// TestCommandRightAfterTheSubscribeIsNotTakenForUnwanted: the instance that tells of absent devices may know of a
+// SUBSCRIBE later than the sender of a command.
+func TestCommandRightAfterTheSubscribeIsNotTakenForUnwanted(t *testing.T) {
+	all := fleetOf(t, 3, toOne)
+	var want []string
+	for i := range 60 {
+		id := fmt.Sprint("d", i)
+		d := lasting(id).to(t, all[i%3].addr, false)
+		d.subscribe("devices/+/x", 1)
+		all[0].write(now("commands", id, "x", "name", "x"))
+		d.ack(d.next(), 0)
+		want = append(want, fmt.Sprintf("%s %s delivered", id, id))
+	}
+	for _, in := range all {
+		in.stop()
+	}
+	all[0].became(want...)
+}
