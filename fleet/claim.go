@@ -51,6 +51,8 @@ func (c *Claimer) step(v View) []Action {
 		}
 	case c.phase == phaseDecide:
 		return c.decide(v)
+	case c.phase == phaseShown:
+		return c.opened(v)
 	case c.phase == phaseOpen && c.higher(v):
 		return c.lose(nil)
 	}
@@ -296,10 +298,11 @@ func (c *Claimer) open(resumed *Session) []Action {
 	return c.write(writeOpening, &s)
 }
 
-// opened answers the device, unless it has left or connected elsewhere meanwhile.
+// opened answers the device, unless it has connected elsewhere meanwhile. It waits for the table to show the opening
+// record: a verdict on us before it shows then, and the owner, who takes the session as it was before, is not answered
+// against.
 func (c *Claimer) opened(v View) []Action {
-	if c.phase != phaseOpening {
-		c.next = c.release(withoutWill(c.book))
+	if v.table.Next() < c.reached {
 		return nil
 	}
 	c.phase, c.req = phaseOpen, nil

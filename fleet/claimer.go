@@ -44,6 +44,7 @@ const (
 	phaseClaim                // the claim is under way
 	phaseDecide               // the claim is durable: read back, clear the way
 	phaseOpening              // the opening record is under way
+	phaseShown                // it is durable: read it back
 	phaseOpen                 // the connection lives
 )
 
@@ -98,7 +99,11 @@ func (c *Claimer) Wrote(offset int64, v View) []Action {
 		c.claimed(value)
 	case writeOpening:
 		c.book = value
-		acts = c.opened(v)
+		if c.phase == phaseOpening {
+			c.phase = phaseShown
+		} else {
+			c.next = c.release(withoutWill(c.book)) // the device has left meanwhile
+		}
 	case writeState:
 		c.book, c.saved = value, c.started
 		if c.phase == phaseOpen && !c.lost {
@@ -188,7 +193,7 @@ func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
 		c.phase, c.req = phaseIdle, nil
 	case phaseDecide:
 		c.withdraw()
-	case phaseOpen:
+	case phaseShown, phaseOpen:
 		if final == nil {
 			final = withoutWill(c.book)
 		}

@@ -293,3 +293,16 @@ func (in *instance) value(metric string, labels ...string) (sum float64) {
 	}
 	return sum
 }
+
+// presences gives the presence records that Kafka has.
+func (s *site) presences() []Presence {
+	s.t.Helper()
+	all := make([]Presence, 0)
+	for _, r := range s.of("presence") {
+		var p Presence
+		require.NoError(s.t, json.Unmarshal(r.Value, &p))
+		require.Equal(s.t, p.ClientID, string(r.Key))
+		all = append(all, p)
+	}
+	return all
+}

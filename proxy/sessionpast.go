@@ -2,29 +2,29 @@ package proxy
 
 import "sluice/fleet"
 
-// A past session is one that a new session takes the place of: by a clean start, or because it has expired. The
-// commands that waited for it are told of by who opens the new one. Guarded by part.mu.
+// A past session is one that a new session takes the place of by a clean start. The commands that waited for it are
+// told of by who opens the new one. Guarded by part.mu.
 type past struct {
 	inc   string // who wrote its state
 	state *fleet.Session
 	over  bool // the new session is open
 }
 
-// begins notes which session ends when v, a record that is about to be written, opens a new one.
+// begins notes which session ends with v, a record of an attempt that is about to be written.
 func (h *holder) begins(v *fleet.Session) {
-	if v == nil || h.opening == nil || !v.Opened() || v.Began != v.Claim {
+	if v == nil || h.opening == nil {
 		return
 	}
-	h.past = nil
 	view := h.p.view(h.id)
-	inc, state, ok := view.Base(0)
-	if !ok {
-		return
+	switch own := view.Session(h.inc.name); {
+	case v.Claim == 0 && v.Ended && own != nil && !own.Ended: // expired here, and nobody has come to see it yet
+		h.p.later(func() { h.p.s.endedState(h.id, own) })
+	case v.Opened() && v.Began == v.Claim:
+		h.past = nil
+		if inc, state, ok := view.Base(millis()); ok { // who left it tells of one that has expired, at the latest when reading our claim
+			h.past = &past{inc: inc, state: state}
+		}
 	}
-	if _, _, lasts := view.Base(millis()); !lasts && h.dead(inc) {
-		return // the owner has told of it when it expired
-	}
-	h.past = &past{inc: inc, state: state}
 }
 
 func (h *holder) dead(inc string) bool {
