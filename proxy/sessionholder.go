@@ -23,6 +23,7 @@ type holder struct {
 	departing *keeper       // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
 	timer     *time.Timer   // of takeoverWait
+	dueAsked  bool          // willDue is under way
 	past      *past         // the session that the one being opened, or open, takes the place of
 }
 
@@ -192,8 +193,27 @@ func (h *holder) willDue(ctx context.Context) error {
 	if err := h.p.s.readEnd(ctx, h.p); err != nil {
 		return err
 	}
-	h.event(func(v fleet.View) []fleet.Action { return h.m.Due(millis(), v) })
+	h.event(func(v fleet.View) []fleet.Action {
+		h.dueAsked = false
+		return h.m.Due(millis(), v)
+	})
 	return nil
+}
+
+// awaitWill sees to it that the will of a connection which has ended is published at its time. part.mu is held.
+func (h *holder) awaitWill() {
+	if h.opening != nil || h.keeper != nil || h.departing != nil || h.dueAsked {
+		return
+	}
+	now := millis()
+	switch duty, at := h.p.view(h.id).Duty(h.inc.name, now); {
+	case duty != fleet.DutyWill:
+	case at > now:
+		h.p.due.add(at, h.id)
+	default:
+		h.dueAsked = true
+		h.p.s.errand(h.willDue)
+	}
 }
 
 // publishWill publishes a will of a device that was connected here.

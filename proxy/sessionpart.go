@@ -82,6 +82,7 @@ func (p *part) read(client string) {
 	if h := p.clients[client]; h != nil {
 		h.do(h.m.Read(p.view(client)))
 		h.tellPast()
+		h.awaitWill()
 	} else {
 		p.duty(client)
 	}
@@ -133,8 +134,7 @@ func (p *part) duty(client string) {
 			p.due.add(at, client)
 			return
 		}
-		h := p.holder(client, inc)
-		p.s.errand(func(ctx context.Context) error { return h.willDue(ctx) })
+		p.holder(client, inc).awaitWill()
 	}
 }
 
@@ -156,7 +156,9 @@ func (p *part) sweep(at time.Time) {
 		if !ok {
 			break
 		}
-		if p.clients[client] == nil {
+		if h := p.clients[client]; h != nil {
+			h.awaitWill()
+		} else {
 			p.duty(client)
 		}
 	}

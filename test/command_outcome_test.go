@@ -12,9 +12,9 @@ import (
 	"sluice/test/load"
 )
 
-// TestStopTellsWhatWasNotDelivered: SIGTERM ends with a receipt for every command, of connected devices and of stored
-// sessions.
-func TestStopTellsWhatWasNotDelivered(t *testing.T) {
+// TestStopLeavesInKafkaWhatWasNotDelivered: commands that a stop interrupts, of connected devices and of stored sessions,
+// have no receipt, and are delivered after the next start.
+func TestStopLeavesInKafkaWhatWasNotDelivered(t *testing.T) {
 	b := serveCommands(t, cluster.Shared(t), "", "")
 	f, w := b.start(&load.CommandFleet{Devices: 3, QoS: 1, Reconnect: true, ReceiveMaximum: 2})
 	f.Hold(0)
@@ -28,7 +28,13 @@ func TestStopTellsWhatWasNotDelivered(t *testing.T) {
 	b.outcome("delivered", good)
 	await(t, func() bool { return b.metric("sluice_kafka_consumer_lag_records") == 0 }, func() string { return "all is read" })
 	require.Zero(t, b.terminate(), b.log)
-	require.Equal(t, map[string]int{"delivered": 5, "offline": 10}, b.settled(w.Written(nil)).Outcomes)
+	require.Len(t, b.receipts.All(), 5)
+	b.instance.start()
+	b.awaitReady()
+	require.NoError(t, f.Release(0))
+	b.returns(f, 1)
+	delivered(t, f, w.Written(nil))
+	require.Equal(t, map[string]int{"delivered": 15}, b.settled(w.Written(nil)).Outcomes)
 }
 
 // subscribe asks for one filter with QoS 2.

@@ -216,11 +216,11 @@ func TestAskWithdrawsWhatTookTooLong(t *testing.T) {
 	_, errs, code = asked(t, d.kafka, "d1", "too late", "--timeout", "2s")
 	require.Equal(t, 1, code)
 	require.Equal(t, "ask: no answer from d1 within 2s; cancelled\n", errs)
+	p = dial(t, d.address, "d1", reply) // its session, with the subscription; what was cancelled waited in Kafka
 	require.Eventually(t, func() bool {
 		return d.metric("sluice_command_outcomes_total", `outcome="cancelled"`)+d.metric("sluice_command_outcomes_total", `outcome="expired"`) == 1
 	},
 		time.Minute, 10*time.Millisecond)
-	p = dial(t, d.address, "d1", reply) // its session, with the subscription
 	out, errs, code := asked(t, d.kafka, "d1", "in time")
 	require.Zero(t, code, errs)
 	require.Equal(t, "did in time\n", out)

@@ -178,8 +178,7 @@ func (i *interop) overlapping() {
 	s := i.subscribe(1, clients.Subscription{Filters: []string{"v/#", "v/+", "v/x"}, QoS: 2})
 	i.publish(2, false, "v/x", "one")
 	i.publish(2, false, "v/end", "end")
-	all := i.got(s, 2)
-	require.Equal(i.t, []string{"v/end=end", "v/x=one"}, slices.Compact(all))
+	require.Equal(i.t, []string{"v/end=end", "v/x=one"}, i.got(s, 2))
 }
 
 // shared: each message goes to one member of the group, at whichever instance.
