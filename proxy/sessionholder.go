@@ -265,9 +265,9 @@ func (p *part) produce(key, value []byte, done func(offset int64, err error)) {
 func (r *stateRecord) send() {
 	r.Timestamp = time.Now()
 	r.Reserved = stateOverhead + len(r.Key) + len(r.Value)
-	r.s.producer.Budget().Take(r.Reserved)
+	r.s.state.Budget().Take(r.Reserved)
 	r.s.m.records.Inc()
-	r.s.producer.Produce(&r.Record)
+	r.s.state.Produce(&r.Record)
 }
 
 // RecordDone passes the outcome on. A record of which it is not known whether it is there is written again: it has one

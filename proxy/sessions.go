@@ -29,6 +29,7 @@ type sessions struct {
 	m         *sessionMetrics
 	reg       prometheus.Registerer
 	producer  *kafka.Producer
+	state     *kafka.Producer // of the sessions topic
 	publisher *publisher
 	streams   *streams
 	replayer  *replayer // nil: there are no command rules

@@ -33,6 +33,11 @@ func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publis
 	if s.reader, err = kafka.NewReader(kcfg); err != nil {
 		return nil, err
 	}
+	scfg := kcfg
+	scfg.Linger = min(scfg.Linger, stateLinger)
+	if s.state, err = kafka.NewProducer(scfg); err != nil {
+		return nil, err
+	}
 	s.finder = &finder{reader: s.reader}
 	if s.table, err = kafka.NewConsumer(s.tableConfig(kcfg)); err != nil {
 		return nil, err
@@ -45,6 +50,10 @@ func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publis
 	})
 	return s, err
 }
+
+// stateLinger is how long a record of the sessions topic waits for others at most. A CONNECT waits for two of them one
+// after the other, and a QoS 2 command too.
+const stateLinger = time.Millisecond
 
 // serveCommands lets sessions get the commands that waited for them.
 func (s *sessions) serveCommands(c *commander) {
@@ -104,6 +113,7 @@ func (s *sessions) run(ctx context.Context, ready func()) error {
 	s.ctx, cancel = context.WithCancel(ctx)
 	defer cancel()
 	g, parts := errgroup.WithContext(s.ctx)
+	g.Go(func() error { return s.state.Run(parts) })
 	g.Go(func() error { return s.table.Run(parts) })
 	g.Go(func() error { return s.journal.Run(parts) })
 	if s.replayer != nil {

@@ -1,0 +1,159 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// once has a rule whose QoS 2 messages are stored together with their packet identifiers.
+const once = "publish: [{match: \"once/#\", topic: once, key: \"{mqtt.topic}\", exactly_once: true}, {match: \"plain/#\", topic: once, key: \"{mqtt.topic}\"}]\n" + toOne
+
+// publish2 sends a PUBLISH with QoS 2 and waits for PUBREC.
+func (d *device) publish2(topic string, id uint16, payload string) {
+	d.t.Helper()
+	d.publishOnly(topic, id, payload)
+	first, body := d.read()
+	require.Equal(d.t, byte(0x50), first, "PUBREC")
+	require.Equal(d.t, id, binary.BigEndian.Uint16(body))
+	require.Len(d.t, body, 2, "Success")
+}
+
+func (d *device) publishOnly(topic string, id uint16, payload string) {
+	d.t.Helper()
+	body := binary.BigEndian.AppendUint16(text16(topic), id)
+	d.send(0x34, append(append(body, 0), payload...))
+}
+
+// pubrel ends the exchange.
+func (d *device) pubrel(id uint16) {
+	d.t.Helper()
+	d.send(0x62, binary.BigEndian.AppendUint16(nil, id))
+	first, body := d.read()
+	require.Equal(d.t, byte(0x70), first, "PUBCOMP")
+	require.Equal(d.t, id, binary.BigEndian.Uint16(body))
+}
+
+// payloads gives what a topic has got.
+func (s *site) payloads(topic string) (all []string) {
+	for _, r := range s.of(topic) {
+		all = append(all, string(r.Value))
+	}
+	return all
+}
+
+// TestMessageIsStoredOnceThoughItComesAgainElsewhere: with and without exactly_once, to the instance that has the
+// session now, until PUBREL; after PUBREL the packet identifier is a new message's.
+func TestMessageIsStoredOnceThoughItComesAgainElsewhere(t *testing.T) {
+	for _, topic := range []string{"once/a", "plain/a"} {
+		t.Run(topic, func(t *testing.T) {
+			all := fleetOf(t, 3, once)
+			d := lasting("d1").to(t, all[0].addr, false)
+			d.publish2(topic, 7, "one")
+			d.publish2(topic, 8, "two")
+			for _, in := range []*instance{all[1], all[2], all[0]} {
+				before := d
+				d = lasting("d1").to(t, in.addr, true)
+				before.ended(0x8E)
+				d.publish2(topic, 7, "one")
+				d.publish2(topic, 8, "two")
+			}
+			d.pubrel(7)
+			d.publish2(topic, 7, "three")
+			_ = d.nc.Close()
+			d = lasting("d1").to(t, all[1].addr, true)
+			d.publish2(topic, 7, "three")
+			d.pubrel(7)
+			d.pubrel(8)
+			d.leave()
+			for _, in := range all {
+				in.stop()
+			}
+			all[0].until("three records", func() bool { return len(all[0].payloads("once")) >= 3 })
+			require.Equal(t, []string{"one", "two", "three"}, all[0].payloads("once"))
+		})
+	}
+}
+
+// TestNewSessionForgetsPacketIdentifiers: after a clean start the same ones are new messages.
+func TestNewSessionForgetsPacketIdentifiers(t *testing.T) {
+	all := fleetOf(t, 2, once)
+	d := lasting("d1").to(t, all[0].addr, false)
+	d.publish2("once/a", 1, "one")
+	_ = d.nc.Close()
+	d = connecting{id: "d1", clean: true, expiry: 3600}.to(t, all[1].addr, false)
+	d.publish2("once/a", 1, "two")
+	_ = d.nc.Close()
+	d = lasting("d1").to(t, all[0].addr, true)
+	d.publish2("once/a", 1, "two")
+	d.pubrel(1)
+	all[0].until("both", func() bool { return len(all[0].payloads("once")) >= 2 })
+	require.Equal(t, []string{"one", "two"}, all[0].payloads("once"))
+}
+
+// TestMessagesOnTheirWayAtATakeoverAreStoredOnce: the device does not know which were taken, and sends all again.
+func TestMessagesOnTheirWayAtATakeoverAreStoredOnce(t *testing.T) {
+	all := fleetOf(t, 2, once)
+	const n, rounds = 20, 6
+	d := lasting("d1").to(t, all[0].addr, false)
+	var want []string
+	for round := range rounds {
+		for i := range n {
+			want = append(want, fmt.Sprint(round, "-", i))
+			d.publishOnly("once/a", uint16(i+1), want[len(want)-1])
+		}
+		before := d
+		d = lasting("d1").to(t, all[(round+1)%2].addr, true)
+		_ = before.nc.Close()
+		for i := range n {
+			d.publish2("once/a", uint16(i+1), fmt.Sprint(round, "-", i))
+		}
+		for i := range n {
+			d.pubrel(uint16(i + 1))
+		}
+	}
+	all[0].until("all", func() bool { return len(all[0].payloads("once")) >= len(want) })
+	require.Equal(t, want, all[0].payloads("once"))
+}
+
+// TestFleetingConnectionIsSparedTheClaim with claim: stored: Kafka hears nothing of it, unless it ends a session that
+// is stored.
+func TestFleetingConnectionIsSparedTheClaim(t *testing.T) {
+	all := fleetOf(t, 2, "sessions: {claim: stored}\n"+withWills)
+	fleeting := connecting{id: "d1", clean: true, will: "wills/d1"}
+	d := fleeting.to(t, all[0].addr, false)
+	d.subscribe("devices/d1/x", 1)
+	all[0].write(now("commands", "d1", "x", "name", "x"))
+	d.ack(d.next(), 0)
+	again := fleeting.to(t, all[0].addr, false)
+	d.ended(0x8E)
+	_ = again.nc.Close()
+	all[0].published("wills/d1", "wills/d1")
+	for _, r := range all[0].of("sluice-sessions") {
+		require.NotContains(t, string(r.Key), "d1\x00")
+	}
+
+	kept := lasting("d1").to(t, all[0].addr, false)
+	kept.subscribe("devices/d1/x", 1)
+	kept.leave()
+	seenAway(all, "d1")
+	fleeting.to(t, all[1].addr, false).leave()
+	seenAway(all, "d1")
+	lasting("d1").to(t, all[0].addr, false).nothing()
+}
+
+// TestConnectIsRefusedWhileKafkaIsAway, in time, and not with a session that may be another.
+func TestConnectIsRefusedWhileKafkaIsAway(t *testing.T) {
+	in := begin(t, 3, toOne+"limits: {shutdown_timeout: 1s, connect_timeout: 1s}\n")
+	open := dial(t, in.addr, "open", true)
+	in.noKafka()
+	d, _, code := lasting("d1").try(t, in.addr)
+	require.EqualValues(t, 0x88, code)
+	_, _, err := d.tryRead()
+	require.ErrorIs(t, err, io.EOF)
+	open.nothing()
+	_ = in.end() // it can't be stopped in order
+}
