@@ -65,3 +65,9 @@ func (m *transactMetrics) groups(err error) prometheus.Counter {
 	}
 	return m.ended.WithLabelValues(outcome)
 }
+
+// RegisterTransactions registers the metrics that all Transactors with this Registerer share, before there are any.
+func RegisterTransactions(reg prometheus.Registerer) error {
+	_, err := newTransactMetrics(reg)
+	return err
+}

@@ -238,7 +238,10 @@ func (o *outbox) reenter(u Unfinished) {
 // unowned does not care what becomes of a command.
 type unowned struct{}
 
-func (unowned) CommandSent(*Command)                                {}
+// CommandSent does nothing.
+func (unowned) CommandSent(*Command) {}
+
+// CommandSettled does nothing.
 func (unowned) CommandSettled(*Command, string, Fate, Code, string) {}
 
 // part ends the connection's use of a kept session and gives what is to be stored: it goes on elsewhere, or later.

@@ -39,9 +39,14 @@ func (d *dues) take(now int64) (client string, ok bool) {
 
 type dueHeap []due
 
-func (h dueHeap) Len() int           { return len(h) }
+// Len is for package heap.
+func (h dueHeap) Len() int { return len(h) }
+
+// Less is for package heap.
 func (h dueHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Swap is for package heap.
+func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 
 // Push is for package heap.
 func (h *dueHeap) Push(x any) { *h = append(*h, x.(due)) }

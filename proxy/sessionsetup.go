@@ -25,6 +25,9 @@ func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publis
 	if s.m, err = newSessionMetrics(reg, s); err != nil {
 		return nil, err
 	}
+	if err := kafka.RegisterTransactions(reg); err != nil {
+		return nil, err
+	}
 	s.presence = &presence{topic: cfg.Presence.Topic, producer: producer, m: s.m, log: s.lines}
 	kcfg := kafkaConfig(cfg, log, nil)
 	if s.fencer, err = kafka.NewFencer(kcfg); err != nil {
