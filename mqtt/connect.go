@@ -329,7 +329,7 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	}
 	opened, err := c.srv.cfg.Store.Open(ctx, &Opening{
 		Session: &Session{conn: c, session: s}, ClientID: p.clientID, Username: p.username, Clean: p.clean, Expiry: p.expiry,
-		Will: p.will, WillDelay: p.willWait, Remote: c.nc.RemoteAddr(), Version: versionName(c.version),
+		Will: p.will, WillDelay: p.willWait, Remote: c.RemoteAddr(), Version: versionName(c.version),
 	})
 	c.cancelWith(nil)
 	if err != nil {

@@ -32,7 +32,7 @@ type delivered struct {
 }
 
 // patience ends a test that waits for what never comes. No test passes or fails by how long something took.
-const patience = 8 * time.Second
+const patience = 30 * time.Second
 
 // options of a subscription besides the QoS.
 const (

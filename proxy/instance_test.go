@@ -76,10 +76,15 @@ func found(t testing.TB, partitions int, text string) *site {
 	return s
 }
 
+// configText is a whole configuration.
+func configText(broker string, partitions int, text string) string {
+	return fmt.Sprintf("listeners: [{address: 127.0.0.1:0}]\nadmin: {address: \"\"}\nkafka: {brokers: [%q], create_topics: {partitions: %d, replication: 1}}\n%s",
+		broker, partitions, text)
+}
+
 func settingsFor(t testing.TB, broker string, partitions int, text string) *config.Config {
 	t.Helper()
-	cfg, err := config.Parse("test", fmt.Appendf(nil, "listeners: [{address: 127.0.0.1:0}]\nadmin: {address: \"\"}\nkafka: {brokers: [%q], create_topics: {partitions: %d, replication: 1}}\n%s",
-		broker, partitions, text), noEnv)
+	cfg, err := config.Parse("test", []byte(configText(broker, partitions, text)), noEnv)
 	require.NoError(t, err)
 	return cfg
 }

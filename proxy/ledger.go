@@ -17,6 +17,7 @@ type ledgerPart struct {
 	s    *sessions
 	id   int32
 	mark watermark
+	end  joined[int64]
 
 	mu    sync.Mutex
 	table fleet.Ledger
@@ -78,7 +79,7 @@ type idSet struct {
 	changes []*ingest
 	open    int  // transactions under way
 	wrote   bool // one was committed
-	broken  bool // one failed, and the connection ends
+	broken  bool // one failed, or another connection has the client ID, and this one ends
 }
 
 // has says whether an identifier is stored.
@@ -151,6 +152,9 @@ func (in *ingest) finish(err error) {
 	if err == nil {
 		k.ids.stored, k.ids.wrote = apply(k.ids.stored, in), true
 	}
+	if errors.Is(err, kafka.ErrTransactionUnknown) {
+		k.ids.wrote = false // all is decided and can be read, whatever it was
+	}
 	k.ids.broken = k.ids.broken || err != nil && !kafka.Final(err)
 	k.ids.changes = slices.DeleteFunc(k.ids.changes, func(c *ingest) bool { return c == in })
 	k.ids.open--
@@ -175,9 +179,11 @@ type shard struct {
 	tx   *kafka.Transactor
 	lost chan struct{} // signalled when the right was lost
 
-	mu     sync.Mutex
-	after  []func() // to be called when the right was taken again
-	renews int
+	mu      sync.Mutex // guards what follows
+	turn    int        // how often the right was taken
+	held    bool       // it is ours, and what was written before we took it was read
+	waiting []*kafka.TxGroup
+	after   []func() // to be called when the right was taken again
 }
 
 func newShard(s *sessions, inc *incarnation, n int) (*shard, error) {
@@ -192,6 +198,7 @@ func (s *sessions) transactor(id string, n int) (*shard, error) {
 		Config: cfg, TransactionalID: id, Timeout: transactionTimeout,
 		OnFenced: func(error) {
 			s.m.transactionsLost.Inc()
+			sh.drop()
 			select {
 			case sh.lost <- struct{}{}:
 			default:
@@ -207,20 +214,21 @@ func (s *sessions) transactor(id string, n int) (*shard, error) {
 func (sh *shard) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { _ = sh.tx.Run(ctx) }) // gives nil
-	defer running.Wait()
 	for sh.renew(ctx) {
 		select {
 		case <-ctx.Done():
 		case <-sh.lost:
 		}
 	}
-	sh.renewed() // nothing will be decided here any more, and nobody shall wait
+	running.Wait() // or what it ends last would wait for ever
+	sh.renewed()   // nothing will be decided here any more, and nobody shall wait
 }
 
 // renew takes the right; false: ctx has ended.
 func (sh *shard) renew(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		err := sh.tx.Renew(ctx)
+		sh.drop()
+		err := sh.take(ctx)
 		if err == nil {
 			sh.renewed()
 			return true
@@ -233,10 +241,55 @@ func (sh *shard) renew(ctx context.Context) bool {
 	return false
 }
 
+// take takes the right, and if we had it before reads what was written since: whoever took it from us has a device of
+// ours. Until its claim is read what that device sent here, perhaps long ago, must not be written under the new epoch.
+func (sh *shard) take(ctx context.Context) error {
+	if err := sh.tx.Renew(ctx); err != nil {
+		return err
+	}
+	if n, _ := sh.right(); n == 0 {
+		return nil
+	}
+	return sh.s.catchUp(ctx)
+}
+
+// catchUp reads everything to ends that are fetched now.
+func (s *sessions) catchUp(ctx context.Context) error {
+	for i, p := range s.parts {
+		if err := s.readEnd(ctx, p); err != nil {
+			return err
+		}
+		if err := s.readLedger(ctx, s.ledgers[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// right says whether transactions are written now, and how often the right was taken until then: who has read something
+// to decide by it what to write must still have the same right when it is written.
+func (sh *shard) right() (turn int, held bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.turn, sh.held
+}
+
+func (sh *shard) drop() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.held = false
+}
+
 func (sh *shard) renewed() {
 	sh.mu.Lock()
+	sh.turn++
+	sh.held = true
 	after := sh.after
 	sh.after = nil
+	for _, g := range sh.waiting {
+		sh.tx.Write(g)
+	}
+	sh.waiting = nil
 	sh.mu.Unlock()
 	for _, f := range after {
 		f()
@@ -250,4 +303,13 @@ func (sh *shard) afterRenewal(f func()) {
 	sh.after = append(sh.after, f)
 }
 
-func (sh *shard) write(g *kafka.TxGroup) { sh.tx.Write(g) }
+// write writes a group, once the right is ours.
+func (sh *shard) write(g *kafka.TxGroup) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if !sh.held {
+		sh.waiting = append(sh.waiting, g)
+		return
+	}
+	sh.tx.Write(g) // it calls nobody
+}

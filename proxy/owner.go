@@ -87,6 +87,9 @@ func (o *ownership) fenced(error) {
 // write is for the wills of the dead.
 func (o *ownership) write(g *kafka.TxGroup) { o.tx.Write(g) }
 
+// right is taken once: when it is lost the ownership is over.
+func (o *ownership) right() (turn int, held bool) { return 1, true }
+
 // tick has the owner look at the heartbeats and at the time. mu is held.
 func (p *part) tick() {
 	if o := p.ownership; o != nil {

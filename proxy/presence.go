@@ -39,6 +39,9 @@ type Presence struct {
 // reasonInstanceDied is the end of a connection whose instance was declared dead.
 const reasonInstanceDied = "instance died"
 
+// reasonNotResumed is the end of a connection whose session could not be read, before CONNACK.
+const reasonNotResumed = "session not available"
+
 // presence tells back ends who is connected. With no topic it tells nobody.
 type presence struct {
 	topic    string

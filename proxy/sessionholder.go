@@ -42,6 +42,9 @@ func (h *holder) freed() <-chan struct{} {
 	return h.free
 }
 
+// unused says that neither a connection nor an attempt is there.
+func (h *holder) unused() bool { return h.opening == nil && h.keeper == nil && h.departing == nil }
+
 // release lets the next CONNECT begin.
 func (h *holder) release() {
 	if h.free != nil {
@@ -89,7 +92,7 @@ func (h *holder) do(acts []fleet.Action) {
 
 // idle lets go of a machine that has nothing to do.
 func (h *holder) idle() {
-	if h.opening == nil && h.keeper == nil && h.departing == nil && h.p.clients[h.id] == h {
+	if h.unused() && h.p.clients[h.id] == h {
 		h.pastOver()
 		delete(h.p.clients, h.id)
 		h.p.duty(h.id)
@@ -158,6 +161,9 @@ func (h *holder) lost(a fleet.Action) {
 		h.release()
 		return
 	}
+	if k := h.keeper; k != nil {
+		k.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
+	}
 	if k := h.keeper; k != nil && h.inc.dead.Load() {
 		h.p.later(func() { k.opening.Session.Disconnect(mqtt.ServerBusy, "this instance was cut off from the others") })
 	} else if k != nil {
@@ -202,7 +208,7 @@ func (h *holder) willDue(ctx context.Context) error {
 
 // awaitWill sees to it that the will of a connection which has ended is published at its time. part.mu is held.
 func (h *holder) awaitWill() {
-	if h.opening != nil || h.keeper != nil || h.departing != nil || h.dueAsked {
+	if !h.unused() || h.dueAsked {
 		return
 	}
 	now := millis()
@@ -218,6 +224,9 @@ func (h *holder) awaitWill() {
 
 // publishWill publishes a will of a device that was connected here.
 func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
+	if h.inc.dead.Load() {
+		return nil // it is the owner's now
+	}
 	w := &willing{s: h.p.s, client: h.id, epoch: a.Epoch, will: a.Will, by: h.inc.shard(h.id)}
 	if err := w.publish(ctx); err != nil {
 		return err
@@ -298,11 +307,13 @@ func (s *sessions) errand(f func(ctx context.Context) error) {
 // fence takes transactional ids away from those who had them and calls done.
 func (s *sessions) fence(ctx context.Context, a fleet.Action, done func()) error {
 	for _, id := range a.TxIDs {
-		if err := s.fencer.Fence(ctx, id); err != nil {
+		if _, err := s.fences.of(id).ask(ctx, s.work.Go, func() (struct{}, error) {
+			s.m.fences.Inc()
+			return struct{}{}, s.fencer.Fence(s.ctx, id)
+		}); err != nil {
 			return err
 		}
 	}
-	s.m.fences.Add(float64(len(a.TxIDs)))
 	done()
 	return nil
 }

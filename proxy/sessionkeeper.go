@@ -134,6 +134,20 @@ func (k *keeper) Left(l *mqtt.Leaving) {
 	l.Session.Received(k.quiet)
 }
 
+// quit leaves a session that the device was not told of, as it was found.
+func (k *keeper) quit() {
+	k.p.lock()
+	defer k.p.unlock()
+	h, at := k.h, millis()
+	h.keeper = nil
+	h.do(h.m.Gone(nil, at, k.p.view(h.id)))
+	h.release()
+	if h.inc.dead.Load() && k.p.clients[h.id] == h {
+		delete(k.p.clients, h.id)
+	}
+	k.p.later(func() { k.s.presence.disconnected(k, reasonNotResumed, at) })
+}
+
 // quiet takes the packet identifiers that were received in the end.
 func (k *keeper) quiet(ids []uint16) {
 	k.p.lock()
@@ -191,8 +205,15 @@ func (k *keeper) readBack(ctx context.Context) error {
 	k.p.lock()
 	ids := slices.Clone(k.ids.stored)
 	k.p.unlock()
-	l := k.s.ledger(k.h.id)
-	for !l.shows(k.h.id, k.h.inc.name, k.epoch, ids) {
+	l, inc, began := k.s.ledger(k.h.id), k.h.inc, time.Now()
+	for !inc.dead.Load() && !l.shows(k.h.id, inc.name, k.epoch, ids) {
+		if time.Since(began) > takeoverWait {
+			// Whoever has the device now may have removed it before we looked. A new epoch decides everything too.
+			if err := k.s.fencer.Fence(ctx, inc.txid(inc.shard(k.h.id).n)); err != nil {
+				return err
+			}
+			break
+		}
 		if pause(ctx, readBackPause); ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -17,6 +17,7 @@ type part struct {
 	s    *sessions
 	id   int32
 	mark watermark
+	end  joined[int64]
 
 	mu        sync.Mutex // guards what follows; an outbox's lock may be taken under it, none of a Keeper's callers is held
 	table     fleet.Table
@@ -115,6 +116,9 @@ func (p *part) heard(r *kafka.Fetched) {
 // duty does what this incarnation has to do for a client that is not connected here, or notes when. mu is held.
 func (p *part) duty(client string) {
 	inc := p.s.me.Load()
+	if inc.dead.Load() {
+		return
+	}
 	v := p.view(client)
 	switch duty, at := v.Duty(inc.name, millis()); duty {
 	case fleet.DutyNone:
@@ -174,7 +178,7 @@ func (p *part) sweep(at time.Time) {
 // holder gives the machine of a client ID, and makes it if need be. mu is held.
 func (p *part) holder(clientID string, inc *incarnation) *holder {
 	h := p.clients[clientID]
-	if h == nil {
+	if h == nil || h.inc != inc && h.unused() {
 		h = &holder{p: p, id: clientID, inc: inc, m: fleet.NewClaimer(clientID, inc.name, inc.txid(inc.shard(clientID).n))}
 		p.clients[clientID] = h
 	}
@@ -191,7 +195,7 @@ func (p *part) begin(ctx context.Context, k *keeper) (*attempt, error) {
 			return nil, errNotNow
 		}
 		h := p.holder(k.opening.ClientID, inc)
-		if h.departing == nil && h.opening == nil && h.keeper == nil {
+		if h.unused() {
 			at := &attempt{h: h, keeper: k, answer: make(chan fleet.Action, 1)}
 			k.h, h.opening = h, at
 			h.do(h.m.Connect(requestOf(k), p.view(h.id)))

@@ -39,6 +39,7 @@ type sessions struct {
 	table    *kafka.Consumer // of the sessions topic
 	journal  *kafka.Consumer // of the ledger
 	fencer   *kafka.Fencer
+	fences   fences
 	reader   *kafka.Reader
 	group    *kafka.Group
 	forfeits *forfeits // nil: there are no command rules
@@ -151,7 +152,13 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 		return nil, errMoved
 	}
 	s.m.opened(a.Present, time.Since(began))
-	return s.resume(ctx, k, a), nil
+	opened, err := s.resume(ctx, k, a)
+	if err != nil {
+		s.lines.Warn().Err(err).Str("client_id", o.ClientID).Msg("cannot go on with a session")
+		k.quit()
+		return nil, errNotNow
+	}
+	return opened, nil
 }
 
 // Admits says whether a user may have a client ID that is connected here.
@@ -180,17 +187,17 @@ func (s *sessions) spared(p *part, o *mqtt.Opening) bool {
 }
 
 // resume makes of an opened session what mqtt goes on with.
-func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) *mqtt.Opened {
-	opened := &mqtt.Opened{Present: a.Present, Keeper: k}
+func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opened *mqtt.Opened, err error) {
+	opened = &mqtt.Opened{Present: a.Present, Keeper: k}
 	if !a.Present {
-		return opened
+		return opened, nil
 	}
 	st := &opened.State
 	st.Subscriptions = subscriptionsOf(a.State)
 	st.Behind, st.Done = s.streams.resume(a.State)
 	st.Received = k.received
-	st.Flight = s.finder.flight(ctx, s.streams, a.State)
-	return opened
+	st.Flight, err = s.finder.flight(ctx, s.streams, a.State)
+	return opened, err
 }
 
 // start takes a name and begins to beat. Everything that was ever written must have been read.
@@ -296,7 +303,7 @@ func (s *sessions) ready() error {
 
 // readEnd waits until a part of the table has been read up to an end that is fetched now.
 func (s *sessions) readEnd(ctx context.Context, p *part) error {
-	end, err := s.table.End(ctx, s.cfg.Sessions.Topic, p.id)
+	end, err := p.end.ask(ctx, s.work.Go, func() (int64, error) { return s.table.End(s.ctx, s.cfg.Sessions.Topic, p.id) })
 	if err != nil {
 		return fmt.Errorf("cannot read the sessions to their end: %w", err)
 	}
@@ -305,7 +312,7 @@ func (s *sessions) readEnd(ctx context.Context, p *part) error {
 
 // readLedger waits until a part of the ledger has been read up to an end that is fetched now.
 func (s *sessions) readLedger(ctx context.Context, l *ledgerPart) error {
-	end, err := s.journal.End(ctx, s.cfg.Sessions.Ledger, l.id)
+	end, err := l.end.ask(ctx, s.work.Go, func() (int64, error) { return s.journal.End(s.ctx, s.cfg.Sessions.Ledger, l.id) })
 	if err != nil {
 		return fmt.Errorf("cannot read the ledger to its end: %w", err)
 	}

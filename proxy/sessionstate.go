@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"sluice/fleet"
@@ -65,13 +67,17 @@ func (s *streams) resume(state *fleet.Session) (behind, done []mqtt.Place) {
 		}
 		behind = append(behind, mqtt.Place{Stream: st.id, Offset: state.Resume(st.topic, st.partition, tail)})
 		for _, r := range state.Settled[st.topic][st.partition] {
-			for offset := r[0]; offset < r[1]; offset++ {
+			for offset := r[0]; offset < min(r[1], tail) && len(done) < mostSettled; offset++ {
 				done = append(done, mqtt.Place{Stream: st.id, Offset: offset})
 			}
 		}
 	}
 	return behind, done
 }
+
+// mostSettled bounds what is taken of a record's settled offsets. Of our own there are a few thousand at most; who writes
+// others into the topic must not cost us all memory.
+const mostSettled = 1 << 16
 
 // A finder fetches the commands of unfinished deliveries.
 type finder struct {
@@ -80,22 +86,44 @@ type finder struct {
 }
 
 // flight gives the unfinished deliveries of a stored session with their commands, as far as Kafka has them still.
-func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished) {
+// An error: that can't be known before ctx ends. To take a command for gone then would lose it.
+func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
 	for _, out := range state.Out {
 		u := mqtt.Unfinished{ID: out.ID, QoS: out.QoS, Received: out.Received}
 		if out.Topic != "" && f.c != nil {
 			st := all.of(out.Topic, out.Partition)
 			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
-			u.Command = f.command(ctx, u.Place, st)
+			if u.Command, err = f.find(ctx, u.Place, st); err != nil {
+				return nil, err
+			}
 		}
 		flight = append(flight, u)
 	}
-	return flight
+	return flight, nil
 }
 
-// command fetches one command; nil if there is none.
-func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (found *mqtt.Command) {
-	_, err := f.reader.Read(ctx, st.topic, st.partition, at.Offset, replayChunk, func(r *kafka.Fetched) bool {
+// find fetches one command; nil if there is none, or if its topic is none that is read here.
+func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Command, error) {
+	for {
+		found, err := f.command(ctx, at, st)
+		switch {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("cannot read a command that was sent and not completed: %w", ctx.Err())
+		case err == nil, errors.Is(err, kafka.ErrOffsetGone):
+			return found, nil
+		}
+		f.c.log.Warn().Err(err).Str("kafka_topic", st.topic).Int32("partition", st.partition).Int64("offset", at.Offset).
+			Msg("cannot read a command that was sent and not completed")
+		if st.next.Load() < 0 {
+			return nil, nil
+		}
+		pause(ctx, replayRetry)
+	}
+}
+
+// command asks for one command once.
+func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (found *mqtt.Command, err error) {
+	_, err = f.reader.Read(ctx, st.topic, st.partition, at.Offset, replayChunk, func(r *kafka.Fetched) bool {
 		if r.Offset != at.Offset {
 			return false
 		}
@@ -108,9 +136,5 @@ func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (found 
 		}
 		return false
 	})
-	if err != nil {
-		f.c.log.Warn().Err(err).Str("kafka_topic", st.topic).Int32("partition", st.partition).Int64("offset", at.Offset).
-			Msg("cannot read a command that was sent and not completed")
-	}
-	return found
+	return found, err
 }

@@ -226,24 +226,30 @@ func (s *site) complete() {
 func (d *device) obey() {
 	for {
 		first, body, err := d.tryRead()
+		if err == nil {
+			err = d.answer(first, body)
+		}
 		if err != nil {
 			return
 		}
-		var answer byte
-		switch {
-		case first&0xF0 == 0x30 && first>>1&3 > 0:
-			m := decode(first, body)
-			answer, body = 0x40, []byte{byte(m.id >> 8), byte(m.id)}
-			if m.qos == 2 {
-				answer = 0x50
-			}
-		case first == 0x62:
-			answer, body = 0x70, body[:2]
-		default:
-			continue
-		}
-		if _, err := d.nc.Write(append([]byte{answer, byte(len(body))}, body...)); err != nil {
-			return
-		}
 	}
+}
+
+// answer does a receiver's part for one packet.
+func (d *device) answer(first byte, body []byte) error {
+	var answer byte
+	switch {
+	case first&0xF0 == 0x30 && first>>1&3 > 0:
+		m := decode(first, body)
+		answer, body = 0x40, []byte{byte(m.id >> 8), byte(m.id)}
+		if m.qos == 2 {
+			answer = 0x50
+		}
+	case first == 0x62:
+		answer, body = 0x70, body[:2]
+	default:
+		return nil
+	}
+	_, err := d.nc.Write(append([]byte{answer, byte(len(body))}, body...))
+	return err
 }

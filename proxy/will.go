@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"sluice/fleet"
@@ -16,13 +18,26 @@ type willing struct {
 	client string
 	epoch  int64
 	will   *fleet.Will
-	by     interface{ write(g *kafka.TxGroup) } // a shard, or the ownership of the partition
+	by     willWriter
+	turn   int // of by
 }
+
+// A willWriter is a shard, or the ownership of the partition.
+type willWriter interface {
+	write(g *kafka.TxGroup)
+	right() (turn int, held bool)
+}
+
+var errNoRight = errors.New("the right to write transactions was lost and is not taken again yet")
 
 // publish publishes the will, unless the ledger says that it was. The record and the note in the ledger are one
 // transaction: after a crash between them the will would be published again. An error: try again.
 func (w *willing) publish(ctx context.Context) error {
 	l := w.s.ledger(w.client)
+	var held bool
+	if w.turn, held = w.by.right(); !held {
+		return errNoRight
+	}
 	if err := w.s.readLedger(ctx, l); err != nil {
 		return err
 	}
@@ -69,13 +84,22 @@ func (w *willing) note(end fleet.WillEnd) (*kafka.TxRecord, error) {
 // write writes records in one transaction.
 func (w *willing) write(ctx context.Context, records []*kafka.TxRecord) error {
 	done := make(chan error, 1)
-	w.by.write(&kafka.TxGroup{Records: records, Owner: groupDone(func(err error) { done <- err })})
+	w.by.write(&kafka.TxGroup{Records: records, Owner: groupDone(func(err error) { done <- err }), Prepare: w.prepare})
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// prepare holds that the right is the one with which the ledger was read. Between them another one may have had it, and
+// have published the will.
+func (w *willing) prepare() error {
+	if turn, held := w.by.right(); !held || turn != w.turn {
+		return fmt.Errorf("%w: %w", kafka.ErrAborted, errNoRight)
+	}
+	return nil
 }
 
 // groupDone is called with the outcome of a group.

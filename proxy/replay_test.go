@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReplayBecomesLiveWithoutAGap: devices return again and again while commands come on and on, at several instances
+// that are not equally far. Each gets each command once, in the order of its partition.
+func TestReplayBecomesLiveWithoutAGap(t *testing.T) {
+	all := fleetOf(t, 3, toOne+"limits: {commands_in_flight: 7, commands_queued: 20}\n")
+	const devices, n = 4, 400
+	for i := range devices {
+		d := lasting(fmt.Sprint("d", i)).to(t, all[i%3].addr, false)
+		d.subscribe("devices/+/x", 2)
+		d.leave()
+	}
+	done := make(chan error, devices)
+	for i := range devices {
+		go func() { // ends with what it has got
+			err := errors.New("not connected")
+			defer func() { done <- err }()
+			err = returning(t, all, fmt.Sprint("d", i), n)
+		}()
+	}
+	for i := range n / 10 {
+		for d := range devices {
+			for j := range 10 {
+				all[0].write(now("commands", fmt.Sprint("d", d), fmt.Sprint(10*i+j), "name", "x", "mqtt.qos", fmt.Sprint(1+j%2)))
+			}
+		}
+	}
+	for range devices {
+		require.NoError(t, <-done)
+	}
+	all[0].receipts(devices * n)
+}
+
+// returning has a device connect at one instance after the other, for some commands each time, and gives an error if
+// a command is missing, comes twice or is out of order.
+func returning(t *testing.T, all []*instance, id string, n int) error {
+	for next, visit := 0, 0; next < n; visit++ {
+		d, _, code := lasting(id).try(t, all[visit%len(all)].addr)
+		if code != 0 {
+			return fmt.Errorf("%s: CONNACK %#x", id, code)
+		}
+		var err error
+		if next, err = d.visit(next, min(next+37, n)); err != nil {
+			return fmt.Errorf("%s, visit %d: %w", id, visit, err)
+		}
+		if err := d.depart(next == n); err != nil {
+			return fmt.Errorf("%s, visit %d: %w", id, visit, err)
+		}
+	}
+	return nil
+}
+
+// visit answers what comes until the command before end did, and gives the number of the one that is to come then.
+func (d *device) visit(next, end int) (int, error) {
+	for next < end {
+		first, body, err := d.tryRead()
+		if err != nil {
+			return next, err
+		}
+		if first&0xF0 == 0x30 {
+			if got := decode(first, body).payload; got != fmt.Sprint(next) {
+				return next, fmt.Errorf("got %s and not %d", got, next)
+			}
+			next++
+		}
+		if err := d.answer(first, body); err != nil {
+			return next, err
+		}
+	}
+	return next, nil
+}
+
+// depart says DISCONNECT, after the last answers if there is nothing more to come, and reads to the end.
+func (d *device) depart(complete bool) error {
+	if complete {
+		d.send(0xC0, nil)
+	}
+	for first := byte(0); complete && first != 0xD0; {
+		var body []byte
+		var err error
+		if first, body, err = d.tryRead(); err == nil {
+			err = d.answer(first, body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	d.send(0xE0, nil)
+	for {
+		if _, _, err := d.tryRead(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
