@@ -247,13 +247,21 @@ func (s *Server) sendTo(c *Command) (reach Reach) {
 	if o == nil {
 		return Reach{Known: true}
 	}
-	reach.Known = true
-	for _, d := range gather(o.match(c.Topic), c) { // one at most
-		a := ss.offer(d.delivery, time.Now())
-		reach.count(a)
-		reach.Known = a != absent // it has just left, or its session has ended
+	found := gather(o.match(c.Topic), c) // one at most
+	if len(found) == 0 {
+		return Reach{Known: !o.isOver()}
 	}
+	a := ss.offer(found[0].delivery, time.Now())
+	reach.count(a)
+	reach.Known = a != absent
 	return reach
+}
+
+// isOver says that the connection has just left, with all subscriptions, or the session has ended.
+func (o *outbox) isOver() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ended
 }
 
 // A delivery is a command at one device.

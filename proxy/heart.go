@@ -64,6 +64,9 @@ func (s *sessions) stop(ctx context.Context) {
 	if inc == nil || inc.dead.Load() {
 		return
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)() // a part has failed, and nothing is written any more
 	s.awaitReleases(ctx)
 	verdict := s.instance(inc)
 	verdict.Dead, verdict.By, verdict.At = true, inc.name, millis()

@@ -122,7 +122,8 @@ func (p *part) duty(client string) {
 	v := p.view(client)
 	switch duty, at := v.Duty(inc.name, millis()); duty {
 	case fleet.DutyNone:
-		if at, ok := p.expiry(v, inc); ok {
+		// What is over and is no duty is not ours to end. Noted again, it would be due again before sweep is through.
+		if at, ok := p.expiry(v, inc); ok && at > millis() {
 			p.due.add(at, client)
 		}
 	case fleet.DutyRead:
