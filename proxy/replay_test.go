@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -42,6 +43,51 @@ func TestReplayBecomesLiveWithoutAGap(t *testing.T) {
 		require.NoError(t, <-done)
 	}
 	all[0].receipts(devices * n)
+}
+
+// TestCommandsWrittenWhileNobodyServesWaitToo, and those that were withdrawn or have expired in the meantime are told of
+// when the device returns, though no process has read it when it happened.
+func TestCommandsWrittenWhileNobodyServesWaitToo(t *testing.T) {
+	in := begin(t, 3, toOne)
+	d := lasting("d1").to(t, in.addr, false)
+	d.subscribe("devices/+/x", 1)
+	d.leave()
+	in.stop()
+	over := now("commands", "d1", "x", "name", "x", "id", "over", "mqtt.expiry", "1")
+	over.Timestamp = time.Now().Add(-time.Minute)
+	in.write(over, now("commands", "d1", "x", "name", "x", "id", "sorry"), now("commands", "d1", "null", headerCancel, "sorry"),
+		now("commands", "d1", "x", "name", "x", "id", "sorry"), now("commands", "d1", "x", "name", "other", "id", "unwanted"))
+	next := in.instance()
+	next.serve()
+	require.Empty(t, in.taken())
+	d = lasting("d1").to(t, next.addr, true)
+	d.ack(d.next(), 0)
+	d.nothing()
+	next.became("d1 d1 cancelled (sorry)", "d1 d1 expired (over)", "d1 d1 delivered (sorry)")
+	next.stop()
+}
+
+// TestOthersTellWhenAnInstanceStops of the devices that are absent: the partitions it looked after have new owners.
+func TestOthersTellWhenAnInstanceStops(t *testing.T) {
+	all := fleetOf(t, 3, toOne)
+	d := lasting("d1").to(t, all[0].addr, false)
+	d.subscribe("devices/+/x", 1)
+	d.leave()
+	var want []string
+	for i, left := range [][]*instance{all[1:], all[2:]} {
+		all[i].stop()
+		all[0].owned(left...)
+		for j := range 20 {
+			id := fmt.Sprint("nobody", i, "-", j)
+			all[0].write(now("commands", id, "x", "name", "x"))
+			want = append(want, fmt.Sprintf("%s %s offline not_connected", id, id))
+		}
+		all[0].became(want...)
+	}
+	all[0].write(now("commands", "d1", "x", "name", "x"))
+	d = lasting("d1").to(t, all[2].addr, true)
+	d.ack(d.next(), 0)
+	all[0].became(append(want, "d1 d1 delivered")...)
 }
 
 // returning has a device connect at one instance after the other, for some commands each time, and gives an error if

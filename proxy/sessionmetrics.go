@@ -54,6 +54,13 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}, []string{"kind"}),
 	}
 	all = append(all, m.opening)
+	for v, values := range map[*prometheus.CounterVec][]string{
+		m.connects: {"new", "present", "lost", "refused", "given_up"}, m.wills: {"published", "dropped"}, m.verdicts: {"own", "other"}, m.presence: {"stored", "lost"},
+	} {
+		for _, value := range values {
+			v.WithLabelValues(value) // a rate needs the 0 before the first one
+		}
+	}
 	gauge("stored_records", "Records of sessions that this instance holds in memory, one for each device and instance it was connected to.", func() float64 { n, _ := s.stored(); return float64(n) })
 	gauge("stored_bytes", "Bytes of the values of these records.", func() float64 { _, n := s.stored(); return float64(n) })
 	gauge("owned_partitions", "Partitions of the sessions topic for whose dead instances this one acts.", func() float64 { return float64(s.owned()) })
