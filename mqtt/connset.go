@@ -53,6 +53,12 @@ func (s *connSet) close() {
 // wait returns when all connections are gone, after close.
 func (s *connSet) wait() { <-s.empty }
 
+func (s *connSet) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
 // each calls f for every connection that was there when it began, without holding the set's lock, since f
 // takes the connections' locks.
 func (s *connSet) each(f func(*Conn)) {

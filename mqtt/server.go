@@ -250,6 +250,9 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.awaitSettlements()
 }
 
+// Connections is how many connections are open, also those that have not said CONNECT.
+func (s *Server) Connections() int { return s.conns.count() }
+
 func (s *Server) opened(c *Conn) {
 	s.m.connections.WithLabelValues(versionName(c.version)).Inc()
 	s.lines.Debug().Str("client_id", c.session.clientID).Stringer("remote", c.RemoteAddr()).Str("mqtt", versionName(c.version)).Msg("device connected")

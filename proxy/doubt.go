@@ -56,7 +56,7 @@ func (p *part) readDoubts(ctx context.Context) error {
 	p.tell(cmds)
 	p.lock()
 	defer p.unlock()
-	p.doubts.waiting, p.doubts.reading = p.doubts.waiting[n:], false
+	p.doubts.waiting, p.doubts.reading = append([]*command(nil), p.doubts.waiting[n:]...), false
 	p.resolve()
 	return nil
 }

@@ -16,12 +16,16 @@ const (
 	// the budget would cost twice its size. The collector works more then, which is cheap exactly when the
 	// budget is full for long: while Kafka is away, nothing else is done.
 	tightGCPercent = 20
+	// crowdedGCPercent holds with crowd connections or more. What they keep is alive and hardly changes, so that the
+	// default would have each cost twice its size for nothing.
+	crowdedGCPercent = 40
+	crowd            = 2000
 	// tightShare of the budget in use makes it tight.
 	tightShare = 8
 )
 
 // runMemory keeps the process near its budget until ctx ends. Who set GOGC knows better.
-func runMemory(ctx context.Context, budget *kafka.Budget) error {
+func runMemory(ctx context.Context, budget *kafka.Budget, connections func() int) error {
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
@@ -36,8 +40,11 @@ func runMemory(ctx context.Context, budget *kafka.Budget) error {
 		case <-tick.C:
 		}
 		want := usualGCPercent
-		if budget.InUse() > budget.Max()/tightShare {
+		switch {
+		case budget.InUse() > budget.Max()/tightShare:
 			want = tightGCPercent
+		case connections() >= crowd:
+			want = crowdedGCPercent
 		}
 		if want != percent {
 			percent = want

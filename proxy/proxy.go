@@ -147,7 +147,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return p.producer.Run(failed) })
 	g.Go(func() error { return p.server.Run(failed) })
-	g.Go(func() error { return runMemory(failed, p.producer.Budget()) })
+	g.Go(func() error { return runMemory(failed, p.producer.Budget(), p.server.Connections) })
 	sharing, stopSharing := context.WithCancel(failed)
 	defer stopSharing()
 	g.Go(func() error { return p.keeping.index.Run(failed) })
