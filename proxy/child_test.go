@@ -81,7 +81,7 @@ func beChild(text string) int {
 // TestKilledInstanceIsBuriedByTheOthers: its wills are published once, its sessions go on elsewhere at once, those that
 // expire are told of once, and back ends learn that the connections have ended.
 func TestKilledInstanceIsBuriedByTheOthers(t *testing.T) {
-	t.Parallel()
+	t.Parallel() // most of it is waiting
 	s := found(t, 4, withWills)
 	all := []*instance{s.instance(), s.instance()}
 	for _, in := range all {
@@ -146,7 +146,7 @@ func TestKilledInstanceIsBuriedByTheOthers(t *testing.T) {
 // TestInstanceThatWasDeclaredDeadGoesOnUnderANewName: its devices are disconnected, their wills were published, once,
 // and they come back to it.
 func TestInstanceThatWasDeclaredDeadGoesOnUnderANewName(t *testing.T) {
-	t.Parallel()
+	t.Parallel() // most of it is waiting
 	all := fleetOf(t, 2, withWills)
 	d := connecting{id: "d1", will: "wills/d1", expiry: 3600}.to(t, all[0].addr, false)
 	d.subscribe("devices/d1/x", 1)

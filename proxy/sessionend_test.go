@@ -9,6 +9,7 @@ import (
 // TestExpiredSessionIsToldOfOnce by one of the instances, whoever it was that the device was connected to, and then
 // it is nowhere.
 func TestExpiredSessionIsToldOfOnce(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	all := fleetOf(t, 3, toOne)
 	var want []string
 	for i, in := range all {
@@ -36,6 +37,7 @@ func TestExpiredSessionIsToldOfOnce(t *testing.T) {
 // TestReturnAfterTheExpiryIsANewSession and what had waited is told of once, also when the device is faster than who
 // looks for what has expired.
 func TestReturnAfterTheExpiryIsANewSession(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	all := fleetOf(t, 2, toOne)
 	var want []string
 	for i := range 6 {

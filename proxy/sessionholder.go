@@ -253,13 +253,15 @@ func (h *holder) write(v *fleet.Session) {
 		return
 	}
 	h.p.produce(fleet.SessionKey(h.id, h.inc.name), value, func(offset int64, err error) {
-		h.event(func(v fleet.View) []fleet.Action {
-			if err != nil {
-				h.p.s.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
-				return h.m.Failed(v)
-			}
-			return h.m.Wrote(offset, v)
-		})
+		h.p.lock()
+		defer h.p.unlock()
+		if v := h.p.view(h.id); err == nil {
+			h.do(h.m.Wrote(offset, v))
+		} else {
+			h.p.s.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
+			h.do(h.m.Failed(v))
+		}
+		h.awaitWill() // the record may have been read back before, when the machine could not take a will for due yet
 	})
 }
 

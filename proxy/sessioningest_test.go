@@ -147,6 +147,7 @@ func TestFleetingConnectionIsSparedTheClaim(t *testing.T) {
 
 // TestConnectIsRefusedWhileKafkaIsAway, in time, and not with a session that may be another.
 func TestConnectIsRefusedWhileKafkaIsAway(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	in := begin(t, 3, toOne+"limits: {shutdown_timeout: 1s, connect_timeout: 1s}\n")
 	open := dial(t, in.addr, "open", true)
 	in.noKafka()

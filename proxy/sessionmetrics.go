@@ -17,7 +17,6 @@ type sessionMetrics struct {
 	wills            *prometheus.CounterVec
 	verdicts         *prometheus.CounterVec
 	presence         *prometheus.CounterVec
-	replayed         prometheus.Counter
 }
 
 // opened counts a CONNECT that got its session.

@@ -169,7 +169,7 @@ func (p *part) sweep(at time.Time) {
 	}
 	for _, h := range p.clients {
 		if h.keeper != nil {
-			h.keeper.checkpoint()
+			h.keeper.checkpoint(at)
 		}
 		h.tellPast()
 	}

@@ -224,6 +224,7 @@ func (s *sessions) incarnate(ctx context.Context) error {
 		s.work.Go(func() { sh.run(own) }) // ends with own
 	}
 	s.pulse.begin(inc.name)
+	s.recallVerdicts()
 	if err := s.beat(ctx, inc); err != nil {
 		stop()
 		return err
@@ -237,6 +238,20 @@ func (s *sessions) incarnate(ctx context.Context) error {
 	s.work.Go(func() { s.runHeart(own, inc) }) // ends with own
 	s.log.Info().Str("incarnation", inc.name).Msg("sessions are shared with the other instances")
 	return nil
+}
+
+// recallVerdicts gives the verdicts that were read to a new pulse: who has one in any partition need not be silent once
+// more before the owners of the others act.
+func (s *sessions) recallVerdicts() {
+	for _, p := range s.parts {
+		p.lock()
+		for name := range p.table.Instances() {
+			if _, dead := p.table.Dead(name); dead {
+				s.pulse.condemned(name)
+			}
+		}
+		p.unlock()
+	}
 }
 
 // judged is called when a verdict on an incarnation of ours was read: the others act as if it were dead, so it has to

@@ -56,6 +56,7 @@ func TestWillIsPublishedOnceWhenTheConnectionIsLost(t *testing.T) {
 
 // TestDelayedWillIsCancelledByAReturnAnywhere and published when there is none, or when the session ends first.
 func TestDelayedWillIsCancelledByAReturnAnywhere(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	all := fleetOf(t, 3, withWills)
 	lose := func(c connecting, in *instance) {
 		c.will = "wills/" + c.id
@@ -80,6 +81,7 @@ func TestDelayedWillIsCancelledByAReturnAnywhere(t *testing.T) {
 
 // TestDelayedWillOutlivesItsInstance: what a stopped instance still owed is published by the others, in time.
 func TestDelayedWillOutlivesItsInstance(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	all := fleetOf(t, 2, withWills)
 	began := time.Now()
 	d := connecting{id: "d1", expiry: 3600, will: "wills/d1", willDelay: 3}.to(t, all[0].addr, false)

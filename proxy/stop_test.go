@@ -92,6 +92,7 @@ func TestCommandsGoOnWhenThereIsRoomAgain(t *testing.T) {
 
 // TestStopWithoutKafkaEndsAndSaysSo: the receipts that are lost are counted and an error.
 func TestStopWithoutKafkaEndsAndSaysSo(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	in := begin(t, 3, toOne+"limits: {shutdown_timeout: 1s}\n")
 	d := dial(t, in.addr, "d1", false)
 	d.subscribe("devices/#", 1)

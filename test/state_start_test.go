@@ -13,8 +13,6 @@ import (
 	"sluice/test/cluster"
 )
 
-const statePartitions = 6
-
 // A stateBench is an instance with its topics, which are filled from outside while it is away.
 type stateBench struct {
 	*instance
