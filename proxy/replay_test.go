@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
 )
 
 // TestReplayBecomesLiveWithoutAGap: devices return again and again while commands come on and on, at several instances
 // that are not equally far. Each gets each command once, in the order of its partition.
 func TestReplayBecomesLiveWithoutAGap(t *testing.T) {
 	all := fleetOf(t, 3, toOne+"limits: {commands_in_flight: 7, commands_queued: 20}\n")
-	const devices, n = 4, 400
+	const devices, n = 4, 300
 	for i := range devices {
 		d := lasting(fmt.Sprint("d", i)).to(t, all[i%3].addr, false)
 		d.subscribe("devices/+/x", 2)
@@ -30,9 +32,11 @@ func TestReplayBecomesLiveWithoutAGap(t *testing.T) {
 	}
 	for i := range n / 10 {
 		for d := range devices {
+			var burst []*kafka.Fetched
 			for j := range 10 {
-				all[0].write(now("commands", fmt.Sprint("d", d), fmt.Sprint(10*i+j), "name", "x", "mqtt.qos", fmt.Sprint(1+j%2)))
+				burst = append(burst, now("commands", fmt.Sprint("d", d), fmt.Sprint(10*i+j), "name", "x", "mqtt.qos", fmt.Sprint(1+j%2)))
 			}
+			all[0].write(burst...)
 		}
 	}
 	all[0].until("all are answered for", func() bool { return len(all[0].taken()) >= devices*n })

@@ -40,7 +40,7 @@ func TestReturnAfterTheExpiryIsANewSession(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	all := fleetOf(t, 2, toOne)
 	var want []string
-	for i := range 6 {
+	for i := range 4 {
 		d := connecting{id: fmt.Sprint("d", i), expiry: 1}.to(t, all[0].addr, false)
 		d.subscribe("devices/+/x", 1)
 		d.leave()
@@ -92,7 +92,7 @@ func TestOneInstanceTellsOfAbsentDevices(t *testing.T) {
 func TestCommandRightAfterTheSubscribeIsNotTakenForUnwanted(t *testing.T) {
 	all := fleetOf(t, 3, toOne)
 	var want []string
-	for i := range 60 {
+	for i := range 30 {
 		id := fmt.Sprint("d", i)
 		d := lasting(id).to(t, all[i%3].addr, false)
 		d.subscribe("devices/+/x", 1)

@@ -132,7 +132,7 @@ func TestCommandsWrittenWhenServingAreRead(t *testing.T) {
 // All of that has its receipt, once, if it was for a device without a stored session. What stored sessions did not get
 // the next process gives to them, so that in the end all of theirs have a receipt, once.
 func TestNothingIsLostInSilenceWhileItStops(t *testing.T) {
-	for round := range 3 {
+	for round := range 2 {
 		in := begin(t, 6, toOne)
 		serving := func(in *instance, step int) (devices *sync.WaitGroup) {
 			devices = &sync.WaitGroup{}
