@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -109,10 +110,21 @@ func (s *Session) Encode() ([]byte, error) {
 	if s == nil {
 		return nil, nil
 	}
-	return json.Marshal(struct {
+	return marshal(struct {
 		V int `json:"v"`
 		*Session
 	}{Version, s})
+}
+
+// marshal is json.Marshal without the escapes for HTML, which make six bytes of one.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // DecodeSession reads the value of a session record. Fields it does not know are ignored.

@@ -165,18 +165,23 @@ func (r *Reader) ask(ctx context.Context, topic string) ([]string, error) {
 
 func (r *Reader) askOnce(ctx context.Context, topic string) (leaders []string, err error) {
 	admin := r.asker.net.admin
+	missing := false
 	err = admin.ask(ctx, func(b *sarama.Broker) error {
 		resp, err := b.GetMetadata(sarama.NewMetadataRequest(admin.conf.Version, []string{topic}))
 		if err != nil {
 			return err
 		}
 		for _, t := range resp.Topics {
+			missing = t.Err == sarama.ErrUnknownTopicOrPartition
 			leaders = leadersOf(t, resp.Brokers)
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case missing:
+		return nil, ErrTopicMissing
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

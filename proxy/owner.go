@@ -263,3 +263,17 @@ func (p *pulse) condemned(name string) {
 		p.of.Condemned(name)
 	}
 }
+
+// recallVerdicts gives the verdicts that were read to a new pulse: who has one in any partition need not be silent once
+// more before the owners of the others act.
+func (s *sessions) recallVerdicts() {
+	for _, p := range s.parts {
+		p.lock()
+		for name := range p.table.Instances() {
+			if _, dead := p.table.Dead(name); dead {
+				s.pulse.condemned(name)
+			}
+		}
+		p.unlock()
+	}
+}

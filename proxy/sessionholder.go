@@ -17,6 +17,7 @@ type holder struct {
 	id        string
 	inc       *incarnation
 	m         *fleet.Claimer
+	refused   bool          // Kafka did not take the last record
 	epoch     int64         // of the last connection that was open
 	opening   *attempt      // a CONNECT that waits for its answer
 	keeper    *keeper       // of the connection that is open
@@ -164,9 +165,15 @@ func (h *holder) lost(a fleet.Action) {
 	if k := h.keeper; k != nil {
 		k.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
 	}
-	if k := h.keeper; k != nil && h.inc.dead.Load() {
+	k, refused := h.keeper, h.refused
+	h.refused = false
+	switch {
+	case k == nil:
+	case h.inc.dead.Load():
 		h.p.later(func() { k.opening.Session.Disconnect(mqtt.ServerBusy, "this instance was cut off from the others") })
-	} else if k != nil {
+	case refused:
+		h.p.later(func() { k.opening.Session.Disconnect(mqtt.QuotaExceeded, "the session is larger than Kafka takes") })
+	default:
 		h.p.later(k.opening.Session.TakeOver)
 	}
 }
@@ -259,6 +266,7 @@ func (h *holder) write(v *fleet.Session) {
 			h.do(h.m.Wrote(offset, v))
 		} else {
 			h.p.s.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
+			h.refused = true
 			h.do(h.m.Failed(v))
 		}
 		h.awaitWill() // the record may have been read back before, when the machine could not take a will for due yet

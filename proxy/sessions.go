@@ -240,20 +240,6 @@ func (s *sessions) incarnate(ctx context.Context) error {
 	return nil
 }
 
-// recallVerdicts gives the verdicts that were read to a new pulse: who has one in any partition need not be silent once
-// more before the owners of the others act.
-func (s *sessions) recallVerdicts() {
-	for _, p := range s.parts {
-		p.lock()
-		for name := range p.table.Instances() {
-			if _, dead := p.table.Dead(name); dead {
-				s.pulse.condemned(name)
-			}
-		}
-		p.unlock()
-	}
-}
-
 // judged is called when a verdict on an incarnation of ours was read: the others act as if it were dead, so it has to
 // be. Its devices come back to a new one.
 func (s *sessions) judged(inc *incarnation, by string) {

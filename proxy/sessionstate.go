@@ -104,9 +104,16 @@ func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session)
 
 // find fetches one command; nil if there is none, or if its topic is none that is read here.
 func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Command, error) {
-	for {
+	for misses := 0; ; {
 		found, err := f.command(ctx, at, st)
+		if errors.Is(err, kafka.ErrTopicMissing) {
+			misses++
+		} else {
+			misses = 0
+		}
 		switch {
+		case misses >= topicGone:
+			return nil, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("cannot read a command that was sent and not completed: %w", ctx.Err())
 		case err == nil, errors.Is(err, kafka.ErrOffsetGone):
@@ -120,6 +127,9 @@ func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Com
 		pause(ctx, replayRetry)
 	}
 }
+
+// topicGone is how many times in a row a topic has to be missing until its commands are gone with it.
+const topicGone = 8
 
 // command asks for one command once.
 func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (found *mqtt.Command, err error) {
