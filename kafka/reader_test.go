@@ -181,7 +181,7 @@ func TestReadSaysWhatWentWrong(t *testing.T) {
 		partition int32
 	}{{"missing", 0}, {"t", 1}, {"t", -1}} {
 		_, err := r.Read(t.Context(), at.topic, at.partition, 0, 1000, none)
-		require.ErrorIs(t, err, errNoLeader)
+		require.ErrorIs(t, err, ErrTopicMissing)
 		require.ErrorContains(t, err, fmt.Sprintf("partition %d of %s", at.partition, at.topic))
 		_, err = r.Start(t.Context(), at.topic, at.partition)
 		require.ErrorIs(t, err, errNoLeader)
