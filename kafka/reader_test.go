@@ -179,12 +179,13 @@ func TestReadSaysWhatWentWrong(t *testing.T) {
 	for _, at := range []struct {
 		topic     string
 		partition int32
-	}{{"missing", 0}, {"t", 1}, {"t", -1}} {
+		err       error
+	}{{"missing", 0, ErrTopicMissing}, {"t", 1, errNoLeader}, {"t", -1, errNoLeader}} {
 		_, err := r.Read(t.Context(), at.topic, at.partition, 0, 1000, none)
-		require.ErrorIs(t, err, ErrTopicMissing)
+		require.ErrorIs(t, err, at.err)
 		require.ErrorContains(t, err, fmt.Sprintf("partition %d of %s", at.partition, at.topic))
 		_, err = r.Start(t.Context(), at.topic, at.partition)
-		require.ErrorIs(t, err, errNoLeader)
+		require.ErrorIs(t, err, at.err)
 	}
 	k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t", Err: kerr.TopicAuthorizationFailed, Count: 1})
 	next, err := r.Read(t.Context(), "t", 0, 7, 1000, none)
