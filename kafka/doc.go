@@ -1,5 +1,6 @@
 // Package kafka is the cluster side: a producer that answers for every record exactly once, the budget of
-// bytes it may hold, a consumer that follows whole topics, and the few administrative questions a proxy asks.
+// bytes it may hold, a consumer that follows whole topics, a reader of pieces of them, transactions, the fencing of
+// those of others, membership in consumer groups, and the few administrative questions a proxy asks.
 // It is the only package that imports sarama, and no sarama type appears in its exported names.
 //
 // What it promises:
@@ -17,6 +18,9 @@
 //   - Records of one partition are given in their order.
 //   - A partition that is stuck, in Kafka or in the caller, delays no other.
 //
+// A Transactor promises that a group of records is in Kafka whole or not at all, in the order of Write, and says when
+// it can't know; a Group, that of its members one has a partition, as far as Kafka's time-outs tell.
+//
 // What it leaves out: it persists nothing. A record that was not completed when the process dies is gone, and a
-// consumer begins at the end of the logs again.
+// consumer begins at the end, or the beginning, of the logs again.
 package kafka
