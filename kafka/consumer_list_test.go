@@ -96,7 +96,7 @@ func TestPositionedWaitsForAllThatWasThere(t *testing.T) {
 	list(1, described(1, 2))
 	for _, p := range c.topics["t"].parts {
 		require.False(t, isPositioned(c))
-		p.next = 3
+		p.next, p.told = 3, 3
 		c.checkPositioned()
 	}
 	require.True(t, isPositioned(c))

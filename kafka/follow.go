@@ -27,7 +27,7 @@ type follower struct {
 	lost    bool     // next is not in the log: where to go on is to be asked for
 	end     int64    // of the log, as last heard
 	target  int64    // what has to be handled for Consumer.Positioned
-	told    int64    // below this everything was handled, and Progress knows
+	told    int64    // below this everything was handled, and Progress knows; below 0: it was not told where it begins
 	limit   int32    // bytes to ask for
 	settled bool     // listed since the last trouble
 	doubt   int      // the listing that was the last to begin before the trouble
@@ -53,7 +53,7 @@ type span struct {
 }
 
 func newFollower(topic string, id int32, start int64) *follower {
-	p := &follower{topic: topic, id: id, next: start, limit: fetchPart}
+	p := &follower{topic: topic, id: id, next: start, limit: fetchPart, told: min(start, 0)}
 	p.record.Topic, p.record.Partition = topic, id
 	return p
 }

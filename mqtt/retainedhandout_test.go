@@ -49,7 +49,7 @@ func TestDeviceThatDoesNotReadTakesNoMemory(t *testing.T) {
 		require.LessOrEqual(t, queued, portionMessages)
 		require.LessOrEqual(t, flying, 100)
 		require.Equal(t, 1, handouts)
-		require.Less(t, w.s.held.Load(), int64(256<<10))
+		require.Less(t, w.s.held.Load(), int64(2<<20), "connections that close may still have theirs")
 		require.Less(t, heap(), before+(8<<20))
 		for next := 0; next < n && (qos < 2 || next < 2000); { // QoS 2 is slow indeed
 			next += slow.obey(qos, next)
