@@ -111,9 +111,13 @@ func TestUnfinishedDeliveriesAreTakenUp(t *testing.T) {
 // replayAll replays a stream up to next to a session, and ends its replay if it got all.
 func (w *keptWorld) replayAll(id string, stream int32, next int64) (live bool) {
 	s := w.v.keeper(id).o.Session
-	var from int64
-	var ok bool
-	until(w.t, "its connection is there", func() bool { from, ok = s.Join(stream); return ok })
+	until(w.t, "its connection is there", func() bool {
+		o := s.session.outbox.Load()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.conn != nil || o.ended
+	})
+	from, ok := s.Join(stream)
 	for ; ok && from < next; from++ {
 		w.v.mu.Lock()
 		c := w.v.copyOf(Place{stream, from})
