@@ -85,6 +85,11 @@ func (a *Admin) learn(addrs []string) {
 // Config.CreateTopics the error for missing ones is a *MissingTopicsError with all of them. An error that is
 // not Final comes from the network or a cluster that is not complete: try again.
 func (a *Admin) Ensure(ctx context.Context, topics []string) (created []string, err error) {
+	return a.ensure(ctx, topics, a.detail)
+}
+
+// ensure creates what is missing, as detail says.
+func (a *Admin) ensure(ctx context.Context, topics []string, detail func(topic string) *sarama.TopicDetail) (created []string, err error) {
 	left := make(map[string]int, len(topics)) // how often each was missing
 	for _, topic := range topics {
 		if !legalTopic(topic) {
@@ -97,7 +102,7 @@ func (a *Admin) Ensure(ctx context.Context, topics []string) (created []string, 
 		if err != nil {
 			return created, err
 		}
-		made, err := a.createMissing(ctx, missing)
+		made, err := a.createMissing(ctx, missing, detail)
 		created = append(created, made...)
 		if err != nil || len(left) == 0 {
 			return created, err
@@ -137,11 +142,11 @@ func (a *Admin) inspectMissing(ctx context.Context, left map[string]int) (missin
 }
 
 // createMissing creates topics and gives those it made; that others made them meanwhile is no error.
-func (a *Admin) createMissing(ctx context.Context, missing []string) (made []string, err error) {
+func (a *Admin) createMissing(ctx context.Context, missing []string, detail func(topic string) *sarama.TopicDetail) (made []string, err error) {
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	results, err := a.create(ctx, missing)
+	results, err := a.create(ctx, missing, detail)
 	if err != nil {
 		return nil, err
 	}

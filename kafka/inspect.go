@@ -136,14 +136,13 @@ func (s *topicState) apply(configs []*sarama.ConfigEntry) {
 	}
 }
 
-// create creates topics. The map has an entry for each, nil for what was made.
-func (a *Admin) create(ctx context.Context, topics []string) (map[string]error, error) {
-	detail := &sarama.TopicDetail{NumPartitions: or(a.cfg.CreateTopics.Partitions, -1), ReplicationFactor: or(a.cfg.CreateTopics.Replication, -1)}
-	return a.createAll(ctx, topics, func(string) *sarama.TopicDetail { return detail })
+// detail is how a topic is made that Config.CreateTopics is for.
+func (a *Admin) detail(string) *sarama.TopicDetail {
+	return &sarama.TopicDetail{NumPartitions: or(a.cfg.CreateTopics.Partitions, -1), ReplicationFactor: or(a.cfg.CreateTopics.Replication, -1)}
 }
 
-// createAll is create for topics that differ.
-func (a *Admin) createAll(ctx context.Context, topics []string, detail func(name string) *sarama.TopicDetail) (map[string]error, error) {
+// create creates topics. The map has an entry for each, nil for what was made.
+func (a *Admin) create(ctx context.Context, topics []string, detail func(topic string) *sarama.TopicDetail) (map[string]error, error) {
 	details := map[string]*sarama.TopicDetail{}
 	for _, t := range topics {
 		details[t] = detail(t)

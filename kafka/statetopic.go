@@ -34,61 +34,23 @@ const settingPolicy = "cleanup.policy"
 // ErrUnfitTopic comes from the network or a cluster that is not complete: try again.
 func (a *Admin) EnsureState(ctx context.Context, topics []StateTopic) (created []string, err error) {
 	byName := make(map[string]StateTopic, len(topics))
-	left := make(map[string]int, len(topics))
 	for _, t := range topics {
-		if !legalTopic(t.Name) {
-			return nil, fmt.Errorf("topic %q: %w: not a legal name", t.Name, ErrInvalidRecord)
-		}
-		byName[t.Name], left[t.Name] = t, 0
+		byName[t.Name] = t
 	}
-	for len(left) > 0 {
-		missing, err := a.inspectMissing(ctx, left)
-		if err != nil {
-			return created, err
-		}
-		made, err := a.createState(ctx, missing, byName)
-		created = append(created, made...)
-		if err != nil {
-			return created, err
-		}
-		if len(left) > 0 {
-			if err := sleep(ctx, missingAgain); err != nil {
-				return created, err
-			}
-		}
+	created, err = a.ensure(ctx, slices.Sorted(maps.Keys(byName)), func(name string) *sarama.TopicDetail { return byName[name].detail() })
+	if err != nil {
+		return created, err
 	}
 	return created, a.checkState(ctx, byName)
 }
 
-// createState creates topics and gives those it made; that others made them meanwhile is no error.
-func (a *Admin) createState(ctx context.Context, missing []string, byName map[string]StateTopic) (made []string, err error) {
-	if len(missing) == 0 {
-		return nil, nil
+// detail is how the topic is made.
+func (t StateTopic) detail() *sarama.TopicDetail {
+	settings := make(map[string]*string, len(t.Settings))
+	for k, v := range t.Settings {
+		settings[k] = &v
 	}
-	results, err := a.createAll(ctx, missing, func(name string) *sarama.TopicDetail {
-		t := byName[name]
-		settings := make(map[string]*string, len(t.Settings))
-		for k, v := range t.Settings {
-			settings[k] = &v
-		}
-		return &sarama.TopicDetail{NumPartitions: or(t.Partitions, -1), ReplicationFactor: or(t.Replication, -1), ConfigEntries: settings}
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range missing {
-		switch err := results[name]; {
-		case err == nil:
-			made = append(made, name)
-		case errors.Is(err, sarama.ErrTopicAlreadyExists):
-		default:
-			if verdict := topicVerdict(err); verdict != nil {
-				err = verdict
-			}
-			return made, fmt.Errorf("cannot create topic %q: %w", name, err)
-		}
-	}
-	return made, nil
+	return &sarama.TopicDetail{NumPartitions: or(t.Partitions, -1), ReplicationFactor: or(t.Replication, -1), ConfigEntries: settings}
 }
 
 // checkState compares settings. A client that may not ask for them can't know, which the log says.

@@ -88,7 +88,7 @@ func (p *Producer) verify(ctx context.Context, names []string) error {
 	if len(missing) == 0 || p.cfg.CreateTopics == nil {
 		return nil
 	}
-	results, err := p.admin.create(ctx, missing)
+	results, err := p.admin.create(ctx, missing, p.admin.detail)
 	if err != nil {
 		return err
 	}

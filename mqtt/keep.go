@@ -23,14 +23,22 @@ func (s *Session) Disconnect(code Code, detail string) {
 // TakeOver ends the connection because another one has the client ID now.
 func (s *Session) TakeOver() { s.Disconnect(SessionTakenOver, "the client ID connected elsewhere") }
 
+// lock gives the session's outbox with its mutex held, nil if it has none.
+func (s *Session) lock() *outbox {
+	o := s.session.outbox.Load()
+	if o != nil {
+		o.mu.Lock()
+	}
+	return o
+}
+
 // Snapshot gives the session's state to be stored. streams are those to tell the Next of, next says up to which offset
 // the commands of one went by; it is called with a lock held and must not block.
 func (s *Session) Snapshot(streams []int32, next func(stream int32) (int64, bool)) Snapshot {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return Snapshot{}
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.snapshot(streams, next)
 }
@@ -44,22 +52,20 @@ func (s *Session) Saved(version uint64) {
 
 // HasProgressed says whether commands were settled since the last snapshot.
 func (s *Session) HasProgressed() bool {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return false
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.settled > 0
 }
 
 // Behind gives the streams of which commands wait in the store, with the offset from which on.
 func (s *Session) Behind() (behind []Place) {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return nil
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	for stream, l := range o.behind {
 		behind = append(behind, Place{stream, l.from})
@@ -69,11 +75,10 @@ func (s *Session) Behind() (behind []Place) {
 
 // At gives the offset from which on the commands of a stream wait in the store; ok is false if none do.
 func (s *Session) At(stream int32) (from int64, ok bool) {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return 0, false
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	l, ok := o.behind[stream]
 	return l.from, ok && o.conn != nil
@@ -82,11 +87,10 @@ func (s *Session) At(stream int32) (from int64, ok bool) {
 // Join gives the offset from which on the session is to get the commands of a stream by Server.Replay: every one that
 // there is, in order, until it leaves because it has no room for one. ok is false if there is nothing to replay.
 func (s *Session) Join(stream int32) (from int64, ok bool) {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return 0, false
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	l, ok := o.behind[stream]
 	if ok = ok && o.conn != nil; ok {
@@ -98,11 +102,10 @@ func (s *Session) Join(stream int32) (from int64, ok bool) {
 // Passed says that everything of the stream below next was replayed. False: the session has left the replay; it is to
 // join again when Keeper.Lagging was called.
 func (s *Session) Passed(stream int32, next int64) bool {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return false
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := o.behind[stream]
 	if !l.joined || o.ended {
@@ -115,11 +118,10 @@ func (s *Session) Passed(stream int32, next int64) bool {
 // GoLive ends the replay of a stream if the session has got everything below next, the offset of the next command that
 // Send will be called with. No such call may be under way. False: go on with the replay.
 func (s *Session) GoLive(stream int32, next int64) bool {
-	o := s.session.outbox.Load()
+	o := s.lock()
 	if o == nil {
 		return true
 	}
-	o.mu.Lock()
 	defer o.mu.Unlock()
 	l, behind := o.behind[stream]
 	if !behind || o.ended {

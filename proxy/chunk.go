@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -41,13 +42,8 @@ func newChunks(reader *kafka.Reader) *chunks {
 	return c
 }
 
-// start gives the first offset there is.
-func (c *chunks) start(ctx context.Context, st *stream) (int64, error) {
-	return c.reader.Start(ctx, st.topic, st.partition)
-}
-
 // read gives a chunk that has everything from an offset on; it may begin before that. Its next is from if there is
-// nothing to read.
+// nothing to read. What is no longer in Kafka is passed over: the chunk is empty then and ends where something is.
 func (c *chunks) read(ctx context.Context, st *stream, from int64) (chunk, error) {
 	if ch, ok := c.find(st, from); ok {
 		return ch, nil
@@ -63,6 +59,12 @@ func (c *chunks) read(ctx context.Context, st *stream, from int64) (chunk, error
 		}
 		return true
 	})
+	if errors.Is(err, kafka.ErrOffsetGone) {
+		if ch.next, err = c.reader.Start(ctx, st.topic, st.partition); err == nil && ch.next <= from {
+			err = kafka.ErrOffsetGone
+		}
+		return ch, err
+	}
 	if err != nil {
 		return ch, err
 	}

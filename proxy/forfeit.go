@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"context"
-	"errors"
 
 	"sluice/fleet"
-	"sluice/kafka"
 	"sluice/mqtt"
 )
 
@@ -56,9 +54,6 @@ func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
 	}
 	for at := e.state.Resume(st.topic, st.partition, end); at < end && ctx.Err() == nil; {
 		c, err := f.chunks.read(ctx, st, at)
-		if errors.Is(err, kafka.ErrOffsetGone) {
-			c.next, err = f.chunks.start(ctx, st)
-		}
 		if err != nil || c.next <= at {
 			pause(ctx, replayRetry)
 			continue

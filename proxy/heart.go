@@ -31,7 +31,7 @@ func (s *sessions) runHeart(ctx context.Context, inc *incarnation) {
 func (s *sessions) home(inc *incarnation) *part { return s.part(inc.name) }
 
 func (s *sessions) instance(inc *incarnation) *fleet.Instance {
-	return &fleet.Instance{Address: s.address, Started: inc.began, TxIDs: inc.txids(), Alive: millis()}
+	return &fleet.Instance{Started: inc.began, TxIDs: inc.txids(), Alive: millis()}
 }
 
 // write writes what is said of an incarnation.
@@ -44,7 +44,7 @@ func (s *sessions) write(p *part, key []byte, v *fleet.Instance, done func(error
 	p.produce(key, value, func(_ int64, err error) { done(err) })
 }
 
-// beat writes the first heartbeat and waits until it was read back: from then on the others can judge us, and we them.
+// beat writes the first heartbeat and waits until Kafka has it: from then on the others can judge us, and we them.
 func (s *sessions) beat(ctx context.Context, inc *incarnation) error {
 	done := make(chan error, 1)
 	s.write(s.home(inc), fleet.InstanceKey(inc.name), s.instance(inc), func(err error) { done <- err })
@@ -70,12 +70,11 @@ func (s *sessions) stop(ctx context.Context) {
 	s.awaitReleases(ctx)
 	verdict := s.instance(inc)
 	verdict.Dead, verdict.By, verdict.At = true, inc.name, millis()
-	parts := s.parts
-	done := make(chan error, len(parts))
-	for _, p := range parts {
+	done := make(chan error, len(s.parts))
+	for _, p := range s.parts {
 		s.write(p, fleet.VerdictKey(inc.name), verdict, func(err error) { done <- err })
 	}
-	for range parts {
+	for range s.parts {
 		select {
 		case err := <-done:
 			if err != nil {
@@ -123,21 +122,15 @@ func (p *part) busy() bool {
 	return false
 }
 
-// endedState tells the receipts of the commands that waited for a session which has ended: nobody will get them.
+// endedState tells the receipts of the commands that waited for a session which has ended: nobody will get them. nil: there is
+// no such session.
 func (s *sessions) endedState(client string, state *fleet.Session) {
-	if s.replayer != nil && len(state.Subs) > 0 {
+	if s.replayer != nil && state != nil && len(state.Subs) > 0 {
 		s.forfeits.add(forfeit{client, state})
 	}
 }
 
-// ended is endedState for a session that this incarnation has left.
-func (s *sessions) ended(client string, state *fleet.Session) {
-	if state != nil {
-		s.endedState(client, state)
-	}
-}
-
-// tableHandler gives the records of a topic to its parts.
+// tableConfig and journalConfig give the records of a topic to its parts.
 func (s *sessions) tableConfig(cfg kafka.Config) kafka.ConsumerConfig {
 	return kafka.ConsumerConfig{
 		Config: cfg, Topics: []string{s.cfg.Sessions.Topic}, From: kafka.FromBeginning,

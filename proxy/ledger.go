@@ -186,27 +186,25 @@ type shard struct {
 	after   []func() // to be called when the right was taken again
 }
 
-func newShard(s *sessions, inc *incarnation, n int) (*shard, error) {
-	return s.transactor(inc.txid(n), n)
-}
-
-// transactor makes a shard for a transactional id.
-func (s *sessions) transactor(id string, n int) (*shard, error) {
+func (s *sessions) newShard(inc *incarnation, n int) (*shard, error) {
 	sh := &shard{s: s, n: n, lost: make(chan struct{}, 1)}
-	cfg := kafkaConfig(s.cfg, s.log, s.reg)
-	tx, err := kafka.NewTransactor(kafka.TransactorConfig{
-		Config: cfg, TransactionalID: id, Timeout: transactionTimeout,
-		OnFenced: func(error) {
-			s.m.transactionsLost.Inc()
-			sh.drop()
-			select {
-			case sh.lost <- struct{}{}:
-			default:
-			}
-		},
+	tx, err := s.transactor(inc.txid(n), func(error) {
+		s.m.transactionsLost.Inc()
+		sh.drop()
+		select {
+		case sh.lost <- struct{}{}:
+		default:
+		}
 	})
 	sh.tx = tx
 	return sh, err
+}
+
+// transactor makes what writes under a transactional id.
+func (s *sessions) transactor(id string, fenced func(error)) (*kafka.Transactor, error) {
+	return kafka.NewTransactor(kafka.TransactorConfig{
+		Config: kafkaConfig(s.cfg, s.log, s.reg), TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
+	})
 }
 
 // run writes until ctx ends. Whenever the right is lost it takes it again: for who is alive to it is only a matter of

@@ -44,10 +44,7 @@ func (p *part) own() {
 	p.disown()
 	ctx, stop := context.WithCancel(p.s.ctx)
 	o := &ownership{p: p, ctx: ctx, stop: stop}
-	cfg := kafkaConfig(p.s.cfg, p.s.log, p.s.reg)
-	tx, err := kafka.NewTransactor(kafka.TransactorConfig{
-		Config: cfg, TransactionalID: p.s.cfg.Sessions.Topic + "-owner-" + strconv.Itoa(int(p.id)), Timeout: transactionTimeout, OnFenced: o.fenced,
-	})
+	tx, err := p.s.transactor(p.s.cfg.Sessions.Topic+"-owner-"+strconv.Itoa(int(p.id)), o.fenced)
 	if err != nil { // the configuration that all others have
 		stop()
 		p.s.fail(err)

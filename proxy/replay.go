@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -147,11 +146,6 @@ func (p *pass) step(ctx context.Context) error {
 		return nil
 	}
 	c, err := p.r.chunks.read(ctx, p.st, p.at)
-	if errors.Is(err, kafka.ErrOffsetGone) {
-		if c.next, err = p.r.chunks.start(ctx, p.st); err == nil && c.next <= p.at {
-			err = kafka.ErrOffsetGone
-		}
-	}
 	if err != nil {
 		return err
 	}

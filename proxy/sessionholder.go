@@ -158,7 +158,7 @@ func (h *holder) lost(a fleet.Action) {
 	if at := h.opening; at != nil {
 		h.opening = nil
 		at.answer <- a
-		h.p.later(func() { h.gone(nil) })
+		h.p.later(func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Gone(nil, millis(), v) }) })
 		h.release()
 		return
 	}
@@ -186,9 +186,13 @@ func (h *holder) giveUp() {
 	h.release()
 }
 
-// gone tells the machine that the connection, or the attempt, has ended.
-func (h *holder) gone(final *fleet.Session) {
-	h.event(func(v fleet.View) []fleet.Action { return h.m.Gone(final, millis(), v) })
+// leave tells the machine that the connection has ended, and lets the next CONNECT begin. part.mu is held.
+func (h *holder) leave(final *fleet.Session, at int64) {
+	h.do(h.m.Gone(final, at, h.p.view(h.id)))
+	h.release()
+	if h.inc.dead.Load() && h.p.clients[h.id] == h {
+		delete(h.p.clients, h.id)
+	}
 }
 
 // readLedger reads the ledger to its end for the machine.

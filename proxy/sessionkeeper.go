@@ -140,11 +140,7 @@ func (k *keeper) quit() {
 	defer k.p.unlock()
 	h, at := k.h, millis()
 	h.keeper = nil
-	h.do(h.m.Gone(nil, at, k.p.view(h.id)))
-	h.release()
-	if h.inc.dead.Load() && k.p.clients[h.id] == h {
-		delete(k.p.clients, h.id)
-	}
+	h.leave(nil, at)
 	k.p.later(func() { k.s.presence.disconnected(k, reasonNotResumed, at) })
 }
 
@@ -186,11 +182,7 @@ func (k *keeper) depart() {
 		w.Due = at + 1000*int64(min(w.Delay, d.Expiry))
 		final.Will = &w
 	}
-	h.do(h.m.Gone(final, at, k.p.view(h.id)))
-	h.release()
-	if h.inc.dead.Load() && k.p.clients[h.id] == h {
-		delete(k.p.clients, h.id)
-	}
+	h.leave(final, at)
 	k.p.later(func() {
 		k.s.presence.disconnected(k, d.Reason, at)
 		k.s.leaving.Add(-1)
@@ -239,7 +231,7 @@ func (k *keeper) Released(id uint16, done func()) bool {
 	return true
 }
 
-// Ingest stores a message with QoS 2 and its packet identifier together. owner is told what became of it.
+// ingest stores a message with QoS 2 and its packet identifier together. owner is told what became of it.
 func (k *keeper) ingest(id uint16, records []*kafka.TxRecord, owner func(err error)) {
 	k.p.lock()
 	defer k.p.unlock()

@@ -133,7 +133,7 @@ func (p *part) duty(client string) {
 		h := p.holder(client, inc)
 		h.do(h.m.End(v))
 		state := v.Session(inc.name)
-		p.later(func() { p.s.ended(client, state) })
+		p.later(func() { p.s.endedState(client, state) })
 	case fleet.DutyWill:
 		if at > millis() {
 			p.due.add(at, client)

@@ -43,7 +43,6 @@ type sessions struct {
 	reader   *kafka.Reader
 	group    *kafka.Group
 	forfeits *forfeits // nil: there are no command rules
-	address  string    // that the instance goes by, for people
 
 	parts   []*part
 	ledgers []*ledgerPart
@@ -209,11 +208,11 @@ func (s *sessions) start(ctx context.Context) error {
 
 // incarnate takes a new name. rebirth is held.
 func (s *sessions) incarnate(ctx context.Context) error {
-	inc := &incarnation{name: newName(), began: time.Now().UnixMilli()}
+	inc := &incarnation{name: newName(), began: millis()}
 	own, stop := context.WithCancel(s.ctx)
 	inc.stop = stop
 	for n := range shardCount {
-		sh, err := newShard(s, inc, n)
+		sh, err := s.newShard(inc, n)
 		if err != nil {
 			stop()
 			return err
