@@ -68,7 +68,7 @@ func TestCommandsSurviveLostConnections(t *testing.T) {
 		f.Devices, f.Reconnect, f.CutOneIn = 20, true, 50
 		f, w := b.start(f)
 		stop := b.streaming(w, 1000)
-		cut(f, either(4*time.Second, time.Minute))
+		cut(f, either(2*time.Second, time.Minute))
 		stop()
 		commands := w.Written(nil)
 		r := delivered(t, f, commands)

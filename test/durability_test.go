@@ -50,7 +50,7 @@ func TestEveryAcknowledgedMessageIsStoredOnce(t *testing.T) {
 		for _, version := range []byte{4, 5} {
 			t.Run(fmt.Sprintf("qos%d v%d", qos, version), func(t *testing.T) {
 				f := &load.Fleet{Addr: s.address, Run: runID(), Devices: 50, QoS: qos, Version: version, Size: 256}
-				r := within(t, f, either(3*time.Second, 60*time.Second))
+				r := within(t, f, either(time.Second, 60*time.Second))
 				require.Empty(t, r.Errors)
 				exact(t, verify(t, kafka.Brokers(), f.Run, r, topic))
 			})
@@ -88,6 +88,7 @@ func TestNothingAcknowledgedIsLostByKill(t *testing.T) {
 // outage is one way for Kafka to be away.
 type outage struct {
 	name       string
+	short      []byte // the QoS of the short version
 	begin, end func(t *testing.T)
 }
 
@@ -104,14 +105,14 @@ func TestKafkaAwayLosesNothing(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, link.Close()) })
 	brokers := []string{link.Addr()}
 	outages := []outage{
-		{"kill -9", func(t *testing.T) { require.NoError(t, kafka.Kill(0)) }, func(t *testing.T) { require.NoError(t, kafka.Restart(0)) }},
-		{"swallowed packets", func(*testing.T) { link.Swallow() }, func(t *testing.T) { require.NoError(t, link.Heal()) }},
+		{"kill -9", []byte{2}, func(t *testing.T) { require.NoError(t, kafka.Kill(0)) }, func(t *testing.T) { require.NoError(t, kafka.Restart(0)) }},
+		{"swallowed packets", []byte{1}, func(*testing.T) { link.Swallow() }, func(t *testing.T) { require.NoError(t, link.Heal()) }},
 	}
 	for _, o := range outages {
 		t.Run(o.name, func(t *testing.T) {
 			topic := newTopic(t, kafka, 12)
 			s := serve(t, brokers, oneTopic(topic), "  producer: {max_in_flight_bytes: 64MiB}")
-			for _, qos := range []byte{1, 2} {
+			for _, qos := range either(o.short, []byte{1, 2}) {
 				away(t, s, kafka, topic, qos, o)
 			}
 		})
@@ -131,7 +132,7 @@ func away(t *testing.T, s *instance, kafka *cluster.Cluster, topic string, qos b
 	o.begin(t)
 	require.Eventually(t, func() bool { return s.ready() == http.StatusServiceUnavailable }, 30*time.Second, 50*time.Millisecond, "readiness must say no")
 	acked, peak, paused := f.Acked(), int64(0), 0.0
-	length := either(8*time.Second, 40*time.Second)
+	length := either(6*time.Second, 40*time.Second)
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		peak, paused = max(peak, s.rss()), max(paused, s.metric("sluice_mqtt_paused_connections"))
 		<-time.After(100 * time.Millisecond) // samples over the length of the outage
