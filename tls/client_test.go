@@ -1,0 +1,121 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"math/big"
+	"path/filepath"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"sluice/tls/tlstest"
+)
+
+// shows dials a listener that asks for certificates, and gives the serial number of the one it was shown.
+func shows(t *testing.T, w *world, cfg *tls.Config) *big.Int {
+	t.Helper()
+	ours, theirs := sockets(t)
+	var seen *big.Int
+	server := w.ca.ServerConfig(t, "localhost")
+	server.ClientAuth = tls.RequireAnyClientCert
+	server.VerifyConnection = func(state tls.ConnectionState) error {
+		seen = state.PeerCertificates[0].SerialNumber
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- tls.Server(ours, server).Handshake() }() // ends with the handshake
+	client, err := tlstest.Client(context.Background(), theirs, cfg)
+	require.NoError(t, err)
+	require.NoError(t, <-done)
+	client.Close()
+	return seen
+}
+
+func TestClientFollowsItsFiles(t *testing.T) {
+	w := newWorld(t)
+	log := new(lines)
+	cfg := ClientConfig{CA: w.ca.File(t, w.dir), ServerName: "localhost", Logger: zerolog.New(log)}
+	cfg.Certificate, cfg.Key = w.devices.Client(t, w.dir, "sluice")
+	config, err := NewClient(cfg)
+	require.NoError(t, err)
+	first := readPEM(t, cfg.Certificate).SerialNumber
+	require.Equal(t, first, shows(t, w, config))
+
+	cert, key := w.devices.Client(t, w.dir, "sluice")
+	tlstest.Copy(t, cert, cfg.Certificate)
+	require.Equal(t, first, shows(t, w, config), "half a pair is not taken")
+	require.Equal(t, first, shows(t, w, config))
+	require.Equal(t, 1, log.count("the old one stays in use"))
+	tlstest.Copy(t, key, cfg.Key)
+	require.Equal(t, readPEM(t, cert).SerialNumber, shows(t, w, config))
+}
+
+func TestClientTrustsItsCAOnly(t *testing.T) {
+	w := newWorld(t)
+	s := w.server(t)
+	config, err := NewClient(ClientConfig{CA: w.ca.File(t, w.dir), ServerName: "localhost"})
+	require.NoError(t, err)
+	joined(t, s, config)
+	config, err = NewClient(ClientConfig{CA: w.devices.File(t, w.dir), ServerName: "localhost"})
+	require.NoError(t, err)
+	_, _, err, refused := meet(t, s, config)
+	require.Error(t, err)
+	require.ErrorContains(t, refused, "unknown authority")
+	config, err = NewClient(ClientConfig{CA: w.ca.File(t, w.dir), ServerName: "elsewhere"})
+	require.NoError(t, err)
+	_, _, err, refused = meet(t, s, config)
+	require.Error(t, err)
+	require.ErrorContains(t, refused, "not elsewhere")
+	config, err = NewClient(ClientConfig{})
+	require.NoError(t, err)
+	require.Nil(t, config.RootCAs, "those of the system")
+}
+
+func TestClientErrorsNameFileAndFault(t *testing.T) {
+	w := newWorld(t)
+	cert, key := w.devices.Client(t, w.dir, "sluice")
+	_, other := w.devices.Client(t, w.dir, "sluice")
+	missing := filepath.Join(w.dir, "missing.pem")
+	f := func(cfg ClientConfig, wants ...string) {
+		t.Helper()
+		_, err := NewClient(cfg)
+		for _, want := range wants {
+			require.ErrorContains(t, err, want)
+		}
+	}
+	f(ClientConfig{CA: missing}, "cannot read CA", missing)
+	f(ClientConfig{CA: cert}, "cannot use CA", "is not that of a CA")
+	f(ClientConfig{Certificate: cert}, "needs both certificate and key")
+	f(ClientConfig{Key: key}, "needs both certificate and key")
+	f(ClientConfig{Certificate: cert, Key: other}, "cannot use certificate", "does not match")
+	f(ClientConfig{CA: key, Certificate: missing, Key: missing}, "cannot use CA", "cannot read certificate", "cannot read key")
+	old, oldKey := w.devices.Client(t, w.dir, "sluice", tlstest.Expired())
+	f(ClientConfig{Certificate: old, Key: oldKey}, "it expired on")
+}
+
+// TestToolsOfTests: what other rooms use of tlstest works.
+func TestToolsOfTests(t *testing.T) {
+	w := newWorld(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", w.ca.ServerConfig(t, "127.0.0.1"))
+	require.NoError(t, err)
+	defer l.Close()
+	done := make(chan error, 1)
+	go func() { // ends with its one connection
+		nc, err := l.Accept()
+		if err == nil {
+			_, err = io.WriteString(nc, "hi")
+			nc.Close()
+		}
+		done <- err
+	}()
+	nc, err := tlstest.Dial(context.Background(), l.Addr().String(), w.ca.ClientConfig(t, "127.0.0.1"))
+	require.NoError(t, err)
+	got, err := io.ReadAll(nc)
+	require.NoError(t, err)
+	require.Equal(t, "hi", string(got))
+	require.NoError(t, <-done)
+	nc.Close()
+}

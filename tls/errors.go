@@ -1,0 +1,67 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"os"
+)
+
+// ErrRevoked is the refusal of a client certificate that its CA revoked.
+var ErrRevoked = errors.New("the client certificate is revoked")
+
+// ErrStalled ends a connection whose records go on without carrying data.
+var ErrStalled = errors.New("too much was sent that is no data")
+
+// An IdentityError is the refusal of a client certificate whose name can't be that of a device.
+type IdentityError struct {
+	Kind  string // what ServerConfig.Identity asks for
+	Fault string
+}
+
+// Error says which name of the certificate is wrong, and how; not the name, which may be anything.
+func (e *IdentityError) Error() string {
+	return "the client certificate gives no identity: its " + e.Kind + " " + e.Fault
+}
+
+// outcome gives a failed handshake one of few names, for the metric.
+func outcome(err error) string {
+	var header tls.RecordHeaderError
+	var identity *IdentityError
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.Is(err, ErrRevoked):
+		return "revoked"
+	case errors.As(err, &identity):
+		return "identity"
+	case errors.As(err, &unknown):
+		return "unknown_ca"
+	case errors.As(err, &invalid):
+		return invalidity(invalid)
+	case errors.As(err, &header):
+		return "not_tls"
+	case gone(err):
+		return "gone"
+	}
+	return "failed"
+}
+
+func invalidity(err x509.CertificateInvalidError) string {
+	if err.Reason == x509.Expired {
+		return "expired"
+	}
+	return "bad_certificate"
+}
+
+// gone reports whether the other side went away, or took too long.
+func gone(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" { // an alert, not the network
+		return false
+	}
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &op) || isEOF(err)
+}

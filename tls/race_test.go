@@ -1,0 +1,72 @@
+package tls
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestOpenAndSealSideBySide: while one goroutine seals, another opens changes of keys, whose answers must come between
+// whole records, with those before them under the old keys and those after under the new.
+func TestOpenAndSealSideBySide(t *testing.T) {
+	c, up, down := laboratory(t)
+	const changes, sealed = 200, 2000
+	var out []byte
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends after its last Seal
+		for range sealed {
+			out, _ = c.Seal([]byte("data"), out)
+		}
+	})
+	for range changes {
+		plain, err := c.Open(up.seal(typeHandshake, keyUpdate(1), 0), nil)
+		require.NoError(t, err)
+		up = up.next(t)
+		plain, err = c.Open(up.seal(typeData, []byte("x"), 0), plain)
+		require.NoError(t, err)
+		require.Equal(t, "x", string(plain))
+	}
+	wg.Wait()
+	require.NoError(t, c.err)
+	out, err := c.Seal(nil, out)
+	require.NoError(t, err)
+	answers, data := 0, 0
+	for len(out) > 0 {
+		var kind byte
+		if kind, _, out = down.open(t, out); kind == typeHandshake {
+			answers++
+			down = down.next(t)
+		} else {
+			data++
+		}
+	}
+	require.Equal(t, changes, answers)
+	require.Equal(t, sealed, data)
+}
+
+// TestCutsChangeNothing: however the bytes of any records are cut, the same comes out.
+func TestCutsChangeNothing(t *testing.T) {
+	c, up, _ := laboratory(t)
+	rapid.Check(t, func(t *rapid.T) {
+		var stream []byte
+		var want string
+		for _, content := range rapid.SliceOfN(rapid.StringN(1, 300, -1), 1, 5).Draw(t, "contents") {
+			stream = append(stream, up.seal(typeData, []byte(content), rapid.IntRange(0, 50).Draw(t, "padding"))...)
+			want += content
+		}
+		var plain []byte
+		for len(stream) > 0 {
+			n := rapid.IntRange(1, len(stream)).Draw(t, "cut")
+			piece := append([]byte(nil), stream[:n]...)
+			var err error
+			plain, err = c.Open(piece, plain)
+			require.NoError(t, err)
+			clear(piece) // it is the caller's again
+			stream = stream[n:]
+		}
+		require.Equal(t, want, string(plain))
+		require.Zero(t, c.Buffered())
+	})
+}

@@ -1,0 +1,170 @@
+package tls
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// errDry is what a wire that has no more bytes answers. crypto/tls takes a temporary error for an interruption: it keeps what
+// it has and may be asked again.
+var errDry error = dry{}
+
+type dry struct{}
+
+func (dry) Error() string   { return "no whole record" }
+func (dry) Timeout() bool   { return true }
+func (dry) Temporary() bool { return true }
+
+// A wire stands where crypto/tls expects the socket. During the handshake it passes everything on to the real one; after
+// it, it reads what Open was given and collects what Seal returns.
+type wire struct {
+	shake *shake // nil after the handshake
+	in    []byte // what is being opened
+
+	mu      sync.Mutex // guards what follows; it is the innermost lock
+	out     []byte     // what was written: into the caller's buffer during a Seal, else what is owed
+	sealing bool
+}
+
+// Read gives what there is, or errDry.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.shake != nil {
+		return w.shake.read(p)
+	}
+	if len(w.in) == 0 {
+		return 0, errDry
+	}
+	n := copy(p, w.in)
+	w.in = w.in[n:]
+	return n, nil
+}
+
+// Write collects records. crypto/tls calls it in the order in which it sealed them, under a lock of its own, also when it
+// answers from within Read.
+func (w *wire) Write(p []byte) (int, error) {
+	if w.shake != nil {
+		return w.shake.nc.Write(p)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = append(w.out, p...)
+	return len(p), nil
+}
+
+// begin lets what is written go to the end of out, behind what is owed.
+func (w *wire) begin(out []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = append(out, w.out...)
+	w.sealing = true
+}
+
+// end gives all that was written since begin.
+func (w *wire) end() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.out
+	w.out, w.sealing = nil, false
+	return out
+}
+
+func (w *wire) owes() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.out) > 0 && !w.sealing
+}
+
+// Close ends a handshake whose context has ended.
+func (w *wire) Close() error {
+	if w.shake != nil {
+		return w.shake.nc.Close()
+	}
+	return nil
+}
+
+// LocalAddr is that of the socket during the handshake; later nobody asks.
+func (w *wire) LocalAddr() net.Addr {
+	if w.shake != nil {
+		return w.shake.nc.LocalAddr()
+	}
+	return nil
+}
+
+// RemoteAddr is that of the socket during the handshake; later nobody asks.
+func (w *wire) RemoteAddr() net.Addr {
+	if w.shake != nil {
+		return w.shake.nc.RemoteAddr()
+	}
+	return nil
+}
+
+// SetDeadline does nothing: deadlines are those of the socket's owner.
+func (w *wire) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline does nothing.
+func (w *wire) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline does nothing; crypto/tls sets one before close_notify.
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// shakeBuffer is as much as is read from the socket at once: a hello with its post-quantum share fits.
+const shakeBuffer = 4 << 10
+
+var shakeBuffers = sync.Pool{New: func() any { return new([shakeBuffer]byte) }}
+
+// shake reads the socket during the handshake. It gives crypto/tls one record at a time: whatever else it were given
+// would make its buffer larger, which it keeps for as long as the connection lasts.
+type shake struct {
+	nc   net.Conn
+	buf  *[shakeBuffer]byte
+	in   []byte             // read and not yet given
+	head [recordHeader]byte // the header of the record at hand
+	have int                // bytes of head
+	body int                // bytes of the record at hand that are still to be given
+}
+
+func newShake(nc net.Conn, early []byte) *shake {
+	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early}
+}
+
+func (s *shake) read(p []byte) (int, error) {
+	if len(s.in) == 0 {
+		n, err := s.nc.Read(s.buf[:])
+		if n == 0 {
+			return 0, err
+		}
+		s.in = s.buf[:n]
+	}
+	want := s.body
+	if want == 0 {
+		want = recordHeader - s.have
+	}
+	n := copy(p, s.in[:min(want, len(s.in))])
+	s.given(s.in[:n])
+	s.in = s.in[n:]
+	return n, nil
+}
+
+// given keeps count of where in a record the handshake is.
+func (s *shake) given(b []byte) {
+	if s.body > 0 {
+		s.body -= len(b)
+		return
+	}
+	s.have += copy(s.head[s.have:], b)
+	if s.have == recordHeader {
+		s.body = int(s.head[3])<<8 | int(s.head[4])
+		s.have = 0
+	}
+}
+
+// end gives what was read beyond the handshake, and the buffer back.
+func (s *shake) end() []byte {
+	var rest []byte
+	if len(s.in) > 0 {
+		rest = append(rest, s.in...)
+	}
+	shakeBuffers.Put(s.buf)
+	return rest
+}
