@@ -15,12 +15,14 @@ import (
 // already are left alone: one fault, one error.
 func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
-	d.checkBrokers(c.Kafka.Brokers)
+	d.checkKafka(&c.Kafka)
 	d.checkMemory(c)
 	d.checkDeadLetter(c.Unmatched)
 	d.checkState(c)
-	d.checkRules(c.Publish)
+	d.checkRules(c)
 	d.checkCommands(c)
+	d.checkAuth(c)
+	d.checkACL(c.ACL)
 }
 
 // report reports a fault at byte offset of the text at path, unless that field has one already.
@@ -100,9 +102,10 @@ func (d *decoder) checkListeners(c *Config) {
 	if !inFile { // it can't be pointed at, so the listener that takes it is
 		d.checkBound(admin, c.Admin.Address, taken)
 	}
-	for i, l := range c.Listeners {
-		d.checkBound(fmt.Sprintf("listeners[%d].address", i), l.Address, taken)
-		d.checkTrusted(fmt.Sprintf("listeners[%d].proxy_protocol.trusted", i), l.ProxyProtocol)
+	for i := range c.Listeners {
+		path := fmt.Sprintf("listeners[%d]", i)
+		d.checkBound(path+".address", c.Listeners[i].Address, taken)
+		d.checkListener(path, &c.Listeners[i])
 	}
 	if inFile && c.Admin.Address != "" {
 		d.checkBound(admin, c.Admin.Address, taken)
@@ -132,22 +135,6 @@ func (d *decoder) checkBound(path, address string, taken map[string]string) {
 		return
 	}
 	taken[key] = path
-}
-
-func (d *decoder) checkBrokers(brokers []string) {
-	seen := make(map[string]bool)
-	for i, b := range brokers {
-		path := fmt.Sprintf("kafka.brokers[%d]", i)
-		if d.places[path].bad {
-			continue
-		}
-		if err := checkAddress(b, true); err != nil {
-			d.report(path, err.offset, "%s: %s", name(path), err.text)
-		} else if seen[b] {
-			d.report(path, -1, "broker %s is in the list twice", b)
-		}
-		seen[b] = true
-	}
 }
 
 // packetsInFlight is how many of the largest packets the memory budget must hold: with fewer, one device with
@@ -213,11 +200,12 @@ func (d *decoder) checkState(c *Config) {
 var reservedHeaders = []string{"mqtt.", "sluice."}
 
 // checkRules compiles the publish rules.
-func (d *decoder) checkRules(rules []Rule) {
-	compiled := make([]topicmap.Rule, len(rules))
-	for i, r := range rules {
+func (d *decoder) checkRules(c *Config) {
+	compiled := make([]topicmap.Rule, len(c.Publish))
+	for i, r := range c.Publish {
 		compiled[i] = r.rule()
 		d.checkRule(fmt.Sprintf("publish[%d]", i), r)
+		d.checkIdentity(fmt.Sprintf("publish[%d]", i), &r, c.Kafka.Identities)
 	}
 	_, err := topicmap.Compile(compiled)
 	d.reportRules("publish", err)

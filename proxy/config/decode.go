@@ -54,17 +54,24 @@ var (
 	bytesType     = reflect.TypeFor[Bytes]()
 	unmatchedType = reflect.TypeFor[Unmatched]()
 	fieldsType    = reflect.TypeFor[[]topicmap.Field]()
-	ruleType      = reflect.TypeFor[Rule]()
-	commandType   = reflect.TypeFor[Command]()
+	secretType    = reflect.TypeFor[Secret]()
 )
 
-// defaultEntry gives an entry of a list of that type, with the values of what the file leaves out.
+// defaultEntries are the values of what the file leaves out of a section that may not be there, or may be there more
+// than once.
+var defaultEntries = map[reflect.Type]reflect.Value{
+	reflect.TypeFor[Rule]():        reflect.ValueOf(defaultRule()),
+	reflect.TypeFor[Command]():     reflect.ValueOf(defaultCommand()),
+	reflect.TypeFor[Listener]():    reflect.ValueOf(defaultListener()),
+	reflect.TypeFor[ListenerTLS](): reflect.ValueOf(defaultListenerTLS()),
+	reflect.TypeFor[JWT]():         reflect.ValueOf(defaultJWT()),
+	reflect.TypeFor[HTTPAuth]():    reflect.ValueOf(defaultHTTPAuth()),
+}
+
+// defaultEntry gives a section of that type, with the values of what the file leaves out.
 func defaultEntry(t reflect.Type) reflect.Value {
-	switch t {
-	case ruleType:
-		return reflect.ValueOf(defaultRule())
-	case commandType:
-		return reflect.ValueOf(defaultCommand())
+	if v, ok := defaultEntries[t]; ok {
+		return v
 	}
 	return reflect.Zero(t)
 }
@@ -88,15 +95,21 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	case fieldsType:
 		d.fields(path, n, v)
 		return
+	case secretType:
+		d.secret(path, n, v)
+		return
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
+		v.Elem().Set(defaultEntry(v.Type().Elem()))
 		d.value(path, n, v.Elem())
 	case reflect.Struct:
 		d.structure(path, n, v)
 	case reflect.Slice:
 		d.list(path, n, v)
+	case reflect.Map:
+		d.named(path, n, v)
 	case reflect.String:
 		d.word(path, n, v)
 	case reflect.Bool:
@@ -168,48 +181,6 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 }
 
 func tag(f reflect.StructField) string { return f.Tag.Get("yaml") }
-
-// list decodes a sequence into the slice v.
-func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
-	seq, ok := n.(*ast.SequenceNode)
-	if !ok {
-		d.mismatch(path, n, "a list")
-		return
-	}
-	if len(seq.Values) == 0 && !factOf(path).empty {
-		d.fail(path, d.place(n), "%s must have at least one entry", name(path))
-	}
-	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
-	for i, entry := range seq.Values {
-		child := path + "[" + strconv.Itoa(i) + "]"
-		at := d.place(entry)
-		if isNull(entry) && i < len(seq.Entries) {
-			at = positionOf(seq.Entries[i].Start) // the hyphen: there is nothing else to point at
-		}
-		d.places[child] = &place{key: at, value: at}
-		v.Index(i).Set(defaultEntry(v.Type().Elem()))
-		d.value(child, entry, v.Index(i))
-	}
-}
-
-// fields decodes a mapping of names to texts, in the order of the file.
-func (d *decoder) fields(path string, n ast.Node, v reflect.Value) {
-	pairs, ok := d.mapping(path, n)
-	if !ok {
-		return
-	}
-	var out []topicmap.Field
-	for _, p := range pairs {
-		child := join(path, p.name)
-		if isNull(p.value) {
-			d.null(child)
-			continue
-		}
-		text, _ := d.text(child, p.value)
-		out = append(out, topicmap.Field{Name: p.name, Value: text})
-	}
-	v.Set(reflect.ValueOf(out))
-}
 
 // unmatched decodes one of the words, or a mapping with the dead-letter topic.
 func (d *decoder) unmatched(path string, n ast.Node, v reflect.Value) {

@@ -67,7 +67,7 @@ func TestMissingVariablesAreFaultsWithTheirPlaces(t *testing.T) {
 
 func TestReferencesThatAreNoneAreFaults(t *testing.T) {
 	for _, ref := range []string{"${}", "${1}", "${a-b}", "${a b}", "${ä}", "${A"} {
-		refuse(t, base+"    key: '"+ref+"'\n", "8:11: "+ref+" is not ${NAME} with a name of letters")
+		refuse(t, base+"    key: '"+ref+"'\n", "8:11: this ${ is not ${NAME} with a name of letters")
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ type fact struct {
 	required bool
 	instead  string   // of a required field: another one of its section that may stand in its place, with an entry
 	empty    bool     // a list may have no entry
+	single   bool     // a list of one mapping may be that mapping
 	words    []string // the only values; nil: any
 	min, max int64    // of numbers, sizes (bytes) and durations (nanoseconds); both 0: any
 	whole    bool     // durations: whole seconds only, because MQTT counts in them
@@ -26,13 +28,30 @@ const maxMessageExpiry = math.MaxUint32 * time.Second
 // maxPacket is the largest packet that MQTT can express [MQTT-1.5.5].
 const maxPacket = 268_435_455
 
+// mechanisms are those of SASL.
+var mechanisms = []string{MechanismPlain, MechanismScramSHA256, MechanismScramSHA512, MechanismOAuthBearer}
+
+// algorithms are the signatures of tokens.
+var algorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+// rights are the words of the ACL.
+var rights = []string{RightPublish, RightSubscribe, RightWill, RightRetain}
+
 // facts are those of each field, by its path without list indices.
 var facts = map[string]fact{
 	"listeners":                          {required: true},
 	"listeners.address":                  {required: true},
+	"listeners.protocol":                 {words: []string{ProtocolMQTT, ProtocolWebSocket}},
+	"listeners.tls.certificate":          {required: true},
+	"listeners.tls.key":                  {required: true},
+	"listeners.tls.client_auth":          {words: []string{ClientAuthNone, ClientAuthRequest, ClientAuthRequire}},
+	"listeners.tls.identity":             {words: []string{"cn", "san_dns", "san_email", "san_uri"}},
+	"listeners.tls.min_version":          {words: []string{"1.2", "1.3"}},
 	"listeners.proxy_protocol.trusted":   {required: true},
 	"kafka":                              {required: true},
 	"kafka.brokers":                      {required: true},
+	"kafka.sasl.mechanism":               {required: true, words: mechanisms},
+	"kafka.identities.sasl.mechanism":    {required: true, words: mechanisms},
 	"kafka.producer.linger":              span(0, 10*time.Second),
 	"kafka.producer.compression":         {words: []string{"none", "lz4", "snappy", "zstd", "gzip"}},
 	"kafka.producer.max_in_flight_bytes": {min: int64(4 * kib), max: int64(tib)},
@@ -47,6 +66,19 @@ var facts = map[string]fact{
 	"commands.expiry":                    seconds(0, maxMessageExpiry),
 	"commands.offline":                   {words: []string{OfflineKeep, OfflineDrop}},
 	"unmatched.dead_letter":              {required: true},
+	"auth":                               {single: true},
+	"auth.jwt.algorithms":                {words: algorithms},
+	"auth.jwt.from":                      {words: []string{FromPassword, FromUsername}},
+	"auth.jwt.leeway":                    span(0, 10*time.Minute),
+	"auth.http.url":                      {required: true},
+	"auth.http.timeout":                  span(10*time.Millisecond, time.Minute),
+	"auth.http.max_concurrent":           {min: 1, max: 10_000},
+	"auth.http.cache":                    span(0, 24*time.Hour),
+	"auth.http.cache_refused":            span(0, 24*time.Hour),
+	"auth.http.cache_size":               {min: 1, max: 1_000_000},
+	"acl.allow":                          {words: rights},
+	"acl.deny":                           {words: rights},
+	"acl.filter":                         {required: true},
 	"sessions.claim":                     {words: []string{ClaimAlways, ClaimStored}},
 	"sessions.max_expiry":                seconds(0, maxSessionExpiry),
 	"retained.messages":                  {min: 1, max: 100_000_000},
@@ -63,6 +95,16 @@ var facts = map[string]fact{
 	"limits.subscriptions":               {min: 1, max: 100_000},
 	"limits.subscriptions_memory":        {min: int64(4 * kib), max: int64(tib)},
 	"limits.shared_subscriptions":        {min: 1, max: 10_000},
+	"limits.connections":                 {min: 0, max: 10_000_000},
+	"limits.connections_per_address":     {min: 0, max: 10_000_000},
+	"limits.connects_per_second":         {min: 0, max: 1_000_000},
+	"limits.publishes_per_second":        {min: 0, max: 1_000_000},
+	"limits.publish_bytes_per_second":    {min: 0, max: int64(tib)},
+	"limits.over_rate":                   {words: []string{OverRateDelay, OverRateDisconnect}},
+	"limits.topic_levels":                {min: 1, max: math.MaxUint16},
+	"limits.user_properties":             {min: 1, max: math.MaxUint16},
+	"limits.sessions":                    {min: 0, max: 100_000_000},
+	"limits.failed_logins":               {min: 1, max: 1_000_000},
 	"log.level":                          {words: []string{"trace", "debug", "info", "warn", "error"}},
 	"log.format":                         {words: []string{"console", "json"}},
 }
@@ -76,18 +118,32 @@ func seconds(from, to time.Duration) fact {
 }
 
 // factOf gives what is known of the field at path, such as publish[2].topic.
-func factOf(path string) fact {
+func factOf(path string) fact { return facts[withoutIndices(path)] }
+
+// withoutIndices gives the path without what is in brackets, "" if that is not closed.
+func withoutIndices(path string) string {
 	for {
 		open := strings.IndexByte(path, '[')
 		if open < 0 {
-			return facts[path]
+			return path
 		}
 		length := strings.IndexByte(path[open:], ']')
 		if length < 0 {
-			return fact{}
+			return ""
 		}
 		path = path[:open] + path[open+length+1:]
 	}
+}
+
+// neverEmpty are the sections and fields whose texts are left out or say something. An empty one, as from an empty
+// variable of the environment, would weaken what it is there to protect.
+var neverEmpty = []string{"listeners.path", "listeners.origins", "listeners.tls.", "kafka.client_id", "kafka.tls.", "kafka.sasl.", "kafka.identities.",
+	"publish.identity", "auth.", "acl."}
+
+// mustSay tells whether the field at path may not be an empty text.
+func mustSay(path string) bool {
+	path = withoutIndices(path)
+	return slices.ContainsFunc(neverEmpty, func(begin string) bool { return strings.HasPrefix(path, begin) })
 }
 
 // ranged tells whether the field has a range.

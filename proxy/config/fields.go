@@ -11,7 +11,7 @@ import (
 
 // A Field is what the manual says of one field of the file.
 type Field struct {
-	Path     string // kafka.producer.linger; an entry of a list is publish[]
+	Path     string // kafka.producer.linger; an entry of a list is publish[], one with a name kafka.identities[NAME]
 	Type     string // in the words of the manual
 	Default  string // as it would stand in the file; "" if there is none
 	Allowed  string // the range or the words; "" if the type says it all
@@ -36,11 +36,9 @@ func fieldsOf(path string, v reflect.Value) []Field {
 		below, section := sectionOf(f.Type, value)
 		if section {
 			field.Section = true
-			if f.Type.Kind() == reflect.Slice {
-				child += "[]"
-			}
+			child += entryMark[f.Type.Kind()]
 		}
-		plain := strings.ReplaceAll(field.Path, "[]", "")
+		plain := withoutIndices(field.Path)
 		fact := factOf(plain)
 		field.Required = fact.required && fact.instead == ""
 		if !section {
@@ -55,6 +53,9 @@ func fieldsOf(path string, v reflect.Value) []Field {
 	return all
 }
 
+// entryMark stands behind the path of a field that has several sections.
+var entryMark = map[reflect.Kind]string{reflect.Slice: "[]", reflect.Map: "[NAME]"}
+
 // sectionOf gives the struct of defaults below a field, if it has fields of its own.
 func sectionOf(t reflect.Type, v reflect.Value) (reflect.Value, bool) {
 	switch {
@@ -62,12 +63,15 @@ func sectionOf(t reflect.Type, v reflect.Value) (reflect.Value, bool) {
 		return reflect.Value{}, false
 	case t.Kind() == reflect.Struct:
 		return v, true
-	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
-		return reflect.Zero(t.Elem()), true
-	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+	case composite(t.Kind()) && t.Elem().Kind() == reflect.Struct:
 		return defaultEntry(t.Elem()), true
 	}
 	return reflect.Value{}, false
+}
+
+// composite tells whether types of this kind are made of another one.
+func composite(k reflect.Kind) bool {
+	return k == reflect.Pointer || k == reflect.Slice || k == reflect.Map
 }
 
 // typeName gives the word of the manual for a Go type.
@@ -92,6 +96,8 @@ func typeName(t reflect.Type) string {
 			return "list of mappings"
 		}
 		return "list of texts"
+	case reflect.Map:
+		return "mapping of names to mappings"
 	case reflect.String:
 		return "text"
 	case reflect.Bool:
@@ -143,7 +149,7 @@ func allowed(f fact, v reflect.Value) string {
 func docOf(t reflect.Type, f reflect.StructField) string {
 	own := rename(comments[t.Name()+"."+f.Name], f.Name, tag(f))
 	element := f.Type
-	for element.Kind() == reflect.Pointer || element.Kind() == reflect.Slice {
+	for composite(element.Kind()) {
 		element = element.Elem()
 	}
 	ofType := rename(comments[element.Name()], element.Name(), tag(f))

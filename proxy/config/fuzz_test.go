@@ -18,13 +18,17 @@ func FuzzParse(f *testing.F) {
 		base + "    key: '${A}$${{b}}'\n    headers: {a: \"{b}\"}\n    when: {mqtt.user.a: b}\n",
 		commands + "    client: '{key}'\n    when: {header.a.b: c}\n    receipts: r\n  - pattern: ^c-(?P<x>.*)$\n    publish: '{x}'\n    retain: ${B}\n",
 		alone + "    qos: 2\n    retain: true\n    expiry: 1s\n    offline: drop\n    content_type: '{{}}'\n",
+		cluster("  identities: {a: {sasl: {mechanism: PLAIN, username: u, password: 'x''y'}}, 'b c': {}}\n"),
+		base + "auth: {jwt: {secret: \"a\\\"b\n c\", algorithms: [HS256]}}\nacl: [{deny: [will], filter: 'a{mqtt.client_id}/{{/#'}]\n",
 		base + "unmatched: {dead_letter: d}\nlimits: {max_packet_size: 1MiB, receive_maximum: ${N}}\nadmin: {address: ''}\n",
 	} {
 		f.Add([]byte(seed))
 	}
-	full, err := os.ReadFile("../../examples/full.yaml")
-	require.NoError(f, err)
-	f.Add(full)
+	for _, name := range []string{"full", "secure"} {
+		text, err := os.ReadFile("../../examples/" + name + ".yaml")
+		require.NoError(f, err)
+		f.Add(text)
+	}
 	env := environment(map[string]string{"A": "x{b}", "N": "7", "B": "true"})
 	f.Fuzz(func(t *testing.T, src []byte) {
 		// The parser's time grows with the square of a mapping's size, and nothing new is in large files.
@@ -34,6 +38,8 @@ func FuzzParse(f *testing.F) {
 			_, err := cfg.Rules()
 			require.NoError(t, err)
 			_, err = cfg.CommandRules()
+			require.NoError(t, err)
+			_, err = cfg.AccessList()
 			require.NoError(t, err)
 			require.True(t, len(cfg.Publish) > 0 || len(cfg.Commands) > 0)
 			require.NotEmpty(t, cfg.Listeners)

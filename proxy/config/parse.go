@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 
@@ -20,13 +21,19 @@ const maxSource = 1 << 20
 // maxNesting is how deep brackets and list entries may nest; the parser recurses once for each.
 const maxNesting = 64
 
-// Load reads and parses the file at path. getenv looks up ${NAME}; os.LookupEnv does.
+// Load reads and parses the file at path. getenv looks up ${NAME}; os.LookupEnv does. The names of files in it are
+// relative to its own folder, so that it means the same wherever the process was started.
 func Load(path string, getenv func(string) (string, bool)) (*Config, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	return Parse(path, src, getenv)
+	cfg, err := Parse(path, src, getenv)
+	if err != nil {
+		return nil, err
+	}
+	cfg.resolve(filepath.Dir(path))
+	return cfg, nil
 }
 
 // Parse decodes src, the text of the file called name, into a copy of Default and checks it. The error is

@@ -15,7 +15,7 @@ import (
 
 func TestWhatAFileLeavesOutIsTheDefault(t *testing.T) {
 	want := Default()
-	want.Listeners = []Listener{{Address: "0.0.0.0:1883"}}
+	want.Listeners = []Listener{{Address: "0.0.0.0:1883", Protocol: "mqtt", Path: "/mqtt"}}
 	want.Kafka.Brokers = []string{"localhost:9092"}
 	want.Publish = []Rule{{Match: "a/{b}", Topic: "t", MaxTopics: topicmap.DefaultMaxTopics}}
 	require.Equal(t, &want, parse(t, base))
@@ -25,14 +25,24 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 	key := "{device}"
 	none := ""
 	want := &Config{
-		Listeners: []Listener{{Address: "0.0.0.0:1883"}, {"[::1]:0", &ProxyProtocol{[]string{"10.0.0.0/8", "::1"}}}},
+		Listeners: []Listener{
+			{Address: "0.0.0.0:1883", Protocol: "mqtt", Path: "/mqtt"},
+			{"[::1]:0", "websocket", "/ws/x", []string{"https://a.example", "*"}, &ListenerTLS{"s.pem", "s.key", "ca.pem", "require", "crl.pem", "san_uri", "1.3"},
+				&ProxyProtocol{[]string{"10.0.0.0/8", "::1"}}},
+			{Address: "h:1", Protocol: "mqtt", Path: "/mqtt", TLS: &ListenerTLS{Certificate: "s.pem", Key: "s.key", ClientAuth: "none", Identity: "cn", MinVersion: "1.2"}},
+		},
 		Kafka: Kafka{
 			Brokers:      []string{"kafka-1:9092", "10.0.0.2:9093"},
 			Producer:     Producer{Linger: 7 * time.Millisecond, Compression: "zstd", MaxInFlightBytes: 1e9},
 			CreateTopics: &CreateTopics{Partitions: 6, Replication: 2},
+			ClientID:     "c",
+			TLS:          &ClientTLS{"ca.pem", "c.pem", "c.key", "kafka"},
+			SASL:         &SASL{Mechanism: "SCRAM-SHA-256", Username: "u", Password: "p"},
+			Identities: map[string]KafkaIdentity{"plants-1": {ClientID: "x", TLS: &ClientTLS{},
+				SASL: &SASL{Mechanism: "OAUTHBEARER", TokenURL: "http://localhost/t", ClientID: "i", ClientSecret: "s", Scopes: []string{"a", "b"}}}, "b": {ClientID: "y"}},
 		},
 		Publish: []Rule{
-			{Match: "devices/{device}/#", Topic: "d", Key: &key, Headers: []topicmap.Field{{Name: "z", Value: "{device}"}, {Name: "a", Value: "1"}},
+			{Match: "devices/{device}/#", Topic: "d", Identity: "plants-1", Key: &key, Headers: []topicmap.Field{{Name: "z", Value: "{device}"}, {Name: "a", Value: "1"}},
 				When: []topicmap.Field{{Name: "mqtt.user.kind", Value: "meter"}}, MaxTopics: 5},
 			{Regex: `^x/(?P<y>\d+)$`, Topic: "x-{y}", Key: &none, MaxTopics: 1000, ExactlyOnce: true},
 		},
@@ -47,21 +57,49 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Presence:  Presence{"presence"},
 		Retained:  Retained{Topic: "sluice-r", Messages: 5, Memory: 1 << 30},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
-			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3},
+			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3,
+			Connections: 1, ConnectionsPerAddress: 2, ConnectsPerSecond: 3, PublishesPerSecond: 4, PublishBytesPerSecond: 5 * kib, OverRate: "disconnect", TopicLevels: 6,
+			UserProperties: 7, Sessions: 8, FailedLogins: 9},
+		Auth: []AuthMethod{
+			{File: "users.yaml"},
+			{JWT: &JWT{JWKS: "https://x/jwks", Algorithms: []string{"RS256", "ES256"}, Issuer: "i", Audience: "a", Identity: "device", From: "username", Leeway: 0}},
+			{JWT: &JWT{Key: "k.pem", Identity: "sub", From: "password", Leeway: 30 * time.Second}},
+			{MTLS: &MTLS{}},
+			{HTTP: &HTTPAuth{"https://x/auth", time.Second, 1, 2 * time.Second, 3 * time.Second, 4, &ClientTLS{CA: "ca.pem"}}},
+			{HTTP: &HTTPAuth{URL: "http://[::1]:1/", Timeout: 3 * time.Second, MaxConcurrent: 64, Cache: time.Minute, CacheRefused: 5 * time.Second, CacheSize: 10000}},
+		},
+		ACL: []ACLRule{
+			{Allow: []string{"publish", "subscribe", "will", "retain"}, Filter: "d/{mqtt.client_id}/#", Username: "u", ClientID: "c"},
+			{Deny: []string{"publish"}, Filter: "#"},
+		},
 		Admin: Admin{""},
 		Log:   Log{"warn", "json"},
 	}
 	require.Equal(t, want, parse(t, `# a comment
-listeners: [{address: "0.0.0.0:1883"}, {address: '[::1]:0', proxy_protocol: {trusted: [10.0.0.0/8, "::1"]}}]
+listeners:
+- address: "0.0.0.0:1883"
+- {address: '[::1]:0', protocol: websocket, path: /ws/x, origins: ["https://a.example", "*"], proxy_protocol: {trusted: [10.0.0.0/8, "::1"]},
+   tls: {certificate: s.pem, key: s.key, client_ca: ca.pem, client_auth: require, crl: crl.pem, identity: san_uri, min_version: "1.3"}}
+- {address: h:1, tls: {certificate: s.pem, key: s.key}}
 kafka:
   brokers:
     - kafka-1:9092   # the first
     - 10.0.0.2:9093
   producer: {linger: 7ms, compression: zstd, max_in_flight_bytes: 1GB}
   create_topics: {partitions: 6, replication: 2}
+  client_id: c
+  tls: {ca: ca.pem, certificate: c.pem, key: c.key, server_name: kafka}
+  sasl: {mechanism: SCRAM-SHA-256, username: u, password: p}
+  identities:
+    plants-1:
+      client_id: x
+      tls: {}
+      sasl: {mechanism: OAUTHBEARER, token_url: http://localhost/t, client_id: i, client_secret: s, scopes: [a, b]}
+    b: {client_id: y}
 publish:
 - match: devices/{device}/#
   topic: d
+  identity: plants-1
   key: "{device}"
   headers:
     z: "{device}"
@@ -105,6 +143,27 @@ limits:
   subscriptions: 7
   subscriptions_memory: 5MB
   shared_subscriptions: 3
+  connections: 1
+  connections_per_address: 2
+  connects_per_second: 3
+  publishes_per_second: 4
+  publish_bytes_per_second: 5KiB
+  over_rate: disconnect
+  topic_levels: 6
+  user_properties: 7
+  sessions: 8
+  failed_logins: 9
+auth:
+- file: users.yaml
+- jwt: {jwks: "https://x/jwks", algorithms: [RS256, ES256], issuer: i, audience: a, identity: device, from: username, leeway: 0}
+- jwt: {key: k.pem}
+- mtls: {}
+- http: {url: "https://x/auth", timeout: 1s, max_concurrent: 1, cache: 2s, cache_refused: 3s, cache_size: 4, tls: {ca: ca.pem}}
+- http: {url: "http://[::1]:1/"}
+acl:
+- {allow: [publish, subscribe, will, retain], filter: "d/{mqtt.client_id}/#", username: u, client_id: c}
+- deny: [publish]
+  filter: "#"
 admin: {address: ""}
 log: {level: warn, format: json}
 `))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -79,9 +80,28 @@ func (d *decoder) word(path string, n ast.Node, v reflect.Value) {
 		return
 	}
 	v.SetString(text)
+	if text == "" && mustSay(path) {
+		d.fail(path, d.places[path].value, "%s is empty; give it a value or leave it out", name(path))
+		return
+	}
 	if words := factOf(path).words; words != nil && !slices.Contains(words, text) {
 		d.fail(path, d.places[path].value, "%s must be %s, not %q%s", name(path), oneOf(words), text, didYouMean(text, words))
 	}
+}
+
+// secret decodes a text whose value must not be in what is reported.
+func (d *decoder) secret(path string, n ast.Node, v reflect.Value) {
+	switch m := n.(type) {
+	case *ast.StringNode, *ast.LiteralNode:
+		d.word(path, n, v)
+		return
+	case *ast.MappingNode:
+		if joined(m) != "" {
+			d.word(path, n, v)
+			return
+		}
+	}
+	d.fail(path, d.places[path].value, "%s must be a text; write it in quotes", name(path))
 }
 
 // integer decodes a decimal number.
@@ -206,7 +226,7 @@ func (d *decoder) resolve(ref string) (string, error) {
 	}
 	name := reference.FindStringSubmatch(ref)[1]
 	if name == "" {
-		return "", fmt.Errorf("%s is not ${NAME} with a name of letters, digits and underscores; write $${ for the characters themselves", ref)
+		return "", errors.New("this ${ is not ${NAME} with a name of letters, digits and underscores; write $${ for the characters themselves")
 	}
 	value, ok := d.getenv(name)
 	if !ok {

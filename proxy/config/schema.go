@@ -61,13 +61,16 @@ func env() *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Patter
 
 // describe adds to the schema s of the section at path what fields say.
 func describe(s *jsonschema.Schema, path string, fields []Field) {
-	if s.Items != nil {
-		s, path = s.Items, path+"[]"
+	switch {
+	case s.Items != nil:
+		s, path = s.Items, path+entryMark[reflect.Slice]
+	case s.Properties == nil && s.AdditionalProperties != nil:
+		s, path = s.AdditionalProperties, path+entryMark[reflect.Map]
 	}
 	for _, f := range fields {
 		property, ok := strings.CutPrefix(f.Path, path)
 		property = strings.TrimPrefix(property, ".")
-		if !ok || strings.Contains(property, ".") {
+		if !ok || strings.ContainsAny(property, ".[") {
 			continue
 		}
 		child, ok := s.Properties.Get(property)
@@ -81,6 +84,9 @@ func describe(s *jsonschema.Schema, path string, fields []Field) {
 		if f.Section {
 			describe(child, f.Path, fields)
 		}
+		if factOf(f.Path).single {
+			orOne(child)
+		}
 	}
 	if either := alternatives[path]; either != nil {
 		for _, property := range either {
@@ -90,7 +96,19 @@ func describe(s *jsonschema.Schema, path string, fields []Field) {
 }
 
 // alternatives are the properties of an entry of which it has exactly one.
-var alternatives = map[string][]string{"publish[]": {"match", "regex"}, "commands[]": {"topic", "pattern"}}
+var alternatives = map[string][]string{
+	"publish[]":  {"match", "regex"},
+	"commands[]": {"topic", "pattern"},
+	"auth[]":     methods,
+	"auth[].jwt": keys,
+	"acl[]":      {"allow", "deny"},
+}
+
+// orOne lets the only entry of a list stand there without the list.
+func orOne(s *jsonschema.Schema) {
+	list := &jsonschema.Schema{Type: s.Type, Items: s.Items, MinItems: s.MinItems}
+	s.Type, s.Items, s.MinItems, s.AnyOf = "", nil, nil, []*jsonschema.Schema{list.Items, list}
+}
 
 // oneCommand accepts a file with a command rule.
 func oneCommand() *jsonschema.Schema {
@@ -104,7 +122,7 @@ func entries(n uint64) *uint64 { return &n }
 // fill describes one property.
 func fill(s *jsonschema.Schema, f Field) {
 	s.Description = f.Doc
-	fact := factOf(strings.ReplaceAll(f.Path, "[]", ""))
+	fact := factOf(f.Path)
 	if s.Type == "array" && !fact.empty {
 		s.MinItems = entries(1)
 	}
@@ -112,12 +130,10 @@ func fill(s *jsonschema.Schema, f Field) {
 		s.Default = jsonDefault(s, f)
 	}
 	switch {
+	case fact.words != nil && s.Items != nil:
+		s.Items = oneOfWords(fact.words)
 	case fact.words != nil:
-		words := &jsonschema.Schema{}
-		for _, w := range fact.words {
-			words.Enum = append(words.Enum, w)
-		}
-		s.Type, s.AnyOf = "", []*jsonschema.Schema{words, env()}
+		s.Type, s.AnyOf = "", oneOfWords(fact.words).AnyOf
 	case s.Type == "integer":
 		number := &jsonschema.Schema{Type: "integer", Minimum: json.Number(fmt.Sprint(fact.min)), Maximum: json.Number(fmt.Sprint(fact.max))}
 		s.Type, s.AnyOf = "", []*jsonschema.Schema{number, env()}
@@ -126,6 +142,14 @@ func fill(s *jsonschema.Schema, f Field) {
 	case f.Allowed != "":
 		s.Description += " Allowed: " + f.Allowed + "."
 	}
+}
+
+func oneOfWords(words []string) *jsonschema.Schema {
+	enum := &jsonschema.Schema{}
+	for _, w := range words {
+		enum.Enum = append(enum.Enum, w)
+	}
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{enum, env()}}
 }
 
 // jsonDefault writes the default as JSON would: numbers as numbers, true and false as such.

@@ -28,7 +28,13 @@ func TestTheSchemaAcceptsWhatParseAccepts(t *testing.T) {
 	s := schema(t)
 	accept := func(name, src string) {
 		t.Helper()
-		_, err := Parse(name, []byte(src), environment(map[string]string{"N": "1", "W": "info", "B": "true"}))
+		_, err := Parse(name, []byte(src), func(name string) (string, bool) {
+			value, ok := map[string]string{"N": "1", "W": "info", "B": "true", "ALG": "RS256", "FROM": "username", "RIGHT": "will", "WS": "websocket", "OVER": "delay"}[name]
+			if !ok {
+				return anyName(name)
+			}
+			return value, true
+		})
 		require.NoError(t, err)
 		require.Empty(t, violations(s, document(t, src), "$"), "%s", src)
 	}
@@ -43,6 +49,12 @@ func TestTheSchemaAcceptsWhatParseAccepts(t *testing.T) {
 	accept("commands", base+"commands: [{topic: c, publish: '{key}', qos: 0, retain: true, expiry: 0, when: {key: k}}, {pattern: ^c$, publish: p, retain: '${B}'}]\n")
 	accept("no commands", base+"commands: []\n")
 	accept("commands alone", strings.Replace(rule, "publish:", "commands: [{topic: c, publish: p}]", 1))
+	accept("one method", base+"auth: {file: users.yaml}\n")
+	accept("methods", base+"auth: [{file: users.yaml}, {jwt: {key: k, leeway: 0, algorithms: ['${ALG}'], from: '${FROM}'}}, {http: {url: 'https://a', cache_size: '${N}'}}]\n")
+	accept("acl", base+"acl: [{allow: [publish], filter: '#'}, {deny: ['${RIGHT}'], filter: a, username: u}]\n")
+	accept("identities", cluster("  tls: {}\n  identities: {a: {tls: {}}, b-1: {sasl: {mechanism: PLAIN, username: u, password: '${P}'}}}\n"))
+	accept("listener", listening("    protocol: '${WS}'\n    origins: ['*']\n"+serverTLS))
+	accept("rates", base+"limits: {publish_bytes_per_second: 1MiB, connections: 0, over_rate: '${OVER}'}\n")
 	accept("empty sections", base+"sessions: {}\nlimits: {}\nlog: {}\nadmin: {}\n")
 }
 
@@ -70,6 +82,17 @@ func TestTheSchemaRefusesCommonFaults(t *testing.T) {
 	mark(base+"commands: [{topic: a, publish: p, qos: 3}]\n", "$.commands[0].qos: anyOf")
 	mark(base+"commands: [{topic: a, publish: p, retain: 'yes'}]\n", "$.commands[0].retain: anyOf")
 	mark(base+"commands: [{topic: a, publish: p, offline: kep}]\n", "$.commands[0].offline: anyOf")
+	mark(base+"auth: {file: a, mtls: {}}\n", "$.auth: anyOf")
+	mark(base+"auth: [{}]\n", "$.auth: anyOf")
+	mark(base+"auth: []\n", "$.auth: anyOf")
+	mark(base+"auth: {jwt: {key: k, jwks: j}}\n", "$.auth: anyOf")
+	mark(base+"acl: [{filter: a}]\n", "$.acl[0]: oneOf")
+	mark(base+"acl: [{allow: [read], filter: a}]\n", "$.acl[0].allow[0]: anyOf")
+	mark(base+"acl: []\n", "$.acl: minItems")
+	mark(cluster("  identities: {a: {client_ids: b}}\n"), "$.kafka.identities.a.client_ids")
+	mark(cluster("  sasl: {mechanism: PLAN}\n"), "$.kafka.sasl.mechanism: anyOf")
+	mark(listening("    protocol: ws\n"), "$.listeners[0].protocol: anyOf")
+	mark(listening("    tls: {key: k}\n"), "$.listeners[0].tls: required certificate")
 	mark(base+"log: {level: loud}\n", "$.log.level: anyOf")
 	mark(base+"limits: {receive_maximum: 0}\n", "$.limits.receive_maximum: anyOf")
 	mark(base+"limits: {receive_maximum: '5'}\n", "$.limits.receive_maximum: anyOf")
@@ -82,13 +105,19 @@ func TestTheSchemaRefusesCommonFaults(t *testing.T) {
 
 // TestTheSchemaDescribesEveryField with the text of the manual and its default.
 func TestTheSchemaDescribesEveryField(t *testing.T) {
+	whole := schema(t)
 	for _, f := range Fields() {
-		s := schema(t)
+		s := whole
 		for part := range strings.SplitSeq(f.Path, ".") {
-			name, list := strings.CutSuffix(part, "[]")
+			name, _, _ := strings.Cut(part, "[")
 			s = s["properties"].(map[string]any)[name].(map[string]any)
-			if list {
+			switch {
+			case s["anyOf"] != nil && strings.HasSuffix(part, "[]"): // one entry may stand there without the list
+				s = s["anyOf"].([]any)[0].(map[string]any)
+			case strings.HasSuffix(part, "[]"):
 				s = s["items"].(map[string]any)
+			case strings.HasSuffix(part, "[NAME]"):
+				s = s["additionalProperties"].(map[string]any)
 			}
 		}
 		description, _ := s["description"].(string)

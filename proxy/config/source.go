@@ -15,8 +15,9 @@ type pos struct{ line, column int }
 type source struct {
 	name  string
 	text  string
-	start []int // byte offset of each line
-	ascii bool  // a character is a byte, which makes long lines cheap
+	start []int    // byte offset of each line
+	ascii bool     // a character is a byte, which makes long lines cheap
+	shown []string // the lines without their secrets, made for the first fault
 }
 
 // byteOrderMark is allowed before the first line, where some editors leave it.
@@ -70,7 +71,15 @@ func (s *source) fault(p pos, format string, args ...any) *Error {
 	}
 	p.column = min(max(p.column, 1), width+1)
 	message := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", `\n`) // of a quoted text; a message is one line
-	return &Error{File: s.name, Line: p.line, Column: p.column, Message: message, Source: line}
+	return &Error{File: s.name, Line: p.line, Column: p.column, Message: message, Source: s.show(p.line)}
+}
+
+// show gives line n as it may be seen.
+func (s *source) show(n int) string {
+	if s.shown == nil {
+		s.shown = mask(s.text)
+	}
+	return s.shown[n-1]
 }
 
 // illegal finds the first byte that is no text: broken UTF-8, or a control character that YAML excludes.

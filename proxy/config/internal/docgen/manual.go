@@ -21,10 +21,13 @@ func manual(fields []config.Field) []byte {
 	b.WriteString(head)
 	for _, f := range fields {
 		level := 2 + min(strings.Count(f.Path, "."), 2)
-		fmt.Fprintf(&b, "\n%s `%s`\n\n%s\n\n%s\n", strings.Repeat("#", level), strings.ReplaceAll(f.Path, "[]", ""), facts(f), f.Doc)
+		fmt.Fprintf(&b, "\n%s `%s`\n\n%s\n\n%s\n", strings.Repeat("#", level), shown.Replace(f.Path), facts(f), f.Doc)
 	}
 	return b.Bytes()
 }
+
+// shown writes a path as the reader of a file sees it.
+var shown = strings.NewReplacer("[]", "", "[NAME]", ".NAME")
 
 // facts is the line under the heading of a field.
 func facts(f config.Field) string {

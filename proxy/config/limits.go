@@ -1,0 +1,107 @@
+package config
+
+import "time"
+
+// Limits bounds what one device may ask for, what all may together, and how long things may take.
+type Limits struct {
+	// MaxPacketSize is the largest MQTT packet that is read. MQTT 5 devices are told; a device that sends
+	// more is disconnected. Kafka has a limit of its own per topic (max.message.bytes, 1 MiB if nobody
+	// changed it): what passes here and is too large there is refused.
+	MaxPacketSize Bytes `yaml:"max_packet_size"`
+	// ReceiveMaximum is how many messages with QoS 1 and 2 one connection may have unacknowledged. MQTT 5
+	// devices are told; an MQTT 3.1.1 connection is not read while it has that many. Low values bound what a
+	// device can send by this number per round trip to Kafka.
+	ReceiveMaximum int `yaml:"receive_maximum"`
+	// KeepAliveMax is the longest keep-alive an MQTT 5 device gets; one that asks for more, or for none, is
+	// told this one instead. Whole seconds; 0s sets no limit, and a device that asked for none is never
+	// missed.
+	KeepAliveMax time.Duration `yaml:"keep_alive_max"`
+	// ConnectTimeout is how long a new connection may take until its CONNECT packet is complete.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// TopicAliasMaximum is how many topic aliases one MQTT 5 connection may set; each can hold memory of the
+	// length of a topic. 0: none.
+	TopicAliasMaximum int `yaml:"topic_alias_maximum"`
+	// ShutdownTimeout is how long a stopping process waits for Kafka to acknowledge what it has received.
+	// What is open after that is not acknowledged to its devices, which send it again elsewhere. Give the
+	// service manager a few seconds more.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+	// CommandsInFlight is how many commands with QoS 1 and 2 one device may have been sent and not have
+	// completed. The Receive Maximum of an MQTT 5 device may make it less.
+	CommandsInFlight int `yaml:"commands_in_flight"`
+	// CommandsQueued is how many commands may wait for one device, connected or away, beyond those in flight. What is
+	// more is dropped and counted.
+	CommandsQueued int `yaml:"commands_queued"`
+	// CommandsMemory is the memory for commands that wait or are in flight, of all devices together; one device may
+	// take an eighth of it. A command for several devices counts once, and for each of them about 100 bytes, or 2 KiB
+	// if its rule writes receipts. What is more is dropped and counted.
+	CommandsMemory Bytes `yaml:"commands_memory"`
+	// Subscriptions is how many topic filters one device may be subscribed to. A SUBSCRIBE for more is refused
+	// with Quota exceeded.
+	Subscriptions int `yaml:"subscriptions"`
+	// SubscriptionsMemory is the memory for the subscriptions of all devices together, those that are away and have a
+	// session included: the length of each topic filter and about 400 bytes. A SUBSCRIBE for more is refused with
+	// Quota exceeded.
+	SubscriptionsMemory Bytes `yaml:"subscriptions_memory"`
+	// SharedSubscriptions is how many different shared subscriptions (a ShareName with a topic filter) the devices of
+	// this instance may have. Each is a Kafka consumer group, which reads the command topics once more. A SUBSCRIBE for
+	// more is refused with Quota exceeded.
+	SharedSubscriptions int `yaml:"shared_subscriptions"`
+	// Connections is how many connections there may be. One more is closed without an answer. 0: as many as the
+	// process may have open files.
+	Connections int `yaml:"connections"`
+	// ConnectionsPerAddress is how many connections one address may have: an IPv4 address, or a /64 network of IPv6. One
+	// more is closed without an answer. Mind devices that share an address. 0: no limit.
+	ConnectionsPerAddress int `yaml:"connections_per_address"`
+	// ConnectsPerSecond is how many new connections are taken in a second. What comes faster, as when a whole fleet
+	// returns, waits for its turn, each address in turn with the others; those that are connected go on undisturbed. 0:
+	// no limit.
+	ConnectsPerSecond int `yaml:"connects_per_second"`
+	// PublishesPerSecond is how many messages one device may publish in a second, on average. 0: no limit.
+	PublishesPerSecond int `yaml:"publishes_per_second"`
+	// PublishBytesPerSecond is how many bytes the messages of one device may have in a second, on average. 0: no limit.
+	PublishBytesPerSecond Bytes `yaml:"publish_bytes_per_second"`
+	// OverRate is what becomes of a device that publishes faster. delay: it is read more slowly. disconnect: its
+	// connection is closed, in MQTT 5 with Quota exceeded.
+	OverRate string `yaml:"over_rate"`
+	// TopicLevels is how many levels a topic or a topic filter may have. What has more is refused.
+	TopicLevels int `yaml:"topic_levels"`
+	// UserProperties is how many user properties one MQTT 5 packet may have. A device that sends more is disconnected
+	// with Quota exceeded.
+	UserProperties int `yaml:"user_properties"`
+	// Sessions is how many sessions may be stored, those of all instances together. A device that asks for one more is
+	// refused with Quota exceeded. 0: no limit.
+	Sessions int `yaml:"sessions"`
+	// FailedLogins is how many wrong logins one address may try in a minute: an IPv4 address, or a /64 network of IPv6.
+	// What it tries beyond that is refused without being looked at.
+	FailedLogins int `yaml:"failed_logins"`
+}
+
+// The words of Limits.OverRate.
+const (
+	OverRateDelay      = "delay"
+	OverRateDisconnect = "disconnect"
+)
+
+// defaultLimits gives the values of what a file leaves out of its limits.
+func defaultLimits() Limits {
+	return Limits{
+		MaxPacketSize:       256 * kib,
+		ReceiveMaximum:      256,
+		KeepAliveMax:        time.Hour,
+		ConnectTimeout:      10 * time.Second,
+		TopicAliasMaximum:   16,
+		ShutdownTimeout:     30 * time.Second,
+		CommandsInFlight:    64,
+		CommandsQueued:      1000,
+		CommandsMemory:      64 * mib,
+		Subscriptions:       100,
+		SubscriptionsMemory: 256 * mib,
+		SharedSubscriptions: 100,
+		ConnectsPerSecond:   2000,
+		OverRate:            OverRateDelay,
+		TopicLevels:         128,
+		UserProperties:      64,
+		Sessions:            1_000_000,
+		FailedLogins:        10,
+	}
+}
