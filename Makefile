@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails.
 CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check fuzz bench simulate soak chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate soak chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -22,6 +22,14 @@ test:
 
 check:
 	@GO='$(GO)' ./test/check.sh
+
+# Known vulnerabilities, licences, bill of materials.
+audit:
+	@GO='$(GO)' ./test/audit.sh
+
+# Mutated sessions against the real binary: make fuzz-sessions FUZZTIME=1h. SLUICE_SEED=n repeats one.
+fuzz-sessions:
+	SLUICE_FUZZTIME=$(FUZZTIME) $(GO) test -count=1 -v -timeout 24h -run TestSessionFuzz ./test
 
 # Each fuzz target for FUZZTIME: make fuzz FUZZTIME=5m
 fuzz:
