@@ -155,7 +155,7 @@ func (a *Admin) createMissing(ctx context.Context, missing []string, detail func
 		err := results[topic]
 		if err == nil {
 			made = append(made, topic)
-		} else if verdict := topicVerdict(err); verdict != nil {
+		} else if verdict := topicVerdict("Create", err); verdict != nil {
 			errs = append(errs, fmt.Errorf("cannot create topic %q: %w", topic, verdict))
 		} else if !errors.Is(err, sarama.ErrTopicAlreadyExists) {
 			errs = append(errs, fmt.Errorf("cannot create topic %q: %w", topic, err))
@@ -180,11 +180,24 @@ func (a *Admin) ask(ctx context.Context, f func(*sarama.Broker) error) error {
 			if err = f(b); err == nil {
 				return nil
 			}
+			err = a.cfg.Security.explain("no answer from", b.Addr(), err)
 		}
-		errs = append(errs, err)
+		errs = appendNew(errs, err)
 		a.disconnect()
 	}
-	return fmt.Errorf("no Kafka broker answers: %w", errors.Join(errs...))
+	err := errors.Join(errs...)
+	if errors.Is(err, ErrAuthentication) {
+		return err // that no broker answers would not be true
+	}
+	return fmt.Errorf("no Kafka broker answers: %w", err)
+}
+
+// appendNew appends err unless the list ends with the same: a broker may be asked twice.
+func appendNew(errs []error, err error) []error {
+	if n := len(errs); n > 0 && errs[n-1].Error() == err.Error() {
+		return errs
+	}
+	return append(errs, err)
 }
 
 // connect gives the broker it is connected to. The caller holds mu.
@@ -196,7 +209,7 @@ func (a *Admin) connect() (*sarama.Broker, error) {
 		return nil, err
 	}
 	if _, err := a.broker.Connected(); err != nil {
-		return nil, fmt.Errorf("cannot connect to %s: %w", a.broker.Addr(), err)
+		return nil, a.cfg.Security.explain("cannot connect to", a.broker.Addr(), err)
 	}
 	return a.broker, nil
 }

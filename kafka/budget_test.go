@@ -12,34 +12,38 @@ import (
 )
 
 func TestBudgetWakesInTheOrderOfWaiting(t *testing.T) {
-	b := newBudget(100)
-	require.True(t, b.TryTake(100))
-	var order []int
-	for i := range 5 {
-		b.OnRoom(20, func() { order = append(order, i) })
-	}
-	require.False(t, b.TryTake(1))
-	b.Give(30)
-	require.Equal(t, []int{0}, order, "there is room for one")
-	require.True(t, b.TryTake(20), "which it was kept for")
-	b.Give(70)
-	require.Equal(t, []int{0, 1, 2, 3, 4}, order)
-	for range 4 {
-		require.True(t, b.TryTake(20))
-	}
-	require.Equal(t, int64(100), b.InUse())
-	require.Zero(t, b.pledged)
+	synctest.Test(t, func(t *testing.T) { // a woken waiter has its room for a time only
+		b := newBudget(100)
+		require.True(t, b.TryTake(100))
+		var order []int
+		for i := range 5 {
+			b.OnRoom(20, func() { order = append(order, i) })
+		}
+		require.False(t, b.TryTake(1))
+		b.Give(30)
+		require.Equal(t, []int{0}, order, "there is room for one")
+		require.True(t, b.TryTake(20), "which it was kept for")
+		b.Give(70)
+		require.Equal(t, []int{0, 1, 2, 3, 4}, order)
+		for range 4 {
+			require.True(t, b.TryTake(20))
+		}
+		require.Equal(t, int64(100), b.InUse())
+		require.Zero(t, b.pledged)
+	})
 }
 
 func TestBudgetLetsNoSmallTakerPastALargeWaiter(t *testing.T) {
-	b := newBudget(100)
-	b.Take(60)
-	woken := false
-	b.OnRoom(50, func() { woken = true })
-	require.False(t, b.TryTake(10), "40 are free, and someone waits")
-	b.Give(20)
-	require.True(t, woken)
-	require.True(t, b.TryTake(50))
+	synctest.Test(t, func(t *testing.T) { // a woken waiter has its room for a time only
+		b := newBudget(100)
+		b.Take(60)
+		woken := false
+		b.OnRoom(50, func() { woken = true })
+		require.False(t, b.TryTake(10), "40 are free, and someone waits")
+		b.Give(20)
+		require.True(t, woken)
+		require.True(t, b.TryTake(50))
+	})
 }
 
 func TestBudgetServesTheNextWhenAWokenWaiterIsGone(t *testing.T) {

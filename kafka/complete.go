@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -91,12 +92,25 @@ func (p *Producer) failedLocked(r *Record, err error) {
 	default:
 		p.release(r)
 		p.fail(r, verdict)
+		p.tellDenied(t, verdict, now)
 		if doubt {
 			t.careful, t.due = now+carefulTime, now
 			p.verifyWake.wake()
 		}
 	}
 	p.settlePart(part, now)
+}
+
+// tellDenied logs that the principal may not write to a topic, once in a while: the topic itself looks well. The caller
+// holds mu.
+func (p *Producer) tellDenied(t *topic, verdict error, now time.Duration) {
+	if !errors.Is(verdict, ErrNotAuthorized) || now < t.told {
+		return
+	}
+	t.told = now + verdictTime
+	p.note(func() {
+		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Msg("records for a Kafka topic are refused")
+	})
 }
 
 // runFinisher ends the records that did not come back from sarama as stored.

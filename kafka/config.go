@@ -9,13 +9,15 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Config says how to reach a cluster and how to produce to it. NewAdmin uses Brokers, ClientID, the time-outs,
-// CreateTopics and Logger only.
+// Config says how to reach a cluster and how to produce to it. NewAdmin uses Brokers, ClientID, Security, the
+// time-outs, CreateTopics and Logger only.
 type Config struct {
 	// Brokers are host:port addresses to begin with; at least one.
 	Brokers []string
 	// ClientID names this client in the brokers' logs and quotas. Default "sluice".
 	ClientID string
+	// Security is how client and cluster prove who they are.
+	Security Security
 	// Linger is how long a batch waits for more records. Default 5 ms; without it batches are small and each
 	// record costs more than twice the CPU time.
 	Linger time.Duration
@@ -23,6 +25,9 @@ type Config struct {
 	Compression string
 	// MaxInFlightBytes is the size of the Budget. Default 64 MiB.
 	MaxInFlightBytes int64
+	// Budget is that of another Producer, for several that share one; MaxInFlightBytes is not used then, and the
+	// metrics of the budget are that Producer's. nil: its own.
+	Budget *Budget
 	// DialTimeout bounds one attempt to connect. Default 3 s.
 	DialTimeout time.Duration
 	// RequestTimeout is how long the replicas of a partition may take to store a batch before the leader says
@@ -63,6 +68,14 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.validate()
 }
 
+// budget gives the one to take from.
+func (c Config) budget() *Budget {
+	if c.Budget != nil {
+		return c.Budget
+	}
+	return newBudget(c.MaxInFlightBytes)
+}
+
 func or[T comparable](v, fallback T) T {
 	var zero T
 	if v == zero {
@@ -85,5 +98,6 @@ func (c Config) validate() error {
 	if t := c.CreateTopics; t != nil && (t.Partitions < 0 || t.Replication < 0) {
 		errs = append(errs, errors.New("partitions and replication of new topics can't be negative"))
 	}
+	errs = append(errs, c.Security.check())
 	return errors.Join(errs...)
 }

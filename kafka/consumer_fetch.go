@@ -267,7 +267,7 @@ func (f *fetcher) connect() (*sarama.Broker, error) {
 		return nil, fmt.Errorf("cannot connect to %s: %w", f.addr, err)
 	}
 	if ok, err := b.Connected(); !ok {
-		return nil, fmt.Errorf("cannot connect to %s: %w", f.addr, err)
+		return nil, f.c.cfg.Security.explain("cannot connect to", f.addr, err)
 	}
 	f.broker = b
 	return b, nil

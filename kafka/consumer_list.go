@@ -186,7 +186,9 @@ func (c *Consumer) see(t *followedTopic, md *sarama.TopicMetadata) bool {
 	case sarama.ErrTopicAuthorizationFailed, sarama.ErrInvalidTopic:
 		if !t.denied {
 			c.m.errors.Inc()
-			c.note(func() { c.log.Warn().Str("kafka_topic", t.name).Err(md.Err).Msg("cannot follow the Kafka topic") })
+			c.note(func() {
+				c.log.Warn().Str("kafka_topic", t.name).Err(denied("Describe", md.Err)).Msg("cannot follow the Kafka topic")
+			})
 		}
 		t.denied = true
 		return false

@@ -38,7 +38,7 @@ func (c *Consumer) trouble(p *follower, err error) {
 	}
 	if fails := p.fails; fails == loudAfter+1 {
 		c.note(func() {
-			c.log.Warn().Str("kafka_topic", p.topic).Int32("partition", p.id).Err(err).Int("tries", fails).Msg("cannot follow the Kafka partition, trying again")
+			c.log.Warn().Str("kafka_topic", p.topic).Int32("partition", p.id).Err(denied("Read", err)).Int("tries", fails).Msg("cannot follow the Kafka partition, trying again")
 		})
 	}
 }

@@ -14,7 +14,8 @@ var (
 	ErrTooLarge = errors.New("record is larger than its Kafka topic takes")
 	// ErrTopicMissing: the topic does not exist and nothing may create it.
 	ErrTopicMissing = errors.New("the Kafka topic does not exist")
-	// ErrNotAuthorized: the cluster does not let this principal write to, or create, the topic.
+	// ErrNotAuthorized: the cluster does not let this principal do what it was asked for. The text names the operation
+	// that the principal needs an ACL for.
 	ErrNotAuthorized = errors.New("not authorized by Kafka")
 	// ErrInvalidRecord: the cluster can't take this record whatever happens, e.g. a record without a key for
 	// a compacted topic, or an illegal topic name.
@@ -46,11 +47,22 @@ func (e *MissingTopicsError) Is(target error) bool { return target == ErrTopicMi
 // errRecalled makes sarama give back the records of a partition that is gone.
 var errRecalled = errors.New("the partition is gone")
 
-// topicVerdict maps what the cluster says of a topic, or of its creation, to a final error; nil: ask again.
-func topicVerdict(err error) error {
+// denied makes an ErrNotAuthorized of what the cluster says to a principal that lacks the right to an operation, as the
+// cluster's ACLs name it. Another err stays as it is.
+func denied(operation string, err error) error {
+	switch kerror(err) {
+	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed,
+		sarama.ErrGroupAuthorizationFailed, sarama.ErrTransactionalIDAuthorizationFailed:
+		return fmt.Errorf("%w (operation %s): %w", ErrNotAuthorized, operation, err)
+	}
+	return err
+}
+
+// topicVerdict maps what the cluster says of a topic when an operation is tried to a final error; nil: ask again.
+func topicVerdict(operation string, err error) error {
 	switch kerror(err) {
 	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
-		return fmt.Errorf("%w: %w", ErrNotAuthorized, err)
+		return denied(operation, err)
 	case sarama.ErrInvalidTopic:
 		return fmt.Errorf("%w: %w", ErrInvalidRecord, err)
 	case sarama.ErrPolicyViolation, sarama.ErrInvalidPartitions, sarama.ErrInvalidConfig:
@@ -66,7 +78,7 @@ func batchVerdict(err error, alone bool) (verdict error, doubt bool) {
 	var final error
 	switch kerror(err) {
 	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed, sarama.ErrInvalidTopic:
-		return topicVerdict(err), false // not said of a record
+		return topicVerdict("Write", err), false // not said of a record
 	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
 		final = ErrTooLarge
 	case sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp, sarama.ErrPolicyViolation:

@@ -138,14 +138,22 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 		g.log.Warn().Err(err).Int("partitions", len(g.Owned())).Msg("the membership in the consumer group is lost")
 		g.lose()
-		_ = sleep(ctx, memberAgain)
+		if errors.Is(err, ErrNotAuthorized) {
+			_ = sleep(ctx, deniedAgain)
+		} else {
+			_ = sleep(ctx, memberAgain)
+		}
 	}
 	g.leave(ctx)
 	return nil
 }
 
-// memberAgain is before another try to be a member.
-const memberAgain = 200 * time.Millisecond
+const (
+	// memberAgain is before another try to be a member.
+	memberAgain = 200 * time.Millisecond
+	// deniedAgain is before that of a principal that may not be one.
+	deniedAgain = 5 * time.Second
+)
 
 // stay joins and does what a member does. It returns when what is owned has to be given up, and why.
 func (g *Group) stay(ctx context.Context) error {

@@ -81,6 +81,9 @@ func (g *Group) disowned(code sarama.KError) error {
 	if code == sarama.ErrUnknownMemberId || code == sarama.ErrFencedInstancedId {
 		g.set("", noGeneration)
 	}
+	if err := denied("Read", code); errors.Is(err, ErrNotAuthorized) {
+		return err
+	}
 	return fmt.Errorf("%w: %w", errGone, code)
 }
 

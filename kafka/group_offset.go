@@ -36,10 +36,13 @@ func (g *Group) commit(ctx context.Context, hs []*holding) {
 		return
 	}
 	var resp *sarama.OffsetCommitResponse
-	_, err := g.net.coordinateOnce(ctx, g.coordinated(), func(b *sarama.Broker) (_ sarama.KError, err error) {
+	code, err := g.net.coordinateOnce(ctx, g.coordinated(), func(b *sarama.Broker) (_ sarama.KError, err error) {
 		resp, err = b.CommitOffset(req)
 		return sarama.ErrNoError, err
 	})
+	if err == nil && code != sarama.ErrNoError {
+		err = denied("Read", code)
+	}
 	if err != nil {
 		g.log.Debug().Err(err).Msg("cannot commit offsets of the consumer group")
 		return
@@ -74,7 +77,7 @@ func (g *Group) committed(ctx context.Context, at spot) (int64, error) {
 		return 0, fmt.Errorf("cannot ask for the group's offset: %w", err)
 	}
 	if code != sarama.ErrNoError {
-		return 0, fmt.Errorf("cannot ask for the group's offset: %w", code)
+		return 0, fmt.Errorf("cannot ask for the group's offset: %w", denied("Read", code))
 	}
 	return block.Offset, nil
 }

@@ -32,8 +32,8 @@ func (p *Producer) Up() bool { return p.up.Load() }
 func (p *Producer) runHealth(ctx context.Context) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
-	for {
-		p.check(ctx)
+	for first := true; ; first = false {
+		p.check(ctx, first)
 		p.sweep()
 		select {
 		case <-ctx.Done():
@@ -43,13 +43,15 @@ func (p *Producer) runHealth(ctx context.Context) {
 	}
 }
 
-func (p *Producer) check(ctx context.Context) {
+// check asks once. The first time is worth a log line whatever comes of it: an identity of its own that Kafka does not
+// know is seen nowhere else.
+func (p *Producer) check(ctx context.Context, first bool) {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	err := p.pinger.Ping(ctx)
 	up := err == nil && !p.stalled()
 	switch was := p.up.Swap(up); {
-	case was && !up && !p.isAborted():
+	case (was || first) && !up && !p.isAborted():
 		p.cfg.Logger.Warn().Err(err).Msg("Kafka does not answer")
 	case up && !was:
 		p.cfg.Logger.Info().Msg("Kafka answers")

@@ -92,7 +92,7 @@ func stateOf(t *sarama.TopicMetadata) topicState {
 	case sarama.ErrUnknownTopicOrPartition:
 		s.missing = true
 	default:
-		s.verdict = topicVerdict(t.Err)
+		s.verdict = topicVerdict("Describe", t.Err)
 	}
 	return s
 }
@@ -174,7 +174,10 @@ func (a *Admin) createAtController(req *sarama.CreateTopicsRequest, topics []str
 	if err := b.Open(a.conf); err != nil {
 		return err
 	}
-	defer func() { _ = b.Close() }()
+	defer func() { _ = b.Close() }() // what it was asked for is answered
+	if ok, err := b.Connected(); !ok {
+		return a.cfg.Security.explain("cannot connect to", a.controller, err)
+	}
 	resp, err := b.CreateTopics(req)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -65,6 +66,7 @@ func (p *Producer) wantsLane() bool {
 
 // openLane makes a new lane the current one, however long Kafka is away.
 func (p *Producer) openLane(ctx context.Context) {
+	told := false
 	for wait := 100 * time.Millisecond; !p.isAborted(); wait = min(2*wait, time.Second) {
 		l, err := p.newLane()
 		if err == nil {
@@ -72,6 +74,10 @@ func (p *Producer) openLane(ctx context.Context) {
 			return
 		}
 		p.m.laneFailures.Inc()
+		if err = denied("Write", err); errors.Is(err, ErrNotAuthorized) && !told {
+			told = true // a principal that may write to no topic gets no producer ID
+			p.cfg.Logger.Error().Err(err).Msg("cannot start to produce to Kafka")
+		}
 		p.cfg.Logger.Debug().Err(err).Dur("retry_in", wait).Msg("cannot start to produce to Kafka")
 		select {
 		case <-ctx.Done():

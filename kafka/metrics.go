@@ -68,9 +68,9 @@ func (m *metrics) gauge(name, help string, f func() float64) {
 
 // gauges are read from the producer when they are asked for.
 func (m *metrics) gauges(p *Producer) {
-	m.gauge("budget_used_bytes", "Bytes of the memory budget in use.", func() float64 { return float64(p.budget.InUse()) })
-	m.gauge("budget_max_bytes", "Size of the memory budget.", func() float64 { return float64(p.budget.Max()) })
-	m.gauge("budget_waiters", "Connections that wait for room in the memory budget.", func() float64 { return float64(p.budget.waiting()) })
+	if p.cfg.Budget == nil { // or another producer tells
+		m.budgetGauges(p)
+	}
 	m.gauge("records_in_flight", "Records taken and not yet answered for.", func() float64 { return float64(p.outstanding()) })
 	m.gauge("up", "1 while Kafka answers and stores what it gets.", func() float64 {
 		if p.Up() {
@@ -81,6 +81,12 @@ func (m *metrics) gauges(p *Producer) {
 	m.all = append(m.all, topicsCollector{p, prometheus.NewDesc("sluice_kafka_topics",
 		"Topics in use, by what is known of them: asking (not verified yet), open, lost (deleted while in use), refused (for a few seconds after a final answer).",
 		[]string{"state"}, nil)})
+}
+
+func (m *metrics) budgetGauges(p *Producer) {
+	m.gauge("budget_used_bytes", "Bytes of the memory budget in use.", func() float64 { return float64(p.budget.InUse()) })
+	m.gauge("budget_max_bytes", "Size of the memory budget.", func() float64 { return float64(p.budget.Max()) })
+	m.gauge("budget_waiters", "Connections that wait for room in the memory budget.", func() float64 { return float64(p.budget.waiting()) })
 }
 
 // topicsCollector counts topics by phase.

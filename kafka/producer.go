@@ -77,7 +77,7 @@ func NewProducer(cfg Config) (*Producer, error) {
 		return nil, fmt.Errorf("cannot make a producer: %w", err)
 	}
 	p := &Producer{
-		cfg: cfg, log: cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), budget: newBudget(cfg.MaxInFlightBytes), start: time.Now(),
+		cfg: cfg, log: cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), budget: cfg.budget(), start: time.Now(),
 		admin: newAdmin(cfg), pinger: newAdmin(cfg.forPings()),
 		feedWake: newSignal(), finishWake: newSignal(), verifyWake: newSignal(), laneWake: newSignal(),
 		aborted: make(chan struct{}), drained: make(chan struct{}), stopped: make(chan struct{}),

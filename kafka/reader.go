@@ -126,7 +126,7 @@ func (r *Reader) fetch(ctx context.Context, topic string, partition int32, from 
 		case block == nil:
 			answer = sarama.ErrIncompleteResponse
 		case block.Err != sarama.ErrNoError:
-			answer = block.Err
+			answer = denied("Read", block.Err)
 		}
 		return nil
 	})

@@ -52,6 +52,7 @@ func (c Config) base(d *dialer) *sarama.Config {
 	s.Metadata.AllowAutoTopicCreation = false
 	s.Metadata.Retry.Max = 0 // laneClient asks again, for one topic at a time
 	s.Metadata.RefreshFrequency = 5 * time.Minute
+	c.Security.apply(s)
 	return s
 }
 

@@ -82,7 +82,7 @@ func (a *Admin) checkState(ctx context.Context, byName map[string]StateTopic) er
 func (a *Admin) unknownSettings(r *sarama.ResourceResponse) error {
 	switch err := sarama.KError(r.ErrorCode); err {
 	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
-		return fmt.Errorf("topic %q: %w: its settings can't be checked; give this client DescribeConfigs on it: %w", r.Name, ErrNotAuthorized, err)
+		return fmt.Errorf("topic %q: its settings can't be checked: %w", r.Name, denied("DescribeConfigs", err))
 	default:
 		return fmt.Errorf("cannot ask for the settings of topic %q: %w", r.Name, err)
 	}

@@ -39,6 +39,7 @@ type topic struct {
 	avoid   *lane         // that must not have them: it knows the topic as it was before
 	room    int           // bytes that one batch may hold: batches stay below the topic's limit
 	careful time.Duration // until then each record goes alone
+	told    time.Duration // until then it is not logged again that the principal may not write to it
 	view    *view
 
 	sticky      *part // where records without a key go

@@ -105,7 +105,7 @@ func (l *links) call(ctx context.Context, addr string, f func(*sarama.Broker) er
 	}
 	if err != nil {
 		l.drop(addr, k)
-		return fmt.Errorf("no answer from %s: %w", addr, err)
+		return l.cfg.Security.explain("no answer from", addr, err)
 	}
 	return nil
 }
@@ -130,18 +130,22 @@ type coordinated struct {
 
 func (c coordinated) key() string { return fmt.Sprint(c.kind, c.name) }
 
-// coordinator gives the address of the coordinator, as it was known last.
-func (l *links) coordinator(ctx context.Context, of coordinated) (string, error) {
+// coordinator gives the address of the coordinator, as it was known last. refused is what is said to who may not know.
+func (l *links) coordinator(ctx context.Context, of coordinated) (addr string, refused sarama.KError, err error) {
 	l.mu.Lock()
-	addr := l.coordinators[of.key()]
+	addr = l.coordinators[of.key()]
 	l.mu.Unlock()
 	if addr != "" {
-		return addr, nil
+		return addr, sarama.ErrNoError, nil
 	}
-	err := l.admin.ask(ctx, func(b *sarama.Broker) error {
+	err = l.admin.ask(ctx, func(b *sarama.Broker) error {
 		resp, err := b.FindCoordinator(&sarama.FindCoordinatorRequest{Version: 3, CoordinatorKey: of.name, CoordinatorType: of.kind})
 		if err != nil {
 			return err
+		}
+		if errors.Is(denied("", resp.Err), ErrNotAuthorized) {
+			refused = resp.Err
+			return nil
 		}
 		if resp.Err != sarama.ErrNoError || resp.Coordinator == nil {
 			return fmt.Errorf("it knows no coordinator: %w", resp.Err)
@@ -150,12 +154,14 @@ func (l *links) coordinator(ctx context.Context, of coordinated) (string, error)
 		return nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("cannot find the coordinator of %q: %w: %w", of.name, errNoLink, err)
+		return "", 0, fmt.Errorf("cannot find the coordinator of %q: %w: %w", of.name, errNoLink, err)
 	}
-	l.mu.Lock()
-	l.coordinators[of.key()] = addr
-	l.mu.Unlock()
-	return addr, nil
+	if refused == sarama.ErrNoError {
+		l.mu.Lock()
+		l.coordinators[of.key()] = addr
+		l.mu.Unlock()
+	}
+	return addr, refused, nil
 }
 
 func (l *links) forgetCoordinator(of coordinated) {
@@ -185,9 +191,9 @@ func (l *links) coordinate(ctx context.Context, of coordinated, f func(*sarama.B
 }
 
 func (l *links) coordinateOnce(ctx context.Context, of coordinated, f func(*sarama.Broker) (sarama.KError, error)) (code sarama.KError, err error) {
-	addr, err := l.coordinator(ctx, of)
-	if err != nil {
-		return 0, err
+	addr, refused, err := l.coordinator(ctx, of)
+	if err != nil || refused != sarama.ErrNoError {
+		return refused, err
 	}
 	err = l.call(ctx, addr, func(b *sarama.Broker) error {
 		var err error
@@ -247,10 +253,8 @@ func (l *links) initProducer(ctx context.Context, transactionalID string, timeou
 		return next, nil
 	case taken[code]:
 		return producerID{}, fmt.Errorf("%w: %w", ErrFenced, code)
-	case code == sarama.ErrTransactionalIDAuthorizationFailed || code == sarama.ErrClusterAuthorizationFailed:
-		return producerID{}, fmt.Errorf("%w: %w", ErrNotAuthorized, code)
 	}
-	return producerID{}, code
+	return producerID{}, denied("Write", code)
 }
 
 // taken are the answers to a producer that has lost its right.

@@ -126,7 +126,7 @@ func (t *Transactor) settle(s *share, a answer) (again, fatal error) {
 		return nil, fmt.Errorf("%w: %w", ErrFenced, code)
 	case broken[code]:
 		return nil, code
-	case topicVerdict(code) != nil:
+	case topicVerdict("Write", code) != nil:
 		return nil, t.refuseTopics([]*share{s}, map[string]sarama.KError{s.at.topic: code})
 	default:
 		if verdict, _ := batchVerdict(code, true); Final(verdict) {

@@ -175,7 +175,7 @@ func added(resp *sarama.AddPartitionsToTxnResponse) (code sarama.KError, refused
 		for _, e := range errs {
 			switch {
 			case e.Err == sarama.ErrNoError:
-			case topicVerdict(e.Err) != nil:
+			case topicVerdict("Write", e.Err) != nil:
 				refused[topic] = e.Err
 			case code == sarama.ErrNoError || taken[e.Err]:
 				code = e.Err
@@ -200,7 +200,7 @@ func (t *Transactor) refuseTopics(shares []*share, refused map[string]sarama.KEr
 		}
 		t.topics.stale(s.at.topic)
 		for _, g := range s.groups {
-			g.fault = fmt.Errorf("topic %q: %w", s.at.topic, topicVerdict(code))
+			g.fault = fmt.Errorf("topic %q: %w", s.at.topic, topicVerdict("Write", code))
 		}
 	}
 	return errRefused

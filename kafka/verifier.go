@@ -262,8 +262,8 @@ func (p *Producer) applyCreation(results map[string]error) {
 				p.lose(t, "Kafka topic was gone and is made anew")
 			}
 		case errors.Is(err, sarama.ErrTopicAlreadyExists):
-		case topicVerdict(err) != nil:
-			p.refuse(t, topicVerdict(err), now)
+		case topicVerdict("Create", err) != nil:
+			p.refuse(t, topicVerdict("Create", err), now)
 		default:
 			t.due = now + lostAgain
 			p.note(func() { p.log.Warn().Err(err).Str("kafka_topic", name).Msg("cannot create a Kafka topic yet") })

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,16 +87,20 @@ func start(ctx context.Context, cfg Config, prepare func(*Cluster) error) (*Clus
 	return c, nil
 }
 
-// lease takes four ports for each node.
+// lease takes four ports for each node, and one for each more listener.
 func (c *Cluster) lease(cfg Config) error {
-	leases, err := ports.Take(4 * cfg.nodes())
+	each := 4 + len(cfg.Listeners)
+	leases, err := ports.Take(each * cfg.nodes())
 	if err != nil {
 		return err
 	}
 	c.closers = append(c.closers, func() error { return ports.Release(leases) })
 	for i := range cfg.nodes() {
-		l := leases[4*i:]
-		e := endpoints{id: i + 1, client: l[0].Number, direct: l[1].Number, internal: l[2].Number, controller: l[3].Number}
+		l := leases[each*i:]
+		e := endpoints{id: i + 1, client: l[0].Number, direct: l[1].Number, internal: l[2].Number, controller: l[3].Number, more: map[string]int{}}
+		for k, more := range cfg.Listeners {
+			e.more[more.Name] = l[4+k].Number
+		}
 		e.advertise(cfg)
 		c.ends = append(c.ends, e)
 		c.brokers = append(c.brokers, e.advertised)
@@ -122,7 +127,7 @@ func (c *Cluster) prepareProcesses(ctx context.Context, cfg Config, java string)
 	for i, e := range c.ends {
 		dir := filepath.Join(c.dir, fmt.Sprintf("node-%d", i))
 		properties := propertiesFile(cfg.properties(e, c.ends, filepath.Join(dir, "data")))
-		p, err := newProcess(java, jars, dir, id, properties)
+		p, err := newProcess(java, jars, dir, id, properties, cfg.JVM)
 		if err != nil {
 			return err
 		}
@@ -177,7 +182,7 @@ func (c *Cluster) prepareContainers(ctx context.Context, cfg Config, engine stri
 	for _, e := range c.ends {
 		c.nodes = append(c.nodes, &container{
 			engine: engine, name: e.peer, network: network, cluster: id,
-			ports:      []int{e.client, e.direct},
+			ports:      slices.Concat([]int{e.client, e.direct}, slices.Sorted(maps.Values(e.more))),
 			properties: string(propertiesFile(cfg.properties(e, c.ends, dataDirInContainer))),
 		})
 	}

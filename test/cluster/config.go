@@ -20,6 +20,10 @@ type Config struct {
 	// harness's own. The listener names are CLIENT, DIRECT, INTERNAL and
 	// CONTROLLER; security set for CLIENT leaves the harness's DIRECT alone.
 	Properties map[string]string
+	// Listeners are more of them, for example secured ones.
+	Listeners []Listener
+	// JVM are options of the nodes' Java. They, and what they name, are this machine's, so a container will not do.
+	JVM []string
 	// AutoCreate lets a client's metadata request create a topic.
 	AutoCreate bool
 	// Advertise returns the address that node's clients are told to connect
@@ -31,8 +35,8 @@ type Config struct {
 	// a temporary directory that Close removes. Not used with containers.
 	Dir string
 	// Own says that the test kills, restarts or pauses nodes, so that somebody
-	// else's cluster (KAFKA_BROKERS) will not do. Properties, AutoCreate,
-	// Advertise and Dir imply it.
+	// else's cluster (KAFKA_BROKERS) will not do. Properties, Listeners,
+	// JVM, AutoCreate, Advertise and Dir imply it.
 	Own bool
 }
 
@@ -41,7 +45,7 @@ func (c Config) nodes() int { return max(c.Nodes, 1) }
 
 // own says whether only a cluster started by the harness can serve c.
 func (c Config) own() bool {
-	return c.Own || c.AutoCreate || c.Advertise != nil || c.Dir != "" || len(c.Properties) > 0
+	return c.Own || c.AutoCreate || c.Advertise != nil || c.Dir != "" || len(c.Properties) > 0 || len(c.Listeners) > 0 || len(c.JVM) > 0
 }
 
 // endpoints are one node's ports and the host names others reach them by.
@@ -53,7 +57,8 @@ type endpoints struct {
 	direct     int
 	internal   int
 	controller int
-	advertised string // host:port told to clients
+	more       map[string]int // ports of Config.Listeners, by name
+	advertised string         // host:port told to clients
 }
 
 // clientAddr is where the node's CLIENT listener is reached from the test.
@@ -85,6 +90,9 @@ func (c Config) properties(e endpoints, all []endpoints, dataDir string) map[str
 	p["inter.broker.listener.name"] = "INTERNAL"
 	p["controller.listener.names"] = "CONTROLLER"
 	p["controller.quorum.voters"] = voters(all)
+	for _, l := range c.Listeners {
+		l.add(p, e)
+	}
 	maps.Copy(p, c.Properties)
 	return p
 }

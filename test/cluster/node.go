@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 )
 
@@ -36,8 +37,9 @@ type node interface {
 type process struct {
 	java    string
 	jars    string
-	dir     string // server.properties, log4j2.properties, server.log, data/
-	cluster string // cluster ID
+	dir     string   // server.properties, log4j2.properties, server.log, data/
+	cluster string   // cluster ID
+	options []string // of the JVM
 
 	cmd  *exec.Cmd     // nil before the first start
 	done chan struct{} // closed when cmd has ended
@@ -52,8 +54,8 @@ rootLogger.level = INFO
 rootLogger.appenderRef.out.ref = out
 `
 
-func newProcess(java, jars, dir, cluster string, properties []byte) (*process, error) {
-	p := &process{java: java, jars: jars, dir: dir, cluster: cluster}
+func newProcess(java, jars, dir, cluster string, properties []byte, options []string) (*process, error) {
+	p := &process{java: java, jars: jars, dir: dir, cluster: cluster, options: options}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -73,7 +75,7 @@ func (p *process) command(ctx context.Context, heap, class string, args ...strin
 		"-Dlog4j2.configurationFile=" + p.path("log4j2.properties"),
 		"-cp", filepath.Join(p.jars, "*"), class,
 	}
-	cmd := exec.CommandContext(ctx, p.java, append(jvm, args...)...)
+	cmd := exec.CommandContext(ctx, p.java, slices.Concat(p.options, jvm, args)...)
 	cmd.Dir = p.dir
 	cmd.SysProcAttr = dieWithParent()
 	return cmd
