@@ -73,6 +73,9 @@ const headerReason = "sluice.refused"
 func (d *delivery) describe(m *mqtt.Message) {
 	d.in.Topic, d.in.Payload = m.Topic, m.Payload
 	d.in.ClientID, d.in.Username = m.ClientID, m.Username
+	if id := m.Identity(); id != nil {
+		d.in.CertCN = id.CommonName
+	}
 	props := d.in.UserProperties[:0]
 	for _, u := range m.User {
 		props = append(props, topicmap.Property{Key: u.Key, Value: u.Value})

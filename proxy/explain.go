@@ -8,6 +8,7 @@ import (
 
 	"sluice/kafka"
 	"sluice/mqtt"
+	"sluice/proxy/acl"
 	"sluice/proxy/config"
 	"sluice/topicmap"
 )
@@ -17,6 +18,7 @@ type Sample struct {
 	MQTTTopic      string
 	ClientID       string
 	Username       string
+	CommonName     string // of the certificate
 	Payload        string
 	QoS            byte
 	Retain         bool
@@ -55,7 +57,17 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 		QoS: s.QoS, Retain: s.Retain, User: s.UserProperties, Received: time.Now()}
 	d := &delivery{p: p, msg: msg}
 	d.describe(msg)
-	err = rules.Route(&d.in, &d.route)
+	d.in.CertCN = s.CommonName
+	list, err := cfg.AccessList()
+	if err != nil {
+		return nil, err
+	}
+	if list != nil {
+		err = deniedTo(list.Access(acl.Who{ClientID: s.ClientID, Username: s.Username, CommonName: s.CommonName}), msg.Topic, s.Retain)
+	}
+	if err == nil {
+		err = rules.Route(&d.in, &d.route)
+	}
 	return p.explain(d, err, rules.Rules(), s.Partitions), nil
 }
 

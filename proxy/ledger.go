@@ -203,7 +203,7 @@ func (s *sessions) newShard(inc *incarnation, n int) (*shard, error) {
 // transactor makes what writes under a transactional id.
 func (s *sessions) transactor(id string, fenced func(error)) (*kafka.Transactor, error) {
 	return kafka.NewTransactor(kafka.TransactorConfig{
-		Config: kafkaConfig(s.cfg, s.log, s.reg), TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
+		Config: s.clients.config(s.reg), TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
 	})
 }
 

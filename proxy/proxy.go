@@ -23,7 +23,11 @@ type Proxy struct {
 	cfg      *config.Config
 	log      zerolog.Logger
 	topics   []string // Kafka topics that must exist before the first message
-	producer *kafka.Producer
+	clients  *kafkaClients
+	producer *kafka.Producer // of producers, the one that everything but messages goes through
+	identity *producers
+	gate     *gate // nil: whoever comes may do everything
+	doors    []door
 	server   *mqtt.Server
 	sessions *sessions
 	keeping  *retainedPart
@@ -55,24 +59,36 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if err != nil {
 		return nil, err
 	}
-	kcfg := kafkaConfig(cfg, log, registry)
-	kcfg.Burst = func() { p.server.Flush() } // called only while the producer runs, when server is set
-	if p.producer, err = kafka.NewProducer(kcfg); err != nil {
+	if p.clients, err = newKafkaClients(cfg, log); err != nil {
 		return nil, err
 	}
-	publisher := newPublisher(rules, p.producer, cfg, m, log)
+	// Flush is called only while producers run, when server is set.
+	if p.identity, err = newProducers(p.clients, registry, func() { p.server.Flush() }); err != nil {
+		return nil, err
+	}
+	p.producer = p.identity.main
+	publisher := newPublisher(rules, p.identity, cfg, m, log)
 	publisher.flush = func() { p.server.Flush() }
-	if p.sessions, err = newSessions(cfg, p.producer, publisher, log, registry); err != nil {
+	if p.sessions, err = newSessions(p.clients, p.producer, publisher, log, registry); err != nil {
 		return nil, err
 	}
-	if p.keeping, err = newRetainedPart(cfg, p.producer, log, registry); err != nil {
+	if p.keeping, err = newRetainedPart(p.clients, p.producer, log, registry); err != nil {
 		return nil, err
 	}
 	publisher.retained = p.keeping.writer
 	mcfg := mqttConfig(cfg, log, registry)
 	mcfg.Store, mcfg.Retained = p.sessions, p.keeping.index
+	if p.gate, err = newGate(cfg, log, registry); err != nil {
+		return nil, err
+	}
+	if p.gate != nil {
+		mcfg.Authenticator = p.gate
+	}
+	if p.doors, err = newDoors(cfg, log, registry); err != nil {
+		return nil, err
+	}
 	if len(cfg.Commands) > 0 {
-		if p.sharer, err = newSharer(kafkaConfig(cfg, log, nil), cfg.Sessions.Topic, cfg.Limits.SharedSubscriptions, registry); err != nil {
+		if p.sharer, err = newSharer(p.clients.config(nil), cfg.Sessions.Topic, cfg.Limits.SharedSubscriptions, registry); err != nil {
 			return nil, err
 		}
 		mcfg.Shares = p.sharer.shares
@@ -101,9 +117,9 @@ func (p *Proxy) command(log zerolog.Logger, registry Registry) error {
 	}
 	p.sessions.serveCommands(p.commands)
 	p.sharer.c = p.commands
-	p.retainer = newRetainer(kafkaConfig(p.cfg, log, nil), p.cfg.Sessions.Topic, p.commands, p.keeping.writer)
+	p.retainer = newRetainer(p.clients.config(nil), p.cfg.Sessions.Topic, p.commands, p.keeping.writer)
 	p.consumer, err = kafka.NewConsumer(kafka.ConsumerConfig{
-		Config:   kafkaConfig(p.cfg, log, registry),
+		Config:   p.clients.config(registry),
 		Topics:   rules.Topics(),
 		Patterns: rules.Patterns(),
 		Handle:   p.commands.handle,
@@ -118,7 +134,7 @@ func (p *Proxy) Ready() error {
 	switch {
 	case !p.serving.Load():
 		return errors.New("not serving")
-	case !p.producer.Up():
+	case !p.identity.up():
 		return errors.New("Kafka does not answer")
 	}
 	return p.sessions.ready()
@@ -139,13 +155,15 @@ func (p *Proxy) Addresses() (listeners []net.Addr, admin net.Addr) {
 // received, the records that remain, all within the shutdown time-out. It returns nil if everything that
 // was taken was settled.
 func (p *Proxy) Run(ctx context.Context) error {
+	warn(p.cfg, p.log)
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, failed := errgroup.WithContext(parts)
 	if p.admin != nil {
 		g.Go(func() error { return p.admin.run(failed) })
 	}
-	g.Go(func() error { return p.producer.Run(failed) })
+	p.identity.run(failed, g)
+	p.runSecurity(failed, g)
 	g.Go(func() error { return p.server.Run(failed) })
 	g.Go(func() error { return runMemory(failed, p.producer.Budget(), p.server.Connections) })
 	sharing, stopSharing := context.WithCancel(failed)
@@ -219,46 +237,28 @@ func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func(), sha
 			return nil
 		}
 	}
-	var listeners []net.Listener
-	for _, l := range p.cfg.Listeners {
-		bound, err := net.Listen("tcp", l.Address)
-		if err != nil {
-			for _, open := range listeners {
-				_ = open.Close()
-			}
-			return fmt.Errorf("cannot listen: %w", err)
-		}
-		listeners = append(listeners, bound)
-		p.bound = append(p.bound, bound.Addr())
+	listeners, err := bind(p.doors)
+	if err != nil {
+		return err
 	}
-	for i, l := range listeners {
-		p.log.Info().Stringer("address", l.Addr()).Msg("listening for MQTT; devices are not authenticated")
-		g.Go(func() error { return p.accept(l, p.cfg.Listeners[i].ProxyProtocol) })
+	for _, l := range listeners {
+		p.bound = append(p.bound, l.Addr())
 	}
+	p.serve(listeners, g)
 	p.serving.Store(true)
 	close(p.ready)
 	return nil
 }
 
-// accept takes the devices of a listener until Shutdown. proxies is nil where no PROXY protocol is spoken.
-func (p *Proxy) accept(l net.Listener, proxies *config.ProxyProtocol) (err error) {
-	if proxies == nil {
-		err = p.server.Serve(l)
-	} else {
-		err = p.server.ServeProxied(l, proxies.Networks())
-	}
-	if errors.Is(err, mqtt.ErrServerClosed) {
-		return nil
-	}
-	return err
-}
-
 // awaitTopics verifies or creates the topics that the rules name, and waits for Kafka as long as it is
 // away: an instance that starts during an outage is not ready, and not broken.
 func (p *Proxy) awaitTopics(ctx context.Context) error {
-	created, err := ensureTopics(ctx, kafkaConfig(p.cfg, p.log, nil), p.topics, stateTopics(p.cfg), p.sessions.lay)
+	created, err := ensureTopics(ctx, p.clients.config(nil), p.topics, stateTopics(p.cfg), p.sessions.lay)
 	if len(created) > 0 {
 		p.log.Info().Strs("kafka_topics", created).Msg("created topics")
+	}
+	if err == nil {
+		err = p.identity.admit(ctx, p.log)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -268,16 +268,26 @@ func (p *Proxy) awaitTopics(ctx context.Context) error {
 
 // ensureTopics verifies or creates topics, and asks until Kafka answers or ctx ends. It gives the last error.
 func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string, state []kafka.StateTopic, then func(context.Context, *kafka.Admin) error) (created []string, err error) {
-	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+	err = awaitKafka(ctx, cfg.Logger, func() error {
 		made, err := ensureOnce(ctx, cfg, topics, state, then)
 		created = append(created, made...)
-		if err == nil || kafka.Final(err) || errors.Is(err, kafka.ErrUnfitTopic) || ctx.Err() != nil {
-			return created, err
+		return err
+	})
+	return created, err
+}
+
+// awaitKafka asks until Kafka answers or ctx ends. It gives the last error: one that to wait does not help against, such
+// as a wrong password, ends it at once.
+func awaitKafka(ctx context.Context, log zerolog.Logger, ask func() error) error {
+	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+		err := ask()
+		if err == nil || kafka.Final(err) || errors.Is(err, kafka.ErrUnfitTopic) || errors.Is(err, kafka.ErrAuthentication) || ctx.Err() != nil {
+			return err
 		}
-		cfg.Logger.Warn().Err(err).Stringer("retry_in", wait).Msg("waiting for Kafka")
+		log.Warn().Err(err).Stringer("retry_in", wait).Msg("waiting for Kafka")
 		select {
 		case <-ctx.Done():
-			return created, err
+			return err
 		case <-time.After(wait):
 		}
 	}
@@ -317,7 +327,7 @@ func (p *Proxy) stop(ctx context.Context, stopSharing func()) error {
 	p.server.Shutdown(devices)
 	p.sessions.stop(bounded)
 	stopSharing()
-	if err := p.producer.Close(bounded); err != nil {
+	if err := p.identity.close(bounded); err != nil {
 		return fmt.Errorf("stopped with records that Kafka has not acknowledged: %w", err)
 	}
 	return nil

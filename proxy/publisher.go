@@ -15,7 +15,8 @@ import (
 // A publisher is the mqtt.Handler: it routes messages and answers for them.
 type publisher struct {
 	rules       *topicmap.Map
-	producer    *kafka.Producer
+	producer    *kafka.Producer   // of what no rule has one for
+	producers   []*kafka.Producer // by rule
 	budget      *kafka.Budget
 	unmatched   config.Unmatched
 	exactlyOnce []bool // by rule
@@ -25,17 +26,18 @@ type publisher struct {
 	log         zerolog.Logger // sampled: a fleet can trigger these lines
 }
 
-func newPublisher(rules *topicmap.Map, producer *kafka.Producer, cfg *config.Config, m *metrics, log zerolog.Logger) *publisher {
+func newPublisher(rules *topicmap.Map, producers *producers, cfg *config.Config, m *metrics, log zerolog.Logger) *publisher {
 	p := &publisher{
 		rules:     rules,
-		producer:  producer,
-		budget:    producer.Budget(),
+		producer:  producers.main,
+		budget:    producers.main.Budget(),
 		unmatched: cfg.Unmatched,
 		m:         m,
 		log:       log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
 	}
 	for _, r := range cfg.Publish {
 		p.exactlyOnce = append(p.exactlyOnce, r.ExactlyOnce)
+		p.producers = append(p.producers, producers.of(r.Identity))
 	}
 	return p
 }
@@ -64,6 +66,11 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	d := deliveries.Get().(*delivery)
 	d.p, d.msg = p, m
 	d.describe(m)
+	if err := denied(m); err != nil {
+		d.rule = p.m.rule(noRule)
+		p.refuse(d, refusalOf(err))
+		return
+	}
 	if err := p.rules.Route(&d.in, &d.route); err != nil {
 		d.rule = p.m.rule(ruleOf(err))
 		p.refuse(d, refusalOf(err))
@@ -81,7 +88,7 @@ func (p *publisher) Publish(m *mqtt.Message) {
 		p.retained.publish(d)
 		return
 	}
-	p.producer.Produce(&d.rec)
+	p.producers[d.route.Rule].Produce(&d.rec)
 }
 
 // transact stores the record with the packet identifier of its message, and the retained message with it.

@@ -35,6 +35,10 @@ func refusalOf(err error) refusal {
 		return refusal{"no_rule", mqtt.TopicNameInvalid, "no rule takes this topic", true}
 	case errors.As(err, &r):
 		return ofRoute(r)
+	case errors.Is(err, errPublishDenied):
+		return refusal{"denied", mqtt.NotAuthorized, "not allowed to publish to this topic", false}
+	case errors.Is(err, errRetainDenied):
+		return refusal{"denied", mqtt.NotAuthorized, "not allowed to retain in this topic", false}
 	case errors.Is(err, kafka.ErrTooLarge):
 		return refusal{"too_large", mqtt.QuotaExceeded, "larger than Kafka takes", false}
 	case errors.Is(err, kafka.ErrTopicMissing):

@@ -85,7 +85,7 @@ func (w *retainedWriter) publish(d *delivery) {
 	k.rec.Reserved, k.rec.Owner, d.rec.Owner = size, k, k
 	k.open.Store(2)
 	w.producer.Produce(&k.rec)
-	w.producer.Produce(&d.rec)
+	d.p.producers[d.route.Rule].Produce(&d.rec)
 }
 
 // RecordDone notes one outcome, and after both passes them on as that of the message.

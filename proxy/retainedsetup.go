@@ -6,7 +6,6 @@ import (
 
 	"sluice/kafka"
 	"sluice/mqtt"
-	"sluice/proxy/config"
 )
 
 // A retainedPart is what keeps retained messages: in Kafka, and from there in an index that subscriptions are served
@@ -17,7 +16,8 @@ type retainedPart struct {
 	table  *kafka.Consumer
 }
 
-func newRetainedPart(cfg *config.Config, producer *kafka.Producer, log zerolog.Logger, reg prometheus.Registerer) (*retainedPart, error) {
+func newRetainedPart(clients *kafkaClients, producer *kafka.Producer, log zerolog.Logger, reg prometheus.Registerer) (*retainedPart, error) {
+	cfg := clients.cfg
 	m, err := newRetainedMetrics(reg)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func newRetainedPart(cfg *config.Config, producer *kafka.Producer, log zerolog.L
 	}
 	p.writer = newRetainedWriter(cfg.Retained.Topic, p.index, producer, m, log)
 	p.table, err = kafka.NewConsumer(kafka.ConsumerConfig{
-		Config: kafkaConfig(cfg, log, nil), Topics: []string{cfg.Retained.Topic}, From: kafka.FromBeginning,
+		Config: clients.config(nil), Topics: []string{cfg.Retained.Topic}, From: kafka.FromBeginning,
 		Handle: newRetainedTable(p.index, m, log).handle,
 	})
 	return p, err

@@ -40,7 +40,7 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sluice", Subsystem: "session", Name: name, Help: help}, f))
 	}
 	m := &sessionMetrics{
-		connects:         counter("opens_total", "CONNECT packets that asked for their session, by the result: new, present, lost (a later one has the client ID), refused (another user's session), given_up (Kafka did not answer in time).", "result"),
+		connects:         counter("opens_total", "CONNECT packets that asked for their session, by the result: new, present, lost (a later one has the client ID), refused (another user's session), given_up (Kafka did not answer in time), too_many (limits.sessions).", "result"),
 		records:          counter("records_total", "Records written to the sessions topic for devices.").WithLabelValues(),
 		malformed:        counter("malformed_records_total", "Records of the sessions topic and the ledger that could not be read and were left out.").WithLabelValues(),
 		fences:           counter("fenced_total", "Transactional ids of other instances that were fenced, to take over a device or because the instance died.").WithLabelValues(),
@@ -54,7 +54,7 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 	}
 	all = append(all, m.opening)
 	for v, values := range map[*prometheus.CounterVec][]string{
-		m.connects: {"new", "present", "lost", "refused", "given_up"}, m.wills: {"published", "dropped"}, m.verdicts: {"own", "other"}, m.presence: {"stored", "lost"},
+		m.connects: {"new", "present", "lost", "refused", "given_up", "too_many"}, m.wills: {"published", "dropped"}, m.verdicts: {"own", "other"}, m.presence: {"stored", "lost"},
 	} {
 		for _, value := range values {
 			v.WithLabelValues(value) // a rate needs the 0 before the first one

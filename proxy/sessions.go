@@ -24,6 +24,7 @@ import (
 // sessions keep the sessions of this instance's devices in Kafka, as package fleet says. It is the mqtt.Store.
 type sessions struct {
 	cfg       *config.Config
+	clients   *kafkaClients
 	log       zerolog.Logger
 	lines     zerolog.Logger // sampled: a fleet can trigger these
 	m         *sessionMetrics
@@ -113,6 +114,9 @@ const lostPause = 100 * time.Millisecond
 // errMoved answers a CONNECT whose client ID was taken by a later one meanwhile.
 var errMoved = &mqtt.ProtocolFault{Code: mqtt.ServerBusy, Detail: "the client ID connected again meanwhile"}
 
+// errTooMany answers a CONNECT that would begin one session too many.
+var errTooMany = &mqtt.ProtocolFault{Code: mqtt.QuotaExceeded, Detail: "too many sessions"}
+
 // errForeign answers a CONNECT for the session of another user.
 var errForeign = &mqtt.ProtocolFault{Code: mqtt.NotAuthorized, Detail: "the client ID has a session of another user"}
 
@@ -124,6 +128,10 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 	p := s.part(o.ClientID)
 	if s.spared(p, o) {
 		return &mqtt.Opened{}, nil
+	}
+	if s.full(p, o) {
+		s.m.connects.WithLabelValues("too_many").Inc()
+		return nil, errTooMany
 	}
 	k := &keeper{s: s, p: p, opening: o, will: willOf(o)}
 	at, err := p.begin(ctx, k)
@@ -183,6 +191,22 @@ func (s *sessions) spared(p *part, o *mqtt.Opening) bool {
 	defer p.unlock()
 	_, stored := p.table.Client(o.ClientID)
 	return !stored && p.clients[o.ClientID] == nil
+}
+
+// full says that a connection would begin one more session that outlives it, and that there are as many as there may be.
+// Instances see each other's with a short delay, so there can be a few more.
+func (s *sessions) full(p *part, o *mqtt.Opening) bool {
+	most := s.cfg.Limits.Sessions
+	if most == 0 || o.Expiry == 0 {
+		return false
+	}
+	if records, _ := s.stored(); records < most {
+		return false
+	}
+	p.lock()
+	defer p.unlock()
+	_, stored := p.table.Client(o.ClientID)
+	return !stored
 }
 
 // resume makes of an opened session what mqtt goes on with.

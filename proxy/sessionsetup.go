@@ -16,9 +16,10 @@ import (
 )
 
 // newSessions puts together what shares the sessions. It starts nothing and connects to nothing.
-func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publisher, log zerolog.Logger, reg prometheus.Registerer) (*sessions, error) {
+func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *publisher, log zerolog.Logger, reg prometheus.Registerer) (*sessions, error) {
+	cfg := clients.cfg
 	s := &sessions{
-		cfg: cfg, log: log, lines: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
+		cfg: cfg, clients: clients, log: log, lines: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
 		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1), reg: reg,
 	}
 	var err error
@@ -29,7 +30,7 @@ func newSessions(cfg *config.Config, producer *kafka.Producer, publisher *publis
 		return nil, err
 	}
 	s.presence = &presence{topic: cfg.Presence.Topic, producer: producer, m: s.m, log: s.lines}
-	kcfg := kafkaConfig(cfg, log, nil)
+	kcfg := clients.config(nil)
 	if s.fencer, err = kafka.NewFencer(kcfg); err != nil {
 		return nil, err
 	}

@@ -16,23 +16,6 @@ import (
 // inFlightShare is the part of the memory budget that one connection may hold.
 const inFlightShare = 8
 
-func kafkaConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) kafka.Config {
-	k := cfg.Kafka
-	out := kafka.Config{
-		Brokers:          k.Brokers,
-		ClientID:         "sluice",
-		Linger:           k.Producer.Linger,
-		Compression:      k.Producer.Compression,
-		MaxInFlightBytes: int64(k.Producer.MaxInFlightBytes),
-		Logger:           log,
-		Registerer:       reg,
-	}
-	if c := k.CreateTopics; c != nil {
-		out.CreateTopics = &kafka.CreateTopics{Partitions: c.Partitions, Replication: c.Replication}
-	}
-	return out
-}
-
 func mqttConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) mqtt.Config {
 	out := mqtt.DefaultConfig()
 	l := cfg.Limits
@@ -48,6 +31,15 @@ func mqttConfig(cfg *config.Config, log zerolog.Logger, reg prometheus.Registere
 	out.CommandsInFlight = l.CommandsInFlight
 	out.CommandsQueued = l.CommandsQueued
 	out.CommandMemory = int64(l.CommandsMemory)
+	out.MaxConnections = mostConnections(l.Connections)
+	out.MaxConnectionsPerAddress = l.ConnectionsPerAddress
+	out.ConnectsPerSecond = l.ConnectsPerSecond
+	out.PublishesPerSecond = l.PublishesPerSecond
+	out.PublishBytesPerSecond = int64(l.PublishBytesPerSecond)
+	if l.OverRate == config.OverRateDisconnect {
+		out.OverRate = mqtt.DisconnectClient
+	}
+	out.TopicLevels, out.UserProperties = l.TopicLevels, l.UserProperties
 	out.Logger, out.Registerer = log, reg
 	return out
 }
@@ -85,8 +77,12 @@ func EnsureTopics(ctx context.Context, cfg *config.Config) (created, existing []
 	if err != nil {
 		return nil, nil, err
 	}
+	access, err := newKafkaClients(cfg, zerolog.Nop())
+	if err != nil {
+		return nil, nil, err
+	}
 	state := stateTopics(cfg)
-	created, err = ensureTopics(ctx, kafkaConfig(cfg, zerolog.Nop(), nil), topics, state, func(context.Context, *kafka.Admin) error { return nil })
+	created, err = ensureTopics(ctx, access.config(nil), topics, state, func(context.Context, *kafka.Admin) error { return nil })
 	for _, t := range state {
 		topics = append(topics, t.Name)
 	}

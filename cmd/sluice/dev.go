@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,7 +91,12 @@ func (c *devCommand) config(brokers []string) (*config.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		cfg.Kafka.Brokers = brokers
+		cfg.Kafka.Brokers, cfg.Kafka.TLS, cfg.Kafka.SASL, cfg.Kafka.Identities = brokers, nil, nil, nil
+		for i := range cfg.Publish {
+			cfg.Publish[i].Identity = ""
+		}
+		// There is no certificate to show on the listener here.
+		cfg.Auth = slices.DeleteFunc(cfg.Auth, func(m config.AuthMethod) bool { return m.MTLS != nil })
 		cfg.Listeners = []config.Listener{{Address: c.Address}}
 		cfg.Admin.Address, cfg.Log.Level = c.Admin, c.Log
 		cfg.Kafka.CreateTopics = &config.CreateTopics{Partitions: 3, Replication: 1}

@@ -16,11 +16,12 @@ import (
 type explainCommand struct {
 	configFlag
 	Topic        string   `xor:"topic,key,header" required:"" help:"The MQTT topic of a message from a device."`
-	KafkaTopic   string   `xor:"topic,user,retain,property,partitions" required:"" help:"The Kafka topic of a command for devices."`
+	KafkaTopic   string   `xor:"topic,user,cert,retain,property,partitions" required:"" help:"The Kafka topic of a command for devices."`
 	Key          *string  `xor:"key" help:"With --kafka-topic: the record's key (default: none)."`
 	Header       []string `xor:"header" placeholder:"NAME=VALUE" sep:"none" help:"With --kafka-topic: a record header; may be repeated."`
 	ClientID     string   `default:"device-1" help:"The client ID of the device."`
 	Username     string   `xor:"user" help:"The user name of the device."`
+	CertCN       string   `xor:"cert" name:"cert-cn" help:"The common name of the device's certificate."`
 	Payload      string   `help:"The payload; @FILE reads it from a file."`
 	QoS          byte     `name:"qos" default:"1" enum:"0,1,2" help:"The QoS."`
 	Retain       bool     `xor:"retain" help:"With the RETAIN flag."`
@@ -40,7 +41,7 @@ func (c *explainCommand) Run(std streams) error {
 	if c.Topic == "" || strings.ContainsAny(c.Topic, "+#\x00") || !utf8.ValidString(c.Topic) {
 		return usageError{fmt.Errorf("--topic %q is not a topic a device can publish to", c.Topic)}
 	}
-	sample := proxy.Sample{MQTTTopic: c.Topic, ClientID: c.ClientID, Username: c.Username, QoS: c.QoS, Retain: c.Retain, Partitions: c.Partitions}
+	sample := proxy.Sample{MQTTTopic: c.Topic, ClientID: c.ClientID, Username: c.Username, CommonName: c.CertCN, QoS: c.QoS, Retain: c.Retain, Partitions: c.Partitions}
 	if sample.Payload, err = payloadOf(c.Payload); err != nil {
 		return usageError{err}
 	}

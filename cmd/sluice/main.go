@@ -29,6 +29,7 @@ type commands struct {
 	Check   checkCommand   `cmd:"" help:"Check a configuration and print every fault with its place."`
 	Explain explainCommand `cmd:"" help:"Show what becomes of one message: rule, Kafka topic, key, partition, headers."`
 	Topics  topicsCommand  `cmd:"" help:"Create the Kafka topics that the configuration names and that are missing."`
+	Passwd  passwdCommand  `cmd:"" help:"Print the line of a user for a users file, with the hash of a password."`
 	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of the configuration."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sluice/mqtt"
+	"sluice/proxy/acl"
+	"sluice/proxy/auth"
+	"sluice/proxy/config"
+)
+
+// A gate is the mqtt.Authenticator: it says who a device is, and what that one may do.
+type gate struct {
+	chain *auth.Chain // nil: devices are who they say they are
+	rules *acl.List   // nil: everybody may do everything
+}
+
+// newGate gives nil where everybody may come and do everything.
+func newGate(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) (*gate, error) {
+	g := new(gate)
+	var err error
+	if len(cfg.Auth) > 0 {
+		g.chain, err = auth.New(auth.Config{
+			Methods: authMethods(cfg.Auth), FailedLogins: cfg.Limits.FailedLogins, Logger: log, Registerer: reg,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("cannot authenticate devices: %w", err)
+		}
+	}
+	if g.rules, err = cfg.AccessList(); err != nil {
+		return nil, err
+	}
+	if g.chain == nil && g.rules == nil {
+		return nil, nil
+	}
+	return g, nil
+}
+
+// Authenticate says who the device is and what it may do.
+func (g *gate) Authenticate(ctx context.Context, l *mqtt.Login) (*mqtt.Identity, error) {
+	id, err := g.identify(ctx, l)
+	if err != nil || g.rules == nil {
+		return id, err
+	}
+	id.Access = g.rules.Access(acl.Who{ClientID: l.ClientID, Username: id.Name, CommonName: id.CommonName})
+	return id, nil
+}
+
+// identify gives an Identity that nobody else has.
+func (g *gate) identify(ctx context.Context, l *mqtt.Login) (*mqtt.Identity, error) {
+	if g.chain == nil {
+		return anonymous(l)
+	}
+	id, err := g.chain.Authenticate(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	own := *id
+	return &own, nil
+}
+
+// anonymous takes a device for who it says it is.
+func anonymous(l *mqtt.Login) (*mqtt.Identity, error) {
+	if l.Method != "" {
+		return nil, &mqtt.ProtocolFault{Code: mqtt.BadAuthenticationMethod, Detail: "enhanced authentication is not offered"}
+	}
+	id := &mqtt.Identity{Name: l.Username}
+	if l.Certificate != nil {
+		id.CommonName = l.Certificate.CommonName
+	}
+	return id, nil
+}
+
+// authMethods gives them in the order of the file.
+func authMethods(methods []config.AuthMethod) []auth.Method {
+	var out []auth.Method
+	for _, m := range methods {
+		switch {
+		case m.File != "":
+			out = append(out, auth.File{Path: m.File})
+		case m.JWT != nil:
+			out = append(out, jwtOf(m.JWT))
+		case m.MTLS != nil:
+			out = append(out, auth.Certificate{})
+		case m.HTTP != nil:
+			h := m.HTTP
+			out = append(out, auth.HTTP{
+				URL: h.URL, Timeout: h.Timeout, MaxConcurrent: h.MaxConcurrent, Cache: h.Cache,
+				CacheRefused: h.CacheRefused, CacheSize: h.CacheSize, TLS: clientTLS(h.TLS),
+			})
+		}
+	}
+	return out
+}
+
+func jwtOf(j *config.JWT) auth.JWT {
+	return auth.JWT{
+		Secret: string(j.Secret), Key: j.Key, JWKS: j.JWKS, Algorithms: j.Algorithms, Issuer: j.Issuer,
+		Audience: j.Audience, Identity: j.Identity, From: j.From, Leeway: j.Leeway,
+	}
+}
+
+var (
+	errPublishDenied = errors.New("the acl denies the device to publish to the topic")
+	errRetainDenied  = errors.New("the acl denies the device to retain in the topic")
+)
+
+// denied says why the device that published m may not; a will was asked about at CONNECT.
+func denied(m *mqtt.Message) error {
+	id := m.Identity()
+	if m.Will || id == nil || id.Access == nil {
+		return nil
+	}
+	return deniedTo(id.Access, m.Topic, m.Retain)
+}
+
+func deniedTo(access mqtt.Access, topic []byte, retain bool) error {
+	switch {
+	case !access.Publish(topic):
+		return errPublishDenied
+	case retain && !access.Retain(topic):
+		return errRetainDenied
+	}
+	return nil
+}

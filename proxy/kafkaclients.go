@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sluice/kafka"
+	"sluice/proxy/config"
+	"sluice/tls"
+)
+
+// kafkaClients are how the parts of an instance reach Kafka.
+type kafkaClients struct {
+	cfg      *config.Config
+	log      zerolog.Logger
+	security kafka.Security // one for all, so that they share tokens
+}
+
+// newKafkaClients reads the files that TLS needs.
+func newKafkaClients(cfg *config.Config, log zerolog.Logger) (*kafkaClients, error) {
+	security, err := securityOf(cfg.Kafka.TLS, cfg.Kafka.SASL)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use kafka.%w", err)
+	}
+	return &kafkaClients{cfg: cfg, log: log, security: security}, nil
+}
+
+// config gives what a client of the cluster needs. Metrics go to reg, if it is not nil.
+func (c *kafkaClients) config(reg prometheus.Registerer) kafka.Config {
+	k := c.cfg.Kafka
+	out := kafka.Config{
+		Brokers:          k.Brokers,
+		ClientID:         k.ClientID,
+		Security:         c.security,
+		Linger:           k.Producer.Linger,
+		Compression:      k.Producer.Compression,
+		MaxInFlightBytes: int64(k.Producer.MaxInFlightBytes),
+		Logger:           c.log,
+		Registerer:       reg,
+	}
+	if c := k.CreateTopics; c != nil {
+		out.CreateTopics = &kafka.CreateTopics{Partitions: c.Partitions, Replication: c.Replication}
+	}
+	return out
+}
+
+// labelled registers metrics of the producer of an identity.
+func labelled(reg prometheus.Registerer, identity string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"identity": identity}, reg)
+}
+
+// hasIdentities says whether a rule writes as another.
+func (c *kafkaClients) hasIdentities() bool {
+	return slices.ContainsFunc(c.cfg.Publish, func(r config.Rule) bool { return r.Identity != "" })
+}
+
+// as gives the configuration of a producer under one of the identities. What such a producer counts is its own, so
+// it has the identity's name as a label.
+func (c *kafkaClients) as(name string, reg prometheus.Registerer) (kafka.Config, error) {
+	id := c.cfg.Kafka.Identities[name]
+	out := c.config(labelled(reg, name))
+	out.ClientID = cmp.Or(id.ClientID, out.ClientID)
+	if id.TLS == nil && id.SASL == nil {
+		return out, nil
+	}
+	security, err := securityOf(cmp.Or(id.TLS, c.cfg.Kafka.TLS), id.SASL)
+	if err != nil {
+		return out, fmt.Errorf("cannot use kafka.identities.%s.%w", name, err)
+	}
+	if id.SASL == nil {
+		security.SASL = c.security.SASL
+	}
+	out.Security = security
+	return out, nil
+}
+
+// securityOf reads the files that TLS needs.
+func securityOf(t *config.ClientTLS, s *config.SASL) (out kafka.Security, err error) {
+	if t != nil {
+		if out.TLS, err = tls.NewClient(clientTLS(t)); err != nil {
+			return out, fmt.Errorf("tls: %w", err)
+		}
+	}
+	if s != nil {
+		out.SASL = &kafka.SASL{
+			Mechanism: s.Mechanism, Username: s.Username, Password: string(s.Password),
+			TokenURL: s.TokenURL, ClientID: s.ClientID, ClientSecret: string(s.ClientSecret), Scopes: s.Scopes,
+		}
+	}
+	return out, nil
+}
+
+func clientTLS(t *config.ClientTLS) tls.ClientConfig {
+	if t == nil {
+		return tls.ClientConfig{}
+	}
+	return tls.ClientConfig{CA: t.CA, Certificate: t.Certificate, Key: t.Key, ServerName: t.ServerName}
+}
