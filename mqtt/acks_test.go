@@ -274,7 +274,7 @@ func TestSendingOneQoS2MessageForeverCostsABoundedNumberOfSlots(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 10 })
 	c := w.device(5, "dev")
 	for range 30 {
-		if _, err := c.nc.Write(pub{topic: "t", qos: 2, id: 1, dup: true}.packet(5)); err != nil {
+		if _, err := c.pipe.Write(pub{topic: "t", qos: 2, id: 1, dup: true}.packet(5)); err != nil {
 			break
 		}
 	}

@@ -9,15 +9,19 @@ const (
 	DisconnectWithWill             Code = 0x04
 	NoMatchingSubscribers          Code = 0x10
 	NoSubscriptionExisted          Code = 0x11
+	ContinueAuthentication         Code = 0x18
+	ReAuthenticate                 Code = 0x19
 	UnspecifiedError               Code = 0x80
 	MalformedPacket                Code = 0x81
 	ProtocolError                  Code = 0x82
 	ImplementationSpecificError    Code = 0x83
 	UnsupportedProtocolVersion     Code = 0x84
 	ClientIdentifierNotValid       Code = 0x85
+	BadUserNameOrPassword          Code = 0x86
 	NotAuthorized                  Code = 0x87
 	ServerUnavailable              Code = 0x88
 	ServerBusy                     Code = 0x89
+	Banned                         Code = 0x8A
 	ServerShuttingDown             Code = 0x8B
 	BadAuthenticationMethod        Code = 0x8C
 	KeepAliveTimeout               Code = 0x8D
@@ -41,15 +45,19 @@ var codeNames = map[Code]string{
 	DisconnectWithWill:             "disconnect with will",
 	NoMatchingSubscribers:          "no matching subscribers",
 	NoSubscriptionExisted:          "no subscription existed",
+	ContinueAuthentication:         "continue authentication",
+	ReAuthenticate:                 "re-authenticate",
 	UnspecifiedError:               "unspecified error",
 	MalformedPacket:                "malformed packet",
 	ProtocolError:                  "protocol error",
 	ImplementationSpecificError:    "implementation specific error",
 	UnsupportedProtocolVersion:     "unsupported protocol version",
 	ClientIdentifierNotValid:       "client identifier not valid",
+	BadUserNameOrPassword:          "bad user name or password",
 	NotAuthorized:                  "not authorized",
 	ServerUnavailable:              "server unavailable",
 	ServerBusy:                     "server busy",
+	Banned:                         "banned",
 	ServerShuttingDown:             "server shutting down",
 	BadAuthenticationMethod:        "bad authentication method",
 	KeepAliveTimeout:               "keep alive timeout",

@@ -76,12 +76,13 @@ func (f Fate) String() string { return fateNames[f] }
 
 // The reasons given with Dropped and Offline, as in receipts and metrics.
 const (
-	reasonQueueFull    = "queue_full"       // CommandsQueued wait for the device, or it holds its share of CommandMemory
-	reasonMemory       = "memory_full"      // CommandMemory is spent
-	reasonTooLarge     = "packet_too_large" // for the device's Maximum Packet Size
-	reasonNotSent      = "not_sent"         // the device left before
-	reasonNotAnswered  = "not_acknowledged" // the session ended before the device had answered
-	reasonSessionEnded = "session_ended"    // before it was sent
+	reasonQueueFull     = "queue_full"       // CommandsQueued wait for the device, or it holds its share of CommandMemory
+	reasonMemory        = "memory_full"      // CommandMemory is spent
+	reasonTooLarge      = "packet_too_large" // for the device's Maximum Packet Size
+	reasonNotAuthorized = "not_authorized"   // the device may not, or no longer, get it
+	reasonNotSent       = "not_sent"         // the device left before
+	reasonNotAnswered   = "not_acknowledged" // the session ended before the device had answered
+	reasonSessionEnded  = "session_ended"    // before it was sent
 )
 
 // Cancel withdraws the command from devices it was not yet sent to. Where it waits it is settled within about

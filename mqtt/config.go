@@ -48,15 +48,53 @@ type Config struct {
 	CommandsQueued int
 	// CommandMemory bounds the bytes of commands that wait or are in flight, over all devices.
 	CommandMemory int64
+	// MaxConnections bounds the open connections, those that wait for admission included; one beyond it is closed at
+	// once. 0: none.
+	MaxConnections int
+	// MaxConnectionsPerAddress bounds those of one device address: an IPv4 address, or an IPv6 network of 64 bits.
+	// Behind a PROXY protocol header it is the address there. 0: none.
+	MaxConnectionsPerAddress int
+	// ConnectsPerSecond is how many new connections a second are read at all. Those beyond it wait, in turn by peer
+	// address, and the wait does not count against ConnectTimeout. 0: all at once.
+	ConnectsPerSecond int
+	// PublishesPerSecond bounds the PUBLISH packets of one connection, of every QoS; a second's worth may come at
+	// once. 0: none.
+	PublishesPerSecond int
+	// PublishBytesPerSecond bounds the bytes of those packets in the same way. 0: none.
+	PublishBytesPerSecond int64
+	// OverRate is what happens to a connection above one of these rates.
+	OverRate OverRate
+	// TopicLevels is how many levels a topic name or a topic filter may have.
+	TopicLevels int
+	// UserProperties is how many User Properties a packet may carry, and a will as many of its own.
+	UserProperties int
+	// MaxSessions bounds the sessions that outlive their connection, also those that have one now; without Store, which
+	// has its own bound. 0: none.
+	MaxSessions int
 	// Retained holds the retained messages; nil: they are not available.
 	Retained *Retained
 	// Shares holds the shared subscriptions; nil: they are not available.
 	Shares *Shares
 	// Store keeps the sessions; nil: they live in this process.
-	Store      Store
-	Logger     zerolog.Logger
-	Registerer prometheus.Registerer
+	Store Store
+	// Authenticator says who a device is; nil: everybody is let in as who it says it is, and may do everything.
+	Authenticator Authenticator
+	Logger        zerolog.Logger
+	Registerer    prometheus.Registerer
 }
+
+// OverRate says what is done with a device that sends more than it may.
+type OverRate int
+
+const (
+	// DelayReading leaves what the device sends unread until it is within its rate again, and answers PINGREQ.
+	DelayReading OverRate = iota
+	// DisconnectClient ends the connection: MQTT 5 with DISCONNECT 0x97 Quota exceeded.
+	DisconnectClient
+)
+
+// mostPerSecond is the largest rate of packets or connections that can be told from none.
+const mostPerSecond = 100_000_000
 
 // connectPacketMax bounds a CONNECT, which comes before anybody is known: 64 KiB hold a client ID, a will
 // and a token of common sizes.
@@ -81,6 +119,10 @@ func DefaultConfig() Config {
 		CommandsInFlight:   64,
 		CommandsQueued:     1000,
 		CommandMemory:      64 << 20,
+		ConnectsPerSecond:  2000,
+		TopicLevels:        128,
+		UserProperties:     64,
+		MaxSessions:        1_000_000,
 		Logger:             zerolog.Nop(),
 	}
 }
@@ -105,6 +147,15 @@ func (c *Config) check() error {
 	within("CommandsQueued", c.CommandsQueued, 1, math.MaxInt)
 	within("CommandMemory", int(c.CommandMemory), 1, math.MaxInt)
 	within("MaxStoredSessions", c.MaxStoredSessions, 1, math.MaxInt)
+	within("MaxConnections", c.MaxConnections, 0, math.MaxInt)
+	within("MaxConnectionsPerAddress", c.MaxConnectionsPerAddress, 0, math.MaxInt)
+	within("ConnectsPerSecond", c.ConnectsPerSecond, 0, mostPerSecond)
+	within("PublishesPerSecond", c.PublishesPerSecond, 0, mostPerSecond)
+	within("PublishBytesPerSecond", int(c.PublishBytesPerSecond), 0, math.MaxInt)
+	within("OverRate", int(c.OverRate), int(DelayReading), int(DisconnectClient))
+	within("TopicLevels", c.TopicLevels, 1, math.MaxUint16)
+	within("UserProperties", c.UserProperties, 1, math.MaxUint16)
+	within("MaxSessions", c.MaxSessions, 0, math.MaxInt)
 	return errors.Join(faults...)
 }
 

@@ -17,23 +17,27 @@ type Conn struct {
 	srv    *Server
 	nc     *net.TCPConn
 	raw    syscall.RawConn
+	link   *link  // nil: packets come straight from the socket
 	serial uint64 // no other connection of this Server has it
 
 	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
 	partial  []byte // bytes read and not yet consumed, from the start of a packet
 	holding  bool   // reading is paused; partial begins with the packet that must wait
+	flooded  bool   // and with more PINGREQ than are answered at once
 	scanned  int    // up to where partial was searched for PINGREQ
 	charged  int    // part of partial that is counted in Server.partial
 	aliases  [][]byte
 	will     *Message
 	session  *session
-	username string
+	method   string    // of enhanced authentication; "": none
 	now      time.Time // when the bytes at hand were read
 	since    time.Time
 	handed   *Message // in the Handler's Publish now
 	handedID uint16
 	device   net.Addr // as the PROXY header says; nil: there is none
-	version  byte     // 0 until CONNECT
+	entrance entrance
+	rates    rates
+	version  byte // 0 until CONNECT
 	proxy    proxyState
 	tidy     bool // DISCONNECT came: no will
 	persists bool // CONNECT asked for a Session Expiry Interval above 0
@@ -43,7 +47,8 @@ type Conn struct {
 	maxPacket   uint32 // the client's Maximum Packet Size
 	sendMaximum int    // its Receive Maximum
 	heard       atomic.Int64
-	paused      atomic.Bool // keep-alive spares it
+	identity    atomic.Pointer[Identity] // nil until CONNECT was authenticated
+	paused      atomic.Bool              // keep-alive spares it
 
 	mu        sync.Mutex // guards all below
 	slots     slots
@@ -61,6 +66,7 @@ type Conn struct {
 	starved   bool   // the outbox has more for out
 	dirty     bool   // in the flusher's list
 	wants     bool   // reading is paused until slots or bytes are free
+	delayed   bool   // the pacer resumes the reading
 	nudged    bool   // the read deadline was set to end a wait, not the connection
 	ending    bool
 	silent    bool   // the last word is in out: no acknowledgement may follow
@@ -84,6 +90,7 @@ func (c *Conn) ClientID() string {
 func (c *Conn) run() {
 	defer c.srv.conns.done(c)
 	err := c.guard(c.readConnect)
+	c.srv.admission.finished(c)
 	if err == nil {
 		c.srv.conns.add(c)
 		go func() { // ends with the connection
@@ -112,11 +119,19 @@ func (c *Conn) guard(f func() error) (err error) {
 
 // readConnect reads until CONNECT has been answered.
 func (c *Conn) readConnect() error {
-	if err := c.readUntil(time.Now().Add(c.srv.cfg.ConnectTimeout)); err != nil {
+	deadline := time.Now().Add(c.srv.cfg.ConnectTimeout)
+	if err := c.readUntil(deadline); err != nil {
 		return err
 	}
-	if err := c.read(func() bool { return c.version != 0 }); err != nil {
-		return err
+	if c.link != nil {
+		if err := c.handshake(deadline); err != nil {
+			return err
+		}
+	}
+	if c.version == 0 { // CONNECT may have come with the last of a handshake
+		if err := c.read(func() bool { return c.version != 0 }); err != nil {
+			return err
+		}
 	}
 	return c.readUntil(time.Time{})
 }
@@ -165,6 +180,9 @@ func (c *Conn) read(done func() bool) (err error) {
 func (c *Conn) readOnce(fd int) (more bool, err error) {
 	if c.holding {
 		return c.readHeld(fd)
+	}
+	if c.isOver() {
+		return false, c.link.over
 	}
 	buf := readBuffers.Get().(*[readBuffer]byte)
 	n, err := readFD(fd, buf[:])

@@ -287,7 +287,7 @@ func TestConnectInSmallPiecesDoesNotExtendItsDeadline(t *testing.T) {
 	c := w.dial(4)
 	c.send(0x10, vbi(60000))
 	for range 1 << 20 {
-		if _, err := c.nc.Write([]byte{0}); err != nil {
+		if _, err := c.pipe.Write([]byte{0}); err != nil {
 			return // it ended although something came all the time
 		}
 		time.Sleep(time.Millisecond) // the pace of a slow device, nothing is waited for

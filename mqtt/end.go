@@ -20,14 +20,16 @@ func (c *Conn) finish(err error) {
 		c.awaitSettled()
 	}
 	c.lastWord(fault)
+	c.sayFarewell(err)
 	if c.session != nil {
 		c.leave(err)
 	}
 	c.awaitWritten()
-	if fault != nil && c.version != 0 && c.nc.CloseWrite() == nil {
+	if (fault != nil && c.version != 0 || c.awaitsClose()) && c.nc.CloseWrite() == nil {
 		c.linger()
 	}
 	_ = c.nc.Close()
+	c.srv.admission.leave(c)
 	c.charge(0)
 	// Somebody may hold c for long, the budget's list of those who wait for one; not what it has read.
 	c.partial, c.aliases = nil, nil

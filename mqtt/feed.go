@@ -141,9 +141,13 @@ func (c *Conn) packet(p []byte) error {
 	if c.version == 0 {
 		return c.connect(body)
 	}
-	switch p[0] >> 4 {
-	case typePublish:
+	if p[0]>>4 == typePublish {
 		return c.publish(p[0], body)
+	}
+	if err := c.withinControl(); err != nil {
+		return err
+	}
+	switch p[0] >> 4 {
 	case typePubrel:
 		return c.pubrel(body)
 	case typePingreq:
@@ -159,7 +163,7 @@ func (c *Conn) packet(p []byte) error {
 	case typeConnect:
 		return violation("a second CONNECT") // [MQTT-3.1.0-2]
 	case typeAuth:
-		return violation("AUTH without an Authentication Method") // [MQTT-4.12.0-6]
+		return c.reauthenticate(body)
 	}
 	return malformed("a packet that only servers send")
 }

@@ -29,7 +29,7 @@ func replay(t testing.TB, version byte, pieces [][]byte) (told []string, answers
 	_ = c.nc.SetNoDelay(true)
 	sent := 0
 	for _, p := range pieces {
-		if _, err := c.nc.Write(p); err != nil {
+		if _, err := c.pipe.Write(p); err != nil {
 			break
 		}
 		sent += len(p)

@@ -34,6 +34,7 @@ func (c *Conn) answered(kind byte, body []byte) error {
 // unknownAnswer is for packet identifiers that are not in use: PUBREC gets its PUBREL, so that the device can
 // end the exchange; others need nothing.
 func (c *Conn) unknownAnswer(kind byte, id uint16) error {
+	c.countControl()
 	if kind == typePubrec {
 		c.mu.Lock()
 		c.appendPubrel(id, PacketIdentifierNotFound)

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -128,11 +129,12 @@ func TestFloodOfAcks(t *testing.T) {
 		_ = c.nc.SetReadBuffer(32 << 10)
 		inFlight := d.command("u", "0", 2)
 		var flood []byte
-		for i := range 4000 {
-			flood = cat(flood, pubrec(uint16(1000+i)), pubrec(1), puback(uint16(1000+i)), pubcomp(uint16(1000+i)), pubrel(uint16(1000+i)))
+		for i := range 200 { // more of what is in no exchange would be delayed
+			flood = cat(flood, pubrec(uint16(1000+i)), puback(uint16(1000+i)), pubcomp(uint16(1000+i)), pubrel(uint16(1000+i)))
+			flood = append(flood, bytes.Repeat(pubrec(1), 100)...)
 		}
 		for check := enough(t); count(d.s.m.slowReaders) == 0; check() {
-			_, _ = c.nc.Write(flood)
+			_, _ = c.pipe.Write(flood)
 			d.command("t", "x", 0)
 			other.expect(pub{topic: "t", payload: "x"}.packet(v))
 		}
@@ -202,17 +204,13 @@ func TestManyFiltersInOneSubscribe(t *testing.T) {
 // TestDeviceThatDoesNotReadItsSubacks is closed like any slow reader, and its subscriptions stay bounded.
 func TestDeviceThatDoesNotReadItsSubacks(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
-		w := newWorldOn(t, narrowListener(t), nil)
+		w := newWorldOn(t, narrowListener(t), func(c *Config) { c.MaxUnreadBytes = 16 << 10 })
 		other := w.device(v, "other")
 		c := w.device(v, "dev")
 		_ = c.nc.SetReadBuffer(32 << 10)
-		var request []byte
-		for range 5000 {
-			request = cat(request, str("a"), 1)
-		}
-		request = packet(0x82, uint16(1), c.none(), request)
+		request := packet(0x82, uint16(1), c.none(), bytes.Repeat(cat(str("a"), 1), 60_000)) // a third one would be delayed
 		for check := enough(t); count(w.s.m.slowReaders) == 0; check() {
-			_, _ = c.nc.Write(request)
+			_, _ = c.pipe.Write(request)
 			other.ping()
 		}
 		until(t, "closed", func() bool { return w.open() == 1 })

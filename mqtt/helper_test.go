@@ -24,6 +24,9 @@ type world struct {
 	t    testing.TB
 	s    *Server
 	addr string
+	gate *gate // what devices have to come through
+
+	endpoint Endpoint
 }
 
 // newWorld starts a server. change may change its Config.
@@ -46,7 +49,9 @@ func newWorldOn(t testing.TB, l net.Listener, change func(*Config)) *world {
 	stop := make(chan struct{})
 	var parts sync.WaitGroup
 	parts.Go(func() { s.runFlusher(stop) }) // not Run: its ticker would turn the clock
-	parts.Go(func() { _ = s.Serve(l) })
+	parts.Go(func() { s.runPacer(stop) })
+	e, g := underTest.endpoint(t)
+	parts.Go(func() { _ = s.ServeAt(l, e) })
 	t.Cleanup(func() {
 		w, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -54,7 +59,7 @@ func newWorldOn(t testing.TB, l net.Listener, change func(*Config)) *world {
 		close(stop)
 		parts.Wait()
 	})
-	return &world{recorder: rec, t: t, s: s, addr: l.Addr().String()}
+	return &world{recorder: rec, t: t, s: s, addr: l.Addr().String(), gate: g, endpoint: e}
 }
 
 // pass turns the clock on by n seconds and does the work of each.
@@ -186,6 +191,7 @@ func (w *world) noMessage() {
 type client struct {
 	t       testing.TB
 	nc      *net.TCPConn
+	pipe    net.Conn // nc, or what is at the end of the layers over it
 	in      *bufio.Reader
 	version byte
 	connack []byte // the body
@@ -196,7 +202,8 @@ func (w *world) dial(version byte) *client {
 	nc, err := net.Dial("tcp", w.addr)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { _ = nc.Close() })
-	return &client{t: w.t, nc: nc.(*net.TCPConn), in: bufio.NewReader(nc), version: version}
+	p := w.gate.pass(w.t, nc)
+	return &client{t: w.t, nc: nc.(*net.TCPConn), pipe: p, in: bufio.NewReader(p), version: version}
 }
 
 // connect dials, says h and takes a CONNACK that says yes.
@@ -235,7 +242,7 @@ func (c *client) present() bool { return c.connack[0] == 1 }
 
 func (c *client) send(parts ...any) {
 	c.t.Helper()
-	_, err := c.nc.Write(cat(parts...))
+	_, err := c.pipe.Write(cat(parts...))
 	require.NoError(c.t, err)
 }
 

@@ -131,7 +131,7 @@ func TestEveryErrorOfAcceptIsSurvived(t *testing.T) {
 func TestConnectionsOfOtherKindsAreClosed(t *testing.T) {
 	w := newWorld(t, nil)
 	ours, theirs := net.Pipe()
-	w.s.accept(ours)
+	w.s.accept(ours, &Endpoint{})
 	_ = theirs.SetReadDeadline(time.Now().Add(tooLong))
 	_, err := theirs.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)

@@ -292,7 +292,7 @@ func FuzzIndex(f *testing.F) {
 				continue
 			}
 			s, text := sessions[i%3], line[1:]
-			valid := validFilter(text) && strings.Count(text, "/") < filterLevelsMax
+			valid := validFilter(text) && strings.Count(text, "/") < DefaultConfig().TopicLevels
 			switch {
 			case line[0] == '+' && valid:
 				m.add(t, text, s, subscription{id: i})
@@ -338,7 +338,7 @@ func TestIndexOfManyLeavesNothing(t *testing.T) {
 func TestIndexOfManyLevels(t *testing.T) {
 	var m indexModel
 	s := &session{clientID: "s"}
-	deep := strings.Repeat("/", filterLevelsMax-1)
+	deep := strings.Repeat("/", DefaultConfig().TopicLevels-1)
 	for i := range deep {
 		m.add(t, deep[:i+1], s, subscription{})
 		m.add(t, strings.Repeat("+/", i)+"#", s, subscription{})

@@ -205,7 +205,9 @@ func (o *outbox) restore(state *State) {
 func (o *outbox) resubscribe(r filterRequest) {
 	o.subs = append(o.subs, r)
 	o.srv.filters.Add(int64(len(r.filter) + subscriptionOverhead))
-	o.srv.index.add(r.filter, o.session, r.subscription)
+	if !isShared(r.filter) { // the others join their shares with the connection
+		o.srv.index.add(r.filter, o.session, r.subscription)
+	}
 }
 
 // reenter puts a delivery of an earlier connection in flight. What can't be had any more is completed with PUBREL,

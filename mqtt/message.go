@@ -49,13 +49,14 @@ type Message struct {
 	// Reserved is the number of bytes that Admit granted for it; 0 for a will.
 	Reserved int
 
-	conn    *Conn
-	session *session
-	slot    uint32
-	id      uint16
-	waiters []waiter // guarded by session.mu
-	props   properties
-	buf     []byte
+	conn     *Conn
+	session  *session
+	identity *Identity
+	slot     uint32
+	id       uint16
+	waiters  []waiter // guarded by session.mu
+	props    properties
+	buf      []byte
 }
 
 // keptBuffer is the largest buffer that goes back to the pool with its message.

@@ -18,6 +18,8 @@ type metrics struct {
 	slowReaders  prometheus.Counter
 	wills        prometheus.Counter
 	paused       prometheus.Gauge
+	denied       denials
+	link         linkMetrics
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
@@ -39,17 +41,20 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		acceptErrors: counter("accept_errors_total", "Errors of accept; the listener goes on."),
 		slowReaders:  counter("slow_readers_total", "Connections closed because the device did not read what was sent to it."),
 		wills:        counter("wills_total", "Will Messages published."),
+		link:         newLinkMetrics(),
 		paused:       prometheus.NewGauge(prometheus.GaugeOpts(opts("paused_connections", "Connections that are not read until messages in flight are settled."))),
 	}
 	for qos := range m.received {
 		m.received[qos] = received.WithLabelValues(string(rune('0' + qos)))
 		m.sent[qos] = sent.WithLabelValues(string(rune('0' + qos)))
 	}
+	denied := prometheus.NewCounterVec(prometheus.CounterOpts(opts("denied_total", "What devices lacked the right to: will, a CONNECT with a will; subscribe, a topic filter of SUBSCRIBE or of a session that came back; receive, a message that was not delivered.")), []string{"right"})
+	m.denied = newDenials(denied)
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts(name, help)), f)
 	}
 	all := []prometheus.Collector{
-		m.connections, m.disconnects, received, sent, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused,
+		m.connections, m.disconnects, received, sent, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused, denied, m.link.handshakes, m.link.took,
 		gauge("stored_sessions", "Sessions without a connection, kept until they expire.", func() float64 { return float64(s.sessions.storedCount()) }),
 		gauge("subscriptions", "Topic filters that sessions are subscribed to.", func() float64 { return float64(s.index.len()) }),
 		gauge("subscription_bytes", "Memory of the subscriptions of all sessions.", func() float64 { return float64(s.filters.Load()) }),

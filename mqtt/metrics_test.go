@@ -45,6 +45,7 @@ func TestZeroConfigTakesTheDefaults(t *testing.T) {
 	require.NoError(t, err)
 	want := DefaultConfig()
 	want.TopicAliasMaximum, want.KeepAliveMax, want.SessionExpiryMax = 0, 0, 0 // here 0 says none
+	want.ConnectsPerSecond, want.MaxSessions = 0, 0                            // and here
 	want.Registerer, want.Logger = s.cfg.Registerer, s.cfg.Logger
 	require.Equal(t, want, s.cfg)
 	require.Zero(t, s.capExpiry(neverExpires))

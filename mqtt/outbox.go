@@ -92,6 +92,12 @@ func (o *outbox) unsubscribe(filter string) bool {
 	if at < 0 {
 		return false
 	}
+	return o.remove(at)
+}
+
+// remove takes out the subscription at a place. mu is held.
+func (o *outbox) remove(at int) bool {
+	filter := o.subs[at].filter
 	o.subs = slices.Delete(o.subs, at, at+1)
 	o.srv.unholdFilter(filter)
 	if isShared(filter) {
@@ -191,6 +197,7 @@ func (o *outbox) attach(c *Conn) {
 	o.mu.Lock()
 	o.conn, o.resent = c, 0
 	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
+	o.withdraw(c.identity.Load())
 	o.joinShares()
 	o.unlock(o.pump(time.Now()))
 }

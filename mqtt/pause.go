@@ -26,9 +26,16 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 		return true, c.goOn()
 	default:
 	}
+	if c.isOver() {
+		return true, c.endHeld(c.link.over)
+	}
 	if len(c.partial) >= holdBytes || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes {
 		<-c.wake // made before the pause; resume and shutdown both signal it
 		return true, c.goOn()
+	}
+	c.now = time.Now()
+	if c.flooded {
+		return true, c.waitHeld()
 	}
 	buf := readBuffers.Get().(*[readBuffer]byte)
 	defer readBuffers.Put(buf)
@@ -40,10 +47,41 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 		return true, c.leaveHeld()
 	}
 	c.srv.m.bytesIn.Add(float64(n))
-	c.hold(append(c.partial, buf[:n]...))
+	if c.link == nil {
+		_ = c.heldBack(buf[:n])
+	} else {
+		_ = c.unwrap(buf[:n], (*Conn).heldBack) // what ends the stream is looked at when all before it was
+	}
 	c.answerPings()
 	c.answer()
 	return true, nil
+}
+
+// waitHeld leaves a device unread that has sent too many PINGREQ, for a while.
+func (c *Conn) waitHeld() error {
+	select {
+	case <-c.wake:
+		return c.goOn()
+	case <-time.After(c.controlWait()):
+	}
+	c.now = time.Now()
+	c.answerPings()
+	c.answer()
+	return nil
+}
+
+// heldBack keeps what came during a pause.
+func (c *Conn) heldBack(b []byte) error {
+	c.hold(append(c.partial, b...))
+	return nil
+}
+
+// endHeld ends a connection in a pause because of what its layers said.
+func (c *Conn) endHeld(over error) error {
+	if errors.Is(over, errHungUp) {
+		return c.leaveHeld()
+	}
+	return over
 }
 
 // leaveHeld ends a connection whose device is gone: what it had not been answered for is not handled, save a
@@ -72,16 +110,26 @@ func (c *Conn) whole(b []byte) []byte {
 	return b[:size]
 }
 
-// answerPings answers every PINGREQ among the packets that wait, and takes it out.
+// answerPings answers the PINGREQ among the packets that wait, and takes them out, until there are too many: then c.flooded. Each byte is moved once, since a device may send thousands of them.
 func (c *Conn) answerPings() {
-	for p := c.whole(c.partial[c.scanned:]); p != nil; p = c.whole(c.partial[c.scanned:]) {
-		if p[0] != typePingreq<<4 || len(p) != 2 {
-			c.scanned += len(p)
+	c.flooded = false
+	kept, rest := c.partial[:c.scanned], c.partial[c.scanned:]
+	for p := c.whole(rest); p != nil; p = c.whole(rest) {
+		isPing := p[0] == typePingreq<<4 && len(p) == 2
+		if c.flooded = isPing && c.controlWait() > 0; c.flooded {
+			break
+		}
+		rest = rest[len(p):]
+		if !isPing {
+			kept = append(kept, p...)
 			continue
 		}
 		_ = c.pingreq(nil)
 		c.heard.Store(c.srv.tick.Load())
-		c.partial = append(c.partial[:c.scanned], c.partial[c.scanned+len(p):]...)
+	}
+	c.scanned = len(kept)
+	if len(kept)+len(rest) < len(c.partial) {
+		c.partial = append(kept, rest...)
 	}
 }
 

@@ -254,7 +254,7 @@ func TestAPausedConnectionIsReadOnlySoFar(t *testing.T) {
 		defer close(sent)
 		b := pub{topic: "t", qos: 1, id: 1, payload: strings.Repeat("x", 1000)}.packet(5)
 		for range 100_000 {
-			if _, err := c.nc.Write(b); err != nil {
+			if _, err := c.pipe.Write(b); err != nil {
 				return
 			}
 		}

@@ -64,7 +64,14 @@ type properties struct {
 
 	subscriptionID int
 	user           []Property // appended to, so that the caller may bring a buffer
+	userMost       int        // as many user may hold; 0: any number
 }
+
+// errUserProperties ends a connection whose packet has too many User Properties: each costs far more than its five bytes.
+var errUserProperties = &ProtocolFault{QuotaExceeded, "more user properties in a packet than allowed"}
+
+// properties gives the empty properties of a packet of c.
+func (c *Conn) properties() properties { return properties{userMost: c.srv.cfg.UserProperties} }
 
 func (p *properties) has(id byte) bool { return p.seen&(1<<id) != 0 }
 
@@ -107,6 +114,10 @@ func (c *cursor) property(id int, p *properties) {
 	case propCorrelationData:
 		p.correlationData = c.binary()
 	case propUser:
+		if p.userMost > 0 && len(p.user) >= p.userMost {
+			c.err = errUserProperties
+			return
+		}
 		key := c.string()
 		p.user = append(p.user, Property{key, c.string()})
 	case propTopicAlias:

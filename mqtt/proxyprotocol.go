@@ -37,24 +37,6 @@ const (
 	proxyHeaderMax = proxyFixed + 4096
 )
 
-// ServeProxied is Serve for a listener behind load balancers that put a PROXY protocol header, version 1 or 2, before
-// what a device sends. Peers outside of trusted are closed before a byte of theirs is looked at, since they could claim
-// any address; trusted ones must send the header, or are closed too.
-func (s *Server) ServeProxied(l net.Listener, trusted []netip.Prefix) error {
-	return s.serve(l, func(nc net.Conn) {
-		c := s.connOf(nc)
-		switch {
-		case c == nil:
-		case !isTrusted(nc.RemoteAddr(), trusted):
-			_ = nc.Close()
-			s.ended(c, errNotProxy)
-		default:
-			c.proxy = proxyDue
-			s.start(c)
-		}
-	})
-}
-
 // isTrusted looks for a peer's address. A listener for IPv6 too gives IPv4 peers in the form of the other.
 func isTrusted(peer net.Addr, trusted []netip.Prefix) bool {
 	tcp, ok := peer.(*net.TCPAddr)
@@ -81,6 +63,9 @@ func (c *Conn) arrived(b []byte) error {
 		if b, err = c.proxyHeader(b); err != nil {
 			return err
 		}
+	}
+	if c.link != nil {
+		return c.unwrap(b, (*Conn).feed)
 	}
 	return c.feed(b)
 }
@@ -144,7 +129,7 @@ func (c *Conn) identified(header []byte) error {
 	if source, _, ok := h.TCPAddrs(); ok {
 		c.device = source
 	}
-	return nil
+	return c.srv.identify(c)
 }
 
 // isHealthCheck says that a connection was the load balancer's own and no device spoke on it.

@@ -30,7 +30,7 @@ func newProxiedWith(t *testing.T, change func(*Config), trusted ...string) *worl
 		networks = append(networks, netip.MustParsePrefix(s))
 	}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = w.s.ServeProxied(l, networks) }) // ends with Shutdown
+	serving.Go(func() { _ = w.s.ServeAt(l, Endpoint{Proxies: networks}) }) // ends with Shutdown
 	t.Cleanup(func() {
 		_ = l.Close()
 		ctx, cancel := context.WithCancel(context.Background())

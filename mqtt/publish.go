@@ -4,6 +4,9 @@ import "math"
 
 // publish handles PUBLISH: decode, make room, enter it in the order of acknowledgements, hand it over.
 func (c *Conn) publish(first byte, body []byte) error {
+	if err := c.withinRate(); err != nil {
+		return err
+	}
 	m := newMessage(body)
 	// Decoded before there is room for it: what it costs depends on its properties, and even one that is
 	// dropped may set a topic alias.
@@ -13,6 +16,9 @@ func (c *Conn) publish(first byte, body []byte) error {
 	}
 	qos, cost := m.QoS, len(body)+MessageOverhead+len(m.User)*propertyOverhead
 	admitted, err := c.room(qos, cost)
+	if err == nil {
+		c.countPublish(len(body)) // once, also if it had to wait
+	}
 	if err != nil || !admitted {
 		m.free()
 		return err
@@ -27,6 +33,11 @@ func (c *Conn) publish(first byte, body []byte) error {
 		c.srv.handler.Release(cost)
 		m.free()
 		return err
+	}
+	if c.tooDeep(m.Topic) {
+		c.srv.handler.Release(cost)
+		m.Refuse(TopicNameInvalid, "more topic levels than allowed")
+		return nil
 	}
 	c.handed, c.handedID = m, m.id
 	c.srv.handler.Publish(m)
@@ -83,6 +94,7 @@ func (c *Conn) decodePublish(m *Message, first byte) error {
 		}
 	}
 	if c.version == 5 {
+		m.props.userMost = c.srv.cfg.UserProperties
 		r.properties(typePublish, &m.props)
 		if r.err == nil {
 			r.err = c.resolveAlias(m)
@@ -99,8 +111,8 @@ func (c *Conn) decodePublish(m *Message, first byte) error {
 	}
 	m.Payload = r.b
 	m.takeProperties()
-	m.Received, m.ClientID, m.Username = c.now, c.session.clientID, c.username
-	m.conn, m.session = c, c.session
+	m.conn, m.session, m.identity = c, c.session, c.identity.Load()
+	m.Received, m.ClientID, m.Username = c.now, c.session.clientID, c.principal()
 	return nil
 }
 
@@ -185,6 +197,9 @@ func (c *Conn) pubrel(body []byte) error {
 		return violation("packet identifier 0")
 	}
 	known := c.session.release(id)
+	if !known {
+		c.countControl()
+	}
 	if k := c.session.keeper; k != nil && c.releasedLater(k, id, known) {
 		return nil
 	}
@@ -240,7 +255,7 @@ func (c *Conn) acknowledgementRest(r *cursor, kind int) (code Code) {
 	if c.version == 5 && len(r.b) > 0 {
 		code = Code(r.byte())
 		if len(r.b) > 0 {
-			var p properties
+			p := c.properties()
 			r.properties(kind, &p)
 		}
 	}
@@ -254,6 +269,7 @@ func (c *Conn) pingreq(body []byte) error {
 	if len(body) > 0 {
 		return malformed("PINGREQ with a body")
 	}
+	c.countControl()
 	c.mu.Lock()
 	c.out = append(c.out, typePingresp<<4, 0)
 	c.mu.Unlock()
@@ -264,7 +280,7 @@ func (c *Conn) pingreq(body []byte) error {
 func (c *Conn) disconnect(body []byte) error {
 	r := cursor{b: body}
 	code := Success
-	var p properties
+	p := c.properties()
 	if c.version == 5 && len(r.b) > 0 {
 		code = Code(r.byte())
 		if len(r.b) > 0 {

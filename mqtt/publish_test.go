@@ -259,7 +259,7 @@ func settleAtRandom(t *testing.T, w *world, total int) {
 
 // TestPropertiesAreAdmittedByWhatTheyCost: empty user properties take five bytes on the wire and far more in memory.
 func TestPropertiesAreAdmittedByWhatTheyCost(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(c *Config) { c.UserProperties = 1000 })
 	c := w.device(5, "dev")
 	p := pub{topic: "t", qos: 1, id: 1, props: []byte(strings.Repeat("\x26\x00\x00\x00\x00", 1000))}
 	c.publish(p)

@@ -55,6 +55,10 @@ func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 		o.resent++
 		return true
 	}
+	if !c.mayReceive(f.cmd.Topic) {
+		o.forbid(done)
+		return true
+	}
 	if f.qos == 1 && f.cmd.expired(now) {
 		*done = append(*done, settlement{delivery: f.delivery, fate: Expired})
 		o.land(o.resent)
@@ -85,6 +89,12 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 	d := o.queue[0]
 	if s, over := d.over(now); over {
 		*done = append(*done, s)
+		o.pop()
+		o.drop(&d)
+		return true
+	}
+	if !c.mayReceive(d.cmd.Topic) {
+		*done = append(*done, settlement{delivery: d, fate: Dropped, reason: reasonNotAuthorized})
 		o.pop()
 		o.drop(&d)
 		return true

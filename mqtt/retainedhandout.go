@@ -184,6 +184,10 @@ func (p *portion) take(m *RetainedMessage) bool {
 	if p.sub.noLocal && m.ClientID == o.session.clientID && m.ClientID != "" {
 		return true
 	}
+	if !o.conn.mayReceive(m.Topic) {
+		p.x.m.settled[Dropped].Inc()
+		return true
+	}
 	d := delivery{cmd: m.command(p.x), qos: min(p.sub.qos, m.QoS), retain: true}
 	if p.sub.id != 0 {
 		d.ids = []int{p.sub.id}

@@ -20,8 +20,11 @@ type Server struct {
 	log      zerolog.Logger // for what is rare
 	lines    zerolog.Logger // one line per connection, sampled
 	m        *metrics
+	limits   *limitMetrics
+	rates    rateLimits
 	sessions *registry
 	conns    connSet
+	pacer    pacer
 	flusher  flusher
 	index    index
 	backlog  backlog
@@ -37,6 +40,8 @@ type Server struct {
 	mu        sync.Mutex // guards all below
 	listeners []net.Listener
 	stopping  bool
+
+	admission admission // has a lock of its own
 }
 
 // New makes a Server that starts nothing. Serve and Run start it; handler gets every message.
@@ -55,6 +60,8 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.CommandsInFlight, d.CommandsInFlight)
 	setDefault(&cfg.CommandsQueued, d.CommandsQueued)
 	setDefault(&cfg.CommandMemory, d.CommandMemory)
+	setDefault(&cfg.TopicLevels, d.TopicLevels)
+	setDefault(&cfg.UserProperties, d.UserProperties)
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -68,8 +75,12 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		lines:    cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 200, Period: time.Second}),
 		sessions: newRegistry(cfg.MaxStoredSessions),
 		patience: make(chan struct{}),
+		rates:    newRateLimits(&cfg),
 	}
+	s.admission.init(&cfg)
+	s.pacer.signal = make(chan struct{}, 1)
 	s.sessions.elsewhere = cfg.Store != nil
+	s.sessions.maxKept = int64(cfg.MaxSessions)
 	s.flusher.wake = make(chan struct{}, 1)
 	s.unheld = make(chan struct{}, 1)
 	m, err := newMetrics(cfg.Registerer, s)
@@ -77,7 +88,8 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		return nil, err
 	}
 	s.m = m
-	return s, nil
+	s.limits, err = newLimitMetrics(cfg.Registerer, s)
+	return s, err
 }
 
 func setDefault[T comparable](v *T, d T) {
@@ -93,6 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	workers.Go(func() { s.runFlusher(ctx.Done()) })
+	workers.Go(func() { s.runPacer(ctx.Done()) })
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
@@ -107,11 +120,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// Serve accepts connections from l until Shutdown, through every error of accept, and returns
-// ErrServerClosed then. It closes l.
-func (s *Server) Serve(l net.Listener) error { return s.serve(l, s.accept) }
+// Serve is ServeAt for MQTT over plain TCP.
+func (s *Server) Serve(l net.Listener) error { return s.ServeAt(l, Endpoint{}) }
 
-func (s *Server) serve(l net.Listener, accept func(net.Conn)) error {
+// ServeAt accepts connections from l, which speak as e says, until Shutdown, through every error of accept, and returns
+// ErrServerClosed then. It closes l.
+func (s *Server) ServeAt(l net.Listener, e Endpoint) error {
 	defer l.Close()
 	s.mu.Lock()
 	if s.stopping {
@@ -125,7 +139,7 @@ func (s *Server) serve(l net.Listener, accept func(net.Conn)) error {
 		nc, err := l.Accept()
 		if err == nil {
 			backoff = 0
-			accept(nc)
+			s.accept(nc, &e)
 			continue
 		}
 		if s.isStopping() {
@@ -163,24 +177,18 @@ func (s *Server) connOf(nc net.Conn) *Conn {
 	return &Conn{srv: s, nc: tcp, raw: raw, serial: s.serial.Add(1)}
 }
 
-// accept takes what a listener gives.
-func (s *Server) accept(nc net.Conn) {
-	if c := s.connOf(nc); c != nil {
-		s.start(c)
-	}
-}
-
-// start starts the connection's goroutine, which ends with the connection.
-func (s *Server) start(c *Conn) {
+// launch starts the connection's goroutine, which ends with the connection.
+func (s *Server) launch(c *Conn) {
 	if !s.conns.add(c) {
 		_ = c.nc.Close()
+		s.admission.leave(c)
 		return
 	}
 	go c.run()
 }
 
-// sweep ends the connections that were silent for one and a half times their keep-alive [MQTT-3.1.2-22],
-// and the sessions and will delays whose time has come.
+// sweep ends the connections that were silent for one and a half times their keep-alive [MQTT-3.1.2-22], those whose
+// credentials have expired, and the sessions and will delays whose time has come.
 func (s *Server) sweep(now time.Time) {
 	tick := s.tick.Load()
 	s.conns.each(func(c *Conn) {
@@ -190,8 +198,12 @@ func (s *Server) sweep(now time.Time) {
 				c.shutdownLocked(&ProtocolFault{KeepAliveTimeout, "nothing was heard for one and a half times the keep-alive"})
 			}
 		}
+		if c.session != nil && c.identity.Load().expired(now) {
+			c.shutdownLocked(errExpired)
+		}
 		c.mu.Unlock()
 	})
+	s.dropOverdue(now)
 	s.sweepSessions(now, false)
 	s.backlog.sweep(now)
 }
@@ -234,6 +246,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	s.conns.close()
+	s.dropWaiting()
 	s.conns.each(func(c *Conn) { c.shutdown(&ProtocolFault{ServerShuttingDown, "the server stops"}) })
 	gone := make(chan struct{})
 	go func() { // ends when the last connection is closed
@@ -265,6 +278,9 @@ func (s *Server) ended(c *Conn, err error) {
 		reason = "health check"
 	}
 	s.m.disconnects.WithLabelValues(reason).Inc()
+	if errors.Is(err, errUserProperties) {
+		s.limits.properties.Inc()
+	}
 	if c.session != nil {
 		s.m.connections.WithLabelValues(versionName(c.version)).Dec()
 	}
@@ -299,6 +315,16 @@ func reasonOf(err error) string {
 		return "not a trusted proxy"
 	case errors.Is(err, errProxyHeader):
 		return "no PROXY protocol header"
+	case errors.Is(err, errNoTLS):
+		return "no TLS handshake"
+	case errors.Is(err, errNoWebSocket):
+		return "no WebSocket handshake"
+	case errors.Is(err, errTLSRecord):
+		return "bad TLS record"
+	case errors.Is(err, errFrame):
+		return "bad WebSocket frame"
+	case errors.Is(err, errCrowded):
+		return "too many connections of the address"
 	case errors.Is(err, errSlowReader):
 		return "slow reader"
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -16,11 +16,13 @@ const neverExpires = math.MaxUint32
 // released, and a will that waits for its delay.
 type session struct {
 	clientID string
+	owner    string // the principal whose session it is
 
 	// Guarded by the shard's mutex.
 	conn    *Conn         // nil while stored
 	gone    chan struct{} // closed when conn has left or its session is open; made by the first who waits for that
 	opening bool          // the Store has not given it yet
+	kept    bool          // it counts for MaxSessions
 	expiry  uint32        // Session Expiry Interval, seconds
 	endsAt  int64         // unix milliseconds, while stored; 0: never
 	will    *Message
@@ -191,7 +193,9 @@ type registry struct {
 	shards    [shardCount]shard
 	stored    atomic.Int64 // sessions without a connection, over all shards
 	maxStored int64
-	elsewhere bool // sessions are kept in a Store
+	kept      atomic.Int64 // sessions that outlive their connection; not counted if elsewhere
+	maxKept   int64        // 0: any number
+	elsewhere bool         // sessions are kept in a Store
 }
 
 type shard struct {
@@ -226,6 +230,8 @@ type attachment struct {
 	due      *Message // its will [MQTT-3.1.2-8]
 	old      *Conn    // holds the client ID: nothing was attached, try again when gone is closed
 	opening  bool     // it is about to get its session
+	full     bool     // it would be one session too many: nothing was attached
+	foreign  bool     // the client ID has a session of another user: nothing was attached
 	gone     <-chan struct{}
 }
 
@@ -235,13 +241,18 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.sessions[clientID]
+	if s != nil && !r.elsewhere && s.isForeign(c) {
+		return attachment{foreign: true}
+	}
 	if s != nil && s.conn != nil {
 		if s.gone == nil {
 			s.gone = make(chan struct{})
 		}
 		return attachment{old: s.conn, opening: s.opening, gone: s.gone}
 	}
+	kept := false
 	if s != nil {
+		kept = s.kept
 		r.count(sh, -1)
 		a.present = !clean && !s.expired(time.Now())
 		if !a.present {
@@ -252,12 +263,35 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 		}
 	}
 	if s == nil {
-		s = &session{clientID: clientID}
-		sh.sessions[clientID] = s
+		s = &session{clientID: clientID, owner: c.principal(), kept: kept}
 	}
+	if !r.keep(s, expiry > 0) { // then there was none before, and nothing has changed
+		return attachment{full: true}
+	}
+	sh.sessions[clientID] = s
 	s.conn, s.expiry, s.endsAt, s.opening = c, expiry, 0, r.elsewhere
 	a.session = s
 	return a
+}
+
+// keep has s count for MaxSessions from now on, or not; false: there are too many. The shard's mutex is held.
+func (r *registry) keep(s *session, kept bool) bool {
+	switch {
+	case kept == s.kept || r.elsewhere:
+		return true
+	case !kept:
+		r.kept.Add(-1)
+	case r.kept.Add(1) > r.maxKept && r.maxKept > 0:
+		r.kept.Add(-1)
+		return false
+	}
+	s.kept = kept
+	return true
+}
+
+// isForeign says that s is another user's than that of c, and not over. The shard's mutex is held.
+func (s *session) isForeign(c *Conn) bool {
+	return s.owner != c.principal() && (s.conn != nil || !s.expired(time.Now()))
 }
 
 // opened ends the time in which it is not known what the session holds.
@@ -312,6 +346,7 @@ func (r *registry) detach(s *session, will *Message, delay uint32) (due *Message
 	awaited := s.vacate()
 	if s.expiry == 0 || !awaited && r.stored.Load() >= r.maxStored {
 		delete(sh.sessions, s.clientID)
+		r.keep(s, false)
 		return will, true
 	}
 	// Milliseconds rounded up: neither a session nor a will may be early.
@@ -339,6 +374,7 @@ func (r *registry) release(s *session) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s.vacate()
+	r.keep(s, false)
 	delete(sh.sessions, s.clientID)
 }
 
@@ -368,6 +404,7 @@ func (r *registry) sweep(now time.Time, all bool) (due []*Message, over []*sessi
 				}
 				if ended {
 					delete(sh.sessions, id)
+					r.keep(s, false)
 					r.count(sh, -1)
 					over = append(over, s)
 				}
@@ -383,6 +420,7 @@ func (r *registry) setExpiry(s *session, expiry uint32) {
 	sh := r.shard(s.clientID)
 	sh.mu.Lock()
 	s.expiry = expiry
+	r.keep(s, expiry > 0)
 	sh.mu.Unlock()
 }
 

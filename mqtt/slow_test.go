@@ -215,7 +215,7 @@ func TestLargeCommandsAmongMuchElse(t *testing.T) {
 				case <-t.Context().Done():
 					return
 				}
-				if _, err := c.nc.Write(pub{topic: "up", qos: 1, id: uint16(1 + i%200)}.packet(v)); err != nil {
+				if _, err := c.pipe.Write(pub{topic: "up", qos: 1, id: uint16(1 + i%200)}.packet(v)); err != nil {
 					return
 				}
 			}

@@ -39,7 +39,7 @@ func stuff(t testing.TB, w *world, c *client) (pings int) {
 	}
 	for range 1 << 12 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(tooLong))
-		if _, err := c.nc.Write(many); err != nil {
+		if _, err := c.pipe.Write(many); err != nil {
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 			return pings // closed by the server
 		}

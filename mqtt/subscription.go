@@ -21,11 +21,8 @@ type filterRequest struct {
 	subscription
 }
 
-// What a topic filter may be: a match looks at each level of each filter it comes to.
-const (
-	filterLevelsMax = 128
-	filterBytesMax  = 4 << 10
-)
+// filterBytesMax bounds a topic filter, which is kept as long as its session.
+const filterBytesMax = 4 << 10
 
 // subscribe answers SUBSCRIBE with a code for each filter.
 func (c *Conn) subscribe(body []byte) error {
@@ -33,6 +30,7 @@ func (c *Conn) subscribe(body []byte) error {
 	if err != nil {
 		return err
 	}
+	c.countFilters(len(requests))
 	codes := make([]byte, 0, len(requests))
 	var owed []string // filters that get retained messages
 	for _, r := range requests {
@@ -63,7 +61,7 @@ func (c *Conn) subscribe(body []byte) error {
 func (c *Conn) decodeSubscribe(body []byte) (id uint16, requests []filterRequest, err error) {
 	r := cursor{b: body}
 	id = r.uint16()
-	var p properties
+	p := c.properties()
 	if c.version == 5 {
 		r.properties(typeSubscribe, &p)
 	}
@@ -89,8 +87,11 @@ func (c *Conn) filterFault(filter string) Code {
 	switch {
 	case isShared(filter) && c.srv.cfg.Shares == nil:
 		return SharedSubscriptionsUnsupported
-	case len(filter) > filterBytesMax, strings.Count(filter, "/") >= filterLevelsMax:
+	case len(filter) > filterBytesMax, strings.Count(filter, "/") >= c.srv.cfg.TopicLevels:
 		return TopicFilterInvalid
+	case !c.identity.Load().maySubscribe(filter):
+		c.srv.m.denied.subscribe.Inc()
+		return NotAuthorized
 	}
 	return Success
 }
@@ -115,7 +116,7 @@ func (c *Conn) unsubscribe(body []byte) error {
 	r := cursor{b: body}
 	id := r.uint16()
 	if c.version == 5 {
-		var p properties
+		p := c.properties()
 		r.properties(typeUnsubscribe, &p)
 	}
 	var filters []string
@@ -129,6 +130,7 @@ func (c *Conn) unsubscribe(body []byte) error {
 	if err := checkRequest(&r, id, len(filters)); err != nil {
 		return err
 	}
+	c.countFilters(len(filters))
 	pk := c.newPacket(packets.Unsuback)
 	pk.PacketID = id
 	for _, f := range filters {

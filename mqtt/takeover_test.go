@@ -82,7 +82,7 @@ func TestTakeoverOfAConnectionThatFloodsUs(t *testing.T) {
 		for range 2 {
 			work.Go(func() {
 				for {
-					if _, err := old.nc.Write(flood); err != nil {
+					if _, err := old.pipe.Write(flood); err != nil {
 						return
 					}
 				}
@@ -149,7 +149,7 @@ func TestConnectionsRacingForOneClientID(t *testing.T) {
 
 // race connects and reads until the connection ends, then closes.
 func (c *client) race(h hello) {
-	_, _ = c.nc.Write(h.packet())
+	_, _ = c.pipe.Write(h.packet())
 	_, _ = io.Copy(io.Discard, c.nc)
 	_ = c.nc.Close()
 }
@@ -228,7 +228,7 @@ func TestShutdownEndsAnUnfinishedTakeover(t *testing.T) {
 		done, hurry := w.shutdown()
 		hurry()
 		_, body := c.read()
-		require.Equal(t, map[byte]byte{4: 3, 5: byte(ServerShuttingDown)}[v], body[1])
+		require.Equal(t, map[byte]byte{4: 3, 5: byte(ServerUnavailable)}[v], body[1]) // CONNACK has no "shutting down"
 		c.closed()
 		release()
 		old.goodbye(SessionTakenOver)

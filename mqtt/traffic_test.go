@@ -122,7 +122,7 @@ func (d *dispatcher) visit(id string, v byte) (fault string) {
 }
 
 // post is send for a connection that may be gone.
-func (c *client) post(parts ...any) { _, _ = c.nc.Write(cat(parts...)) }
+func (c *client) post(parts ...any) { _, _ = c.pipe.Write(cat(parts...)) }
 
 // reply completes a command.
 func (c *client) reply(first byte, body []byte) {

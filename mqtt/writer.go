@@ -99,7 +99,7 @@ func (c *Conn) answer() (ending bool) {
 		c.mu.Unlock()
 		return c.flush()
 	}
-	due := len(c.out) > 0 || c.slots.settled() != nil
+	due := len(c.out) > 0 || c.slots.settled() != nil || c.owes()
 	enlist := due && !c.dirty
 	c.dirty = c.dirty || due
 	ending = c.ending
@@ -115,7 +115,7 @@ func (c *Conn) answer() (ending bool) {
 
 // send writes what is in out unless somebody else does already. mu is held, see write.
 func (c *Conn) send() {
-	if !c.writing && c.waiting() > 0 {
+	if !c.writing && c.due() {
 		c.write()
 	}
 	if len(c.out) > c.srv.cfg.MaxUnreadBytes {
@@ -126,8 +126,14 @@ func (c *Conn) send() {
 // waiting is how many bytes wait to be written. mu is held.
 func (c *Conn) waiting() int { return len(c.out) + len(c.tail) }
 
-// take takes the next bytes to write. mu is held.
-func (c *Conn) take() []byte {
+// due says whether there is something to write. mu is held.
+func (c *Conn) due() bool { return c.waiting() > 0 || c.owes() }
+
+// take takes the next bytes to write, as they go to the socket. mu is held.
+func (c *Conn) take() ([]byte, error) {
+	if c.link != nil {
+		return c.wrap()
+	}
 	b := c.out
 	switch {
 	case c.tail == nil:
@@ -138,50 +144,78 @@ func (c *Conn) take() []byte {
 		b, c.tail = c.tail, nil
 	}
 	c.taken = len(b)
-	return b
+	return b, nil
 }
 
 // discard forgets what waits to be written. mu is held.
-func (c *Conn) discard() { c.out, c.tail, c.tailAt = nil, nil, 0 }
+func (c *Conn) discard() {
+	c.out, c.tail, c.tailAt = nil, nil, 0
+	if c.link != nil {
+		c.link.discard()
+	}
+}
 
 // write writes out while the socket takes it. mu is held, and given up around the system call, so that
 // nobody who only wants to mark a slot waits for it.
 func (c *Conn) write() {
 	c.writing = true
-	for c.waiting() > 0 {
+	for pieces := 1; c.due(); pieces++ {
 		shared := c.tail != nil
-		b := c.take()
-		c.mu.Unlock()
-		n, err := c.writeNow(b)
-		c.mu.Lock()
-		c.gone(n)
+		b, err := c.take()
+		if c.link != nil && pieces > morePieces && err == nil {
+			c.goSlowly(b)
+			return
+		}
+		n := 0
+		if err == nil {
+			c.mu.Unlock()
+			n, err = c.writeNow(b)
+			c.mu.Lock()
+			c.gone(n, len(b)-n)
+		}
 		if err != nil && !errors.Is(err, syscall.EAGAIN) {
 			c.discard()
 			c.shutdownLocked(err)
 			break
 		}
 		if n < len(b) {
-			c.stuck = true
-			go c.sendSlowly(b[n:]) // ends when out is empty, or with the connection
+			c.goSlowly(b[n:])
 			return
 		}
-		if c.out == nil && !shared && cap(b) <= 256 && c.slots.len() > 0 {
+		if c.link == nil && c.out == nil && !shared && cap(b) <= 256 && c.slots.len() > 0 {
 			c.out = b[:0] // more will follow soon
 		}
 	}
 	c.wrote()
 }
 
-// gone counts n bytes that the socket took. mu is held.
-func (c *Conn) gone(n int) {
-	c.taken -= n
-	c.flushed += uint64(n)
+// goSlowly has a goroutine go on with the writing, which ends when there is no more, or with the connection. mu is held.
+func (c *Conn) goSlowly(b []byte) {
+	c.stuck = true
+	go c.sendSlowly(b)
+}
+
+// gone counts n bytes that the socket took of those that take gave, of which left are still to be written. In layers
+// only the whole of them says that what is inside has gone. mu is held.
+func (c *Conn) gone(n, left int) {
+	plain := n
+	if c.link != nil {
+		plain = 0
+		if left == 0 {
+			plain = c.taken
+		}
+	}
+	c.taken -= plain
+	c.flushed += uint64(plain)
 	c.srv.m.bytesOut.Add(float64(n))
 }
 
 // wrote ends the writing. mu is held.
 func (c *Conn) wrote() {
 	c.writing, c.stuck = false, false
+	if c.link != nil {
+		c.link.release()
+	}
 	if c.written != nil {
 		close(c.written)
 		c.written = nil
@@ -239,23 +273,23 @@ const slowBytes = 16 << 10
 
 // sendSlowly writes b and all that joins it, waiting for the device up to the write time-out.
 func (c *Conn) sendSlowly(b []byte) {
-	for len(b) > 0 {
+	for busy := true; busy; {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.WriteTimeout))
 		n, err := c.nc.Write(b[:min(len(b), slowBytes)])
+		b = b[n:]
 		c.mu.Lock()
-		c.gone(n)
-		if b = b[n:]; len(b) == 0 {
-			b = c.take()
+		c.gone(n, len(b))
+		if len(b) == 0 && err == nil && c.due() {
+			b, err = c.take()
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			b = nil
 			c.tooSlow()
 		case err != nil:
-			b = nil
 			c.shutdownLocked(err)
 		}
-		if len(b) == 0 {
+		busy = err == nil && len(b) > 0
+		if !busy {
 			_ = c.nc.SetWriteDeadline(time.Time{}) // else it would fail a write long after this one
 			c.wrote()
 		}

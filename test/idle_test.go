@@ -63,21 +63,26 @@ func greet(address string, i int) (net.Conn, error) {
 		return nil, err
 	}
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := c.Write(connectBytes(fmt.Sprintf("idle-%d", i))); err != nil {
-		return c, err
+	return c, sayConnect(c, fmt.Sprintf("idle-%d", i))
+}
+
+// sayConnect says CONNECT and waits for a CONNACK that lets the device in.
+func sayConnect(c net.Conn, clientID string) error {
+	if _, err := c.Write(connectBytes(clientID)); err != nil {
+		return err
 	}
 	var head [2]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
-		return c, err
+		return err
 	}
 	body := make([]byte, head[1])
 	if _, err := io.ReadFull(c, body); err != nil {
-		return c, err
+		return err
 	}
 	if head[0] != 0x20 || body[1] != 0 {
-		return c, fmt.Errorf("CONNACK % x", body)
+		return fmt.Errorf("CONNACK % x", body)
 	}
-	return c, nil
+	return nil
 }
 
 // answer requires a PINGRESP on every connection.

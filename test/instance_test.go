@@ -61,21 +61,39 @@ func serve(t testing.TB, brokers []string, rules, extra string) *instance {
 	return s
 }
 
-// extra beginning with a blank belongs to kafka:, else it stands at the top.
-// prepare writes the configuration and takes ports that stay the instance's own through restarts.
+// prepare writes the configuration and takes ports that stay the instance's own through restarts. extra beginning with a
+// blank belongs to kafka:, else it stands at the top.
 func prepare(t testing.TB, brokers []string, rules, extra string) *instance {
 	t.Helper()
-	taken, err := ports.Take(2)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
-	s := &instance{t: t, program: program, address: taken[0].Addr(), admin: taken[1].Addr(), log: new(lockedBuffer)}
-	config := fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\nlog: {format: json}\nkafka:\n  brokers: [%s]\n%s\npublish:\n%s\n",
-		s.address, s.admin, strings.Join(brokers, ", "), extra, rules) + stateTopics(t)
+	address := ownPorts(t, 1)[0]
+	s := prepareWith(t, brokers, fmt.Sprintf("listeners: [{address: %q}]\n", address), rules, extra)
+	s.address = address
+	return s
+}
+
+// prepareWith is prepare with listeners of the caller's, and whatever else stands at the top.
+func prepareWith(t testing.TB, brokers []string, head, rules, extra string) *instance {
+	t.Helper()
+	s := &instance{t: t, program: program, admin: ownPorts(t, 1)[0], log: new(lockedBuffer)}
+	config := fmt.Sprintf("%sadmin: {address: %q}\nlog: {format: json}\nkafka:\n  brokers: [%s]\n%s\npublish:\n%s\n",
+		head, s.admin, strings.Join(brokers, ", "), extra, rules) + stateTopics(t)
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	s.args = []string{"serve", "--config", file}
 	t.Cleanup(s.cleanup)
 	return s
+}
+
+// ownPorts takes loopback addresses with ports that nobody else is given while the test runs.
+func ownPorts(t testing.TB, n int) (addresses []string) {
+	t.Helper()
+	taken, err := ports.Take(n)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
+	for _, p := range taken {
+		addresses = append(addresses, p.Addr())
+	}
+	return addresses
 }
 
 // start runs the process.

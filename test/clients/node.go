@@ -34,14 +34,19 @@ func installNode(ctx context.Context) (Runner, error) {
 	if _, _, err := execute(ctx, nil, "node", "--version"); err != nil {
 		return Runner{}, err
 	}
-	name := "clients/node-" + fingerprint(nodePackage, nodeLock, nodeDriver, nodeSubscriber)
-	dir, err := cache.Once(ctx, name, func(work string) error { return makeNodeModules(ctx, work) })
+	dir, err := nodeDir(ctx)
 	if err != nil {
 		return Runner{}, err
 	}
 	return Runner{Name: "mqttjs", Versions: []byte{V311, V5},
 		run:       driver("node", filepath.Join(dir, "publish.mjs")),
 		subscribe: subscribeDriver("mqttjs", "node", filepath.Join(dir, "subscribe.mjs"))}, nil
+}
+
+// nodeDir gives the folder with MQTT.js and the drivers.
+func nodeDir(ctx context.Context) (string, error) {
+	name := "clients/node-" + fingerprint(nodePackage, nodeLock, nodeDriver, nodeSubscriber)
+	return cache.Once(ctx, name, func(work string) error { return makeNodeModules(ctx, work) })
 }
 
 func makeNodeModules(ctx context.Context, work string) error {

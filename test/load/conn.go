@@ -31,7 +31,7 @@ func connect(ctx context.Context, f *Fleet, device int) (c *conn, present bool, 
 		return nil, false, err
 	}
 	c = &conn{nc: nc, r: bufio.NewReaderSize(nc, 4<<10), w: bufio.NewWriterSize(nc, 16<<10), version: f.Version}
-	o := connectOptions{clientID: f.ClientID(device), version: f.Version, clean: !f.Reconnect, keepAlive: 60}
+	o := connectOptions{clientID: f.ClientID(device), version: f.Version, clean: !f.Reconnect, keepAlive: 60, username: f.Username, password: f.Password}
 	if f.Reconnect {
 		o.expiry = time.Hour
 	}
@@ -47,6 +47,8 @@ type connectOptions struct {
 	keepAlive      uint16        // seconds
 	expiry         time.Duration // of the session; MQTT 5
 	receiveMaximum uint16        // 0: not said; MQTT 5
+	username       string        // with password; "": not said
+	password       string
 }
 
 // greet says CONNECT and waits for the CONNACK; the connection is closed after an error.
@@ -67,6 +69,9 @@ func (o connectOptions) packet() []byte {
 	if o.clean {
 		flags = 2
 	}
+	if o.username != "" {
+		flags |= 0xC0
+	}
 	b := append(text(nil, "MQTT"), o.version, flags)
 	b = binary.BigEndian.AppendUint16(b, o.keepAlive)
 	if o.version == 5 {
@@ -79,7 +84,11 @@ func (o connectOptions) packet() []byte {
 		}
 		b = append(append(b, byte(len(p))), p...)
 	}
-	return packet(0x10, text(b, o.clientID))
+	b = text(b, o.clientID)
+	if o.username != "" {
+		b = text(text(b, o.username), o.password)
+	}
+	return packet(0x10, b)
 }
 
 func (c *conn) connack() (present bool, err error) {

@@ -28,6 +28,8 @@ type Fleet struct {
 	Ping bool
 	// Dialer is used to connect; nil: spread over loopback source addresses.
 	Dialer func(ctx context.Context, device int) (net.Conn, error)
+	// Username and Password are what every device says in CONNECT; "": nothing.
+	Username, Password string
 	// Drain is how long the devices wait for what is unacknowledged after the end of the time; 0: 30 s.
 	Drain time.Duration
 
