@@ -17,7 +17,15 @@ import (
 	"sluice/proxy/config"
 )
 
-const sample = "listeners: [{address: 127.0.0.1:0}]\nkafka: {brokers: [127.0.0.1:1]}\nadmin: {address: \"\"}\npublish: [{match: \"#\", topic: t}]\ncommands: [{topic: c, publish: c}]\n"
+// sample has everything that registers metrics of its own; the certificate's file and its key's are filled in.
+const sample = `
+listeners: [{address: 127.0.0.1:0, tls: {certificate: %q, key: %q}}]
+kafka: {brokers: [127.0.0.1:1]}
+admin: {address: ""}
+publish: [{match: "#", topic: t}]
+commands: [{topic: c, publish: c}]
+auth: {jwt: {secret: 0123456789abcdef0123456789abcdef}}
+`
 
 const head = `<!-- Code generated from the metrics' definitions by go generate; DO NOT EDIT. -->
 # Metrics
@@ -25,7 +33,9 @@ const head = `<!-- Code generated from the metrics' definitions by go generate; 
 ` + "`GET /metrics`" + ` on the admin address, in Prometheus' text format. Labels take few values, bounded by the configuration: a
 rule is named by what it is written for (` + "`match`, `regex`, `topic`, `pattern`" + `; command rules that share one are
 numbered), and no client ID, no MQTT topic and no Kafka topic that only a message or a record names is ever a label. The metrics of the Go runtime and the process
-(` + "`go_*`, `process_*`" + `) are there too, and those of commands (` + "`sluice_command_*`, `sluice_kafka_consumer_*`" + `) only with rules for them.
+(` + "`go_*`, `process_*`" + `) are there too; those of commands (` + "`sluice_command_*`, `sluice_kafka_consumer_*`" + `), of logins (` + "`sluice_auth_*`" + `) and of
+certificates (` + "`sluice_tls_*`" + `) only where these are configured. Where publish rules have an ` + "`identity`" + `, the metrics of producers
+have a label of that name.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -48,7 +58,16 @@ func run(file string) error {
 
 // Page renders the whole page.
 func Page() (string, error) {
-	cfg, err := config.Parse("sample", []byte(sample), os.LookupEnv)
+	dir, err := os.MkdirTemp("", "metricsdoc-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	certificate, key, err := writeCertificate(dir)
+	if err != nil {
+		return "", err
+	}
+	cfg, err := config.Parse("sample", fmt.Appendf(nil, sample, certificate, key), os.LookupEnv)
 	if err != nil {
 		return "", err
 	}
@@ -70,7 +89,10 @@ type row struct{ name, kind, labels, help string }
 // A recorder notes what is registered with it.
 type recorder struct{ rows []row }
 
-var descriptor = regexp.MustCompile(`^Desc\{fqName: "(.*)", help: "(.*?)"(?:, unit: ".*?")?, constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+var descriptor = regexp.MustCompile(`^Desc\{fqName: "(.*)", help: "(.*?)"(?:, unit: ".*?")?, constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+
+// constant is the name of a label with a value, as String shows it.
+var constant = regexp.MustCompile(`[a-z_]+="`)
 
 // Register notes the collector's metrics.
 func (r *recorder) Register(c prometheus.Collector) error {
@@ -82,7 +104,14 @@ func (r *recorder) Register(c prometheus.Collector) error {
 		if m == nil {
 			return fmt.Errorf("unreadable description %s", d)
 		}
-		r.rows = append(r.rows, row{m[1], kind(m[1], c), m[3], strings.ReplaceAll(m[2], `\"`, `"`)})
+		var labels []string
+		for _, l := range constant.FindAllString(m[3], -1) {
+			labels = append(labels, strings.TrimSuffix(l, `="`))
+		}
+		if m[4] != "" {
+			labels = append(labels, m[4])
+		}
+		r.rows = append(r.rows, row{m[1], kind(m[1], c), strings.Join(labels, ","), strings.ReplaceAll(m[2], `\"`, `"`)})
 	}
 	return nil
 }
