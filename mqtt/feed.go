@@ -164,6 +164,8 @@ func (c *Conn) packet(p []byte) error {
 		return violation("a second CONNECT") // [MQTT-3.1.0-2]
 	case typeAuth:
 		return c.reauthenticate(body)
+	case 0:
+		return malformed("packet type 0 is reserved")
 	}
-	return malformed("a packet that only servers send")
+	return violation("a packet that only servers send")
 }

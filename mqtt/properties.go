@@ -84,6 +84,10 @@ func (c *cursor) properties(kind int, p *properties) {
 	}
 	for len(section.b) > 0 && section.err == nil {
 		id := section.varint()
+		if kind == typePublish && id == propSubscriptionID {
+			section.err = violation("a Subscription Identifier from a device") // [MQTT-3.3.4-6]
+			break
+		}
 		if id >= len(allowed) || allowed[id]&(1<<kind) == 0 {
 			section.fail("property 0x%02X has no place here", id)
 			break
