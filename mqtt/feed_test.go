@@ -154,7 +154,7 @@ func TestFrameReadsEveryLength(t *testing.T) {
 }
 
 func TestPartialMemoryIsChargedAndGivenBack(t *testing.T) {
-	s := &Server{cfg: DefaultConfig()}
+	s := &Server{cfg: DefaultConfig(), rates: newRateLimits(&Config{})}
 	s.cfg.MaxPartialBytes = 100_000
 	c := &Conn{srv: s}
 	require.False(t, c.charge(readBuffer), "what fits in a read buffer is not counted")

@@ -169,7 +169,7 @@ func FuzzPublish(f *testing.F) {
 		if five {
 			version = 5
 		}
-		c := &Conn{srv: &Server{cfg: DefaultConfig()}, session: &session{clientID: "dev"}, version: version}
+		c := &Conn{srv: &Server{cfg: DefaultConfig(), rates: newRateLimits(&Config{})}, session: &session{clientID: "dev"}, version: version}
 		m := newMessage(body)
 		ours := c.decodePublish(m, 0x30|first&0x0F)
 
@@ -215,7 +215,7 @@ func validate(p *packets.Packet) error {
 // TestValidPublishIsAcceptedByBoth keeps FuzzPublish from passing because nothing is accepted.
 func TestValidPublishIsAcceptedByBoth(t *testing.T) {
 	body := cat(str("a/b"), uint16(7), props(0x03, str("text"), user("k", "v")), strings.Repeat("x", 300))
-	c := &Conn{srv: &Server{cfg: DefaultConfig()}, session: &session{clientID: "dev"}, version: 5}
+	c := &Conn{srv: &Server{cfg: DefaultConfig(), rates: newRateLimits(&Config{})}, session: &session{clientID: "dev"}, version: 5}
 	require.NoError(t, c.decodePublish(newMessage(body), 0x32))
 	theirs := packets.Packet{ProtocolVersion: 5}
 	require.NoError(t, theirs.FixedHeader.Decode(0x32))

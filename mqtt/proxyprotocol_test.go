@@ -202,7 +202,8 @@ func FuzzProxyHeader(f *testing.F) {
 	f.Add(append(bytes.Clone(proxyproto.SIGV2), 0x21, 0x31, 0, 0), 15)
 	f.Fuzz(func(t *testing.T, b []byte, cut int) {
 		cut = min(max(cut, 0), len(b))
-		whole, pieces := &Conn{proxy: proxyDue}, &Conn{proxy: proxyDue}
+		s := &Server{}
+		whole, pieces := &Conn{srv: s, proxy: proxyDue}, &Conn{srv: s, proxy: proxyDue}
 		want, wantErr := whole.proxyHeader(b)
 		rest, err := pieces.proxyHeader(b[:cut])
 		if err == nil && pieces.proxy == proxyDue {

@@ -14,6 +14,9 @@ type bucket int64
 
 // wait gives how long nothing may be taken from a bucket that holds size; 0: something may.
 func (b bucket) wait(now, size time.Duration) time.Duration {
+	if now >= time.Duration(b) {
+		return 0
+	}
 	return max(0, time.Duration(b)-now-size+1)
 }
 
@@ -31,11 +34,12 @@ type rates struct {
 type rateLimits struct {
 	perMessage     time.Duration // 0: any number
 	bytesPerSecond int64         // 0: any number
+	controlBurst   time.Duration // the size of a bucket of control packets
 	over           OverRate
 }
 
 func newRateLimits(cfg *Config) rateLimits {
-	l := rateLimits{bytesPerSecond: cfg.PublishBytesPerSecond, over: cfg.OverRate}
+	l := rateLimits{bytesPerSecond: cfg.PublishBytesPerSecond, controlBurst: 10 * time.Second, over: cfg.OverRate}
 	if n := time.Duration(cfg.PublishesPerSecond); n > 0 {
 		l.perMessage = (time.Second + n - 1) / n
 	}
@@ -46,13 +50,12 @@ func newRateLimits(cfg *Config) rateLimits {
 // that restores its subscriptions or lost its session is far below the ten seconds' worth that may come at once; without
 // a bound one connection keeps a core busy.
 const (
-	filterCost   = 10 * time.Millisecond
-	controlCost  = time.Millisecond
-	controlBurst = 10 * time.Second
+	filterCost  = 10 * time.Millisecond
+	controlCost = time.Millisecond
 )
 
-// age is the time of the bytes at hand, since the connection began.
-func (c *Conn) age() time.Duration { return c.now.Sub(c.since) }
+// age is the time of the bytes at hand, since CONNECT was answered; they may have come with it.
+func (c *Conn) age() time.Duration { return max(0, c.now.Sub(c.since)) }
 
 // withinRate asks whether a PUBLISH may be handled now. errPause: not yet.
 func (c *Conn) withinRate() error {
@@ -100,12 +103,14 @@ func (c *Conn) withinControl() error {
 }
 
 // controlWait gives how long no packet other than PUBLISH may be handled.
-func (c *Conn) controlWait() time.Duration { return c.rates.control.wait(c.age(), controlBurst) }
+func (c *Conn) controlWait() time.Duration {
+	return c.rates.control.wait(c.age(), c.srv.rates.controlBurst)
+}
 
 // countFilters takes a SUBSCRIBE or UNSUBSCRIBE from the rate of control packets. However many filters it has, it does
 // not stop the device for longer than the whole burst takes.
 func (c *Conn) countFilters(n int) {
-	c.rates.control.take(c.age(), min(time.Duration(n)*filterCost, controlBurst))
+	c.rates.control.take(c.age(), min(time.Duration(n)*filterCost, c.srv.rates.controlBurst))
 }
 
 // countControl takes a packet that should be rare.
