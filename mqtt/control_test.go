@@ -87,10 +87,10 @@ func TestPacketsADeviceMayNotSend(t *testing.T) {
 	}
 	bothVersions(t, func(t *testing.T, v byte) {
 		fault(v, MalformedPacket, packet(0x00))
-		fault(v, MalformedPacket, packet(0x20, 0, 0))
-		fault(v, MalformedPacket, packet(0x90, uint16(1), 0))
-		fault(v, MalformedPacket, packet(0xB0, uint16(1)))
-		fault(v, MalformedPacket, packet(0xD0))
+		fault(v, ProtocolError, packet(0x20, 0, 0))
+		fault(v, ProtocolError, packet(0x90, uint16(1), 0))
+		fault(v, ProtocolError, packet(0xB0, uint16(1)))
+		fault(v, ProtocolError, packet(0xD0))
 		fault(v, ProtocolError, packet(0xF0))
 		for _, reserved := range []int{0x11, 0x41, 0x52, 0x63, 0x71, 0xC1, 0xE1, 0xF1} {
 			fault(v, MalformedPacket, packet(reserved, uint16(1)))

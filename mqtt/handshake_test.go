@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -204,11 +205,12 @@ func TestManyFiltersInOneSubscribe(t *testing.T) {
 // TestDeviceThatDoesNotReadItsSubacks is closed like any slow reader, and its subscriptions stay bounded.
 func TestDeviceThatDoesNotReadItsSubacks(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
-		w := newWorldOn(t, narrowListener(t), func(c *Config) { c.MaxUnreadBytes = 16 << 10 })
+		w := newWorldOn(t, narrowListener(t), nil)
+		w.s.rates.controlBurst = time.Hour // it is not their rate that must end this
 		other := w.device(v, "other")
 		c := w.device(v, "dev")
 		_ = c.nc.SetReadBuffer(32 << 10)
-		request := packet(0x82, uint16(1), c.none(), bytes.Repeat(cat(str("a"), 1), 60_000)) // a third one would be delayed
+		request := packet(0x82, uint16(1), c.none(), bytes.Repeat(cat(str("a"), 1), 5000))
 		for check := enough(t); count(w.s.m.slowReaders) == 0; check() {
 			_, _ = c.pipe.Write(request)
 			other.ping()

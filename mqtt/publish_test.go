@@ -89,7 +89,7 @@ func TestPublishFaults(t *testing.T) {
 	fault("alias 0", TopicAliasInvalid, with(0x23, uint16(0)))
 	fault("alias above the maximum", TopicAliasInvalid, with(0x23, uint16(17)))
 	fault("alias that was not set", ProtocolError, p5(pub{qos: 1, id: 1, props: cat(0x23, uint16(1))}))
-	fault("subscription identifier from a client", MalformedPacket, with(0x0B, 1)) // [MQTT-3.3.4-6]
+	fault("subscription identifier from a client", ProtocolError, with(0x0B, 1)) // [MQTT-3.3.4-6]
 	fault("response topic with a wildcard", MalformedPacket, with(0x08, str("a/#")))
 	fault("payload format 2", ProtocolError, with(0x01, 2))
 	fault("property twice", ProtocolError, with(0x03, str("a"), 0x03, str("b")))

@@ -177,6 +177,24 @@ func TestExplainRefusesArgumentsThatFitNothing(t *testing.T) {
 	f("cannot read the payload", "--kafka-topic", "device-commands", "--payload", "@"+filepath.Join(t.TempDir(), "missing"))
 }
 
+func TestPasswdPrintsALineForAUsersFile(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "passwd", "dev1")
+	cmd.Stdin = strings.NewReader("a secret\n")
+	line, err := cmd.Output()
+	require.NoError(t, err)
+	require.Regexp(t, `^  - \{name: "dev1", password: "\$argon2id\$[^"]+"\}\n$`, string(line))
+	users := filepath.Join(t.TempDir(), "users.yaml")
+	require.NoError(t, os.WriteFile(users, append([]byte("users:\n"), line...), 0o600))
+
+	config := file(t, goodConfig+"auth: {file: "+strconv.Quote(users)+"}\n")
+	_, stderr, code := command(t, "check", "--config", config)
+	require.Zero(t, code, stderr)
+	_, stderr, code = command(t, "passwd", "dev1") // nothing comes in
+	require.Equal(t, 2, code, stderr)
+}
+
 func TestSchemaAndVersionPrint(t *testing.T) {
 	out, _, code := command(t, "schema")
 	require.Zero(t, code)

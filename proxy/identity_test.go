@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"sluice/mqtt"
+	"sluice/tls"
+)
+
+const aclForTests = `
+acl:
+  - {deny: [publish], filter: "devices/{mqtt.username}/locked/#"}
+  - {allow: [publish, subscribe, will], filter: "devices/{mqtt.username}/#"}
+  - {allow: [publish, retain], filter: "plants/{cert.cn}/+"}
+`
+
+func TestExplainAsksTheACL(t *testing.T) {
+	cfg := parse(t, rulesForTests, aclForTests)
+	refused := func(want string, s Sample) {
+		t.Helper()
+		s.ClientID, s.Payload = "c1", `{"machine":{"id":1}}`
+		e := explain(t, cfg, s)
+		require.Equal(t, want, e.Refused)
+		if want != "" {
+			require.Equal(t, mqtt.NotAuthorized, e.Code)
+		}
+	}
+	refused("", Sample{MQTTTopic: "devices/d1/telemetry/x", Username: "d1"})
+	refused("denied", Sample{MQTTTopic: "devices/d1/telemetry/x", Username: "d1", Retain: true})
+	refused("denied", Sample{MQTTTopic: "devices/d1/telemetry/x", Username: "d2"})
+	refused("denied", Sample{MQTTTopic: "devices/d1/telemetry/x", Username: "+"})
+	refused("denied", Sample{MQTTTopic: "devices/d1/locked/x", Username: "d1"})
+	refused("", Sample{MQTTTopic: "plants/p1/x", CommonName: "p1", Retain: true})
+	refused("denied", Sample{MQTTTopic: "plants/p1/x"})
+}
+
+// TestWithoutAuthADeviceIsWhoItSaysItIs: the ACL counts all the same.
+func TestWithoutAuthADeviceIsWhoItSaysItIs(t *testing.T) {
+	cfg := parse(t, rulesForTests, "")
+	g, err := newGate(cfg, zerolog.Nop(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	require.Nil(t, g, "nobody to ask")
+
+	cfg = parse(t, rulesForTests, aclForTests)
+	g, err = newGate(cfg, zerolog.Nop(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	id, err := g.Authenticate(t.Context(), &mqtt.Login{ClientID: "c1", Username: "d1", Certificate: &tls.Identity{Name: "n", CommonName: "p1"}})
+	require.NoError(t, err)
+	require.Equal(t, "d1", id.Name)
+	require.Equal(t, "p1", id.CommonName)
+	require.True(t, id.Access.Publish([]byte("devices/d1/x")))
+	require.True(t, id.Access.Publish([]byte("plants/p1/x")))
+	require.False(t, id.Access.Publish([]byte("devices/d2/x")))
+	_, err = g.Authenticate(t.Context(), &mqtt.Login{Method: "JWT"})
+	var fault *mqtt.ProtocolFault
+	require.ErrorAs(t, err, &fault)
+	require.Equal(t, mqtt.BadAuthenticationMethod, fault.Code)
+}
+
+// TestTheLogSaysAtStartWhatIsOpen: and nothing else.
+func TestTheLogSaysAtStartWhatIsOpen(t *testing.T) {
+	said := func(extra string) string {
+		var log bytes.Buffer
+		warn(parse(t, rulesForTests, extra), zerolog.New(&log))
+		return log.String()
+	}
+	open := said("")
+	require.Contains(t, open, "devices are not authenticated")
+	require.Contains(t, open, "there is no acl")
+	require.NotContains(t, open, "in the clear")
+	guarded := said(aclForTests + "auth: {jwt: {secret: 0123456789abcdef0123456789abcdef}}\n")
+	require.NotContains(t, guarded, "not authenticated")
+	require.NotContains(t, guarded, "no acl")
+	require.Contains(t, guarded, "in the clear", "a listener without TLS")
+}
+
+func TestConnectionsAreBoundedByTheOpenFiles(t *testing.T) {
+	require.Equal(t, 7, mostConnections(7))
+	most := mostConnections(0)
+	require.True(t, most == 0 || most >= 100, most)
+}
+
+// TestOneSessionTooManyIsRefused: limits.sessions bounds those that outlive their connection. Who has one may come back,
+// and who wants none is let in.
+func TestOneSessionTooManyIsRefused(t *testing.T) {
+	in := prepare(t, 2, "limits: {sessions: 2}\npublish: [{match: \"#\", topic: t}]\n")
+	in.serve()
+	first := lasting("a").to(t, in.addr, false)
+	second := lasting("b").to(t, in.addr, false)
+	_, _, code := lasting("c").try(t, in.addr)
+	require.Equal(t, byte(mqtt.QuotaExceeded), code)
+	connecting{id: "d", clean: true}.to(t, in.addr, false)
+	first.leave()
+	second.leave()
+	lasting("a").to(t, in.addr, true)
+}
