@@ -32,15 +32,31 @@ if [ -z "$race" ]; then
 	echo "the race detector: $reason. Remedy: install a C compiler (Debian: apt-get install gcc libc6-dev)" >>"$notes"
 fi
 
-# Compiling uses all cores, testing one package at a time: tests that kill a
-# Kafka and tests that measure do not go well together.
+# Compiling uses all cores. Two packages at a time are tested where Kafka is an
+# embedded one; ./test and what is below it alone: tests that kill a Kafka and
+# tests that measure do not go well together.
 echo "== go build $race $*"
 # shellcheck disable=SC2086 # $race is one word or none
 "$go" build $race "$@" || exit 1
-echo "== go test $race -p 1 $*"
-# shellcheck disable=SC2086
-"$go" test $race -p 1 -timeout 20m "$@"
-status=$?
+status=0
+alone=
+together=
+for package in $("$go" list "$@"); do
+	case $package in
+	sluice/test | sluice/test/*) alone="$alone $package" ;;
+	*) together="$together $package" ;;
+	esac
+done
+if [ -n "$together" ]; then
+	echo "== go test $race -p 2$together"
+	# shellcheck disable=SC2086
+	"$go" test $race -p 2 -timeout 20m $together || status=1
+fi
+if [ -n "$alone" ]; then
+	echo "== go test $race -p 1$alone"
+	# shellcheck disable=SC2086
+	"$go" test $race -p 1 -timeout 20m $alone || status=1
+fi
 
 if [ -s "$notes" ]; then
 	echo "== not run on this machine:"
