@@ -56,7 +56,7 @@ func (c *Conn) identityOf(l *Login) (*Identity, error) {
 	case a == nil && l.Method != "":
 		return nil, errNoSuchMethod
 	case a == nil:
-		return &Identity{Name: l.Username}, nil
+		return l.believed(), nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.ConnectTimeout)
 	defer cancel()
@@ -68,6 +68,15 @@ func (c *Conn) identityOf(l *Login) (*Identity, error) {
 		return nil, &ProtocolFault{ServerUnavailable, "the connection is to end"}
 	}
 	return verdict(who, err)
+}
+
+// believed takes a device for who it says it is, and its certificate for what was proven.
+func (l *Login) believed() *Identity {
+	i := &Identity{Name: l.Username}
+	if l.Certificate != nil {
+		i.CommonName, i.Until = l.Certificate.CommonName, l.Certificate.NotAfter
+	}
+	return i
 }
 
 // verdict lets a device in only if the Authenticator said so without a doubt.
@@ -90,12 +99,27 @@ var errExpired = &ProtocolFault{NotAuthorized, "the credentials have expired"}
 // expired says that the credentials are over.
 func (i *Identity) expired(now time.Time) bool { return !i.Until.IsZero() && !now.Before(i.Until) }
 
+// errWithdrawn ends a connection whose credentials were taken back.
+var errWithdrawn = &ProtocolFault{NotAuthorized, "the credentials were withdrawn"}
+
+// over says why the identity may not stay; nil: it may.
+func (i *Identity) over(now time.Time) error {
+	switch {
+	case i.expired(now):
+		return errExpired
+	case i.Withdrawn != nil && i.Withdrawn():
+		return errWithdrawn
+	}
+	return nil
+}
+
 // reauthenticate answers AUTH, by which a device shows new credentials (section 4.12.1).
 func (c *Conn) reauthenticate(body []byte) error {
 	p, err := c.decodeAuth(body)
 	if err != nil {
 		return err
 	}
+	c.countFilters(reauthenticationCost)
 	c.paused.Store(true) // what the device sends meanwhile waits: it must not be taken for silent
 	who, err := c.identityOf(&Login{
 		ClientID: c.session.clientID, Certificate: c.Certificate(), Remote: c.RemoteAddr(),
@@ -118,6 +142,9 @@ func (c *Conn) reauthenticate(body []byte) error {
 	c.respond(pk, (*packets.Packet).AuthEncode)
 	return nil
 }
+
+// reauthenticationCost is what a proof costs, in topic filters: ten a second.
+const reauthenticationCost = 10
 
 // decodeAuth holds an AUTH to section 3.15. We never ask to continue, so there is one that a device may send: that which
 // begins anew, with the method of its CONNECT [MQTT-4.12.1-1].

@@ -144,6 +144,9 @@ func (c *Conn) packet(p []byte) error {
 	if p[0]>>4 == typePublish {
 		return c.publish(p[0], body)
 	}
+	if p[0]>>4 == typeDisconnect { // no rate holds up a farewell: the connection may end before it is over
+		return c.disconnect(body)
+	}
 	if err := c.withinControl(); err != nil {
 		return err
 	}
@@ -152,8 +155,6 @@ func (c *Conn) packet(p []byte) error {
 		return c.pubrel(body)
 	case typePingreq:
 		return c.pingreq(body)
-	case typeDisconnect:
-		return c.disconnect(body)
 	case typeSubscribe:
 		return c.subscribe(body)
 	case typeUnsubscribe:

@@ -66,7 +66,9 @@ func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement
 // received takes PUBREC. That it came must be stored before PUBREL: the device forgets the packet identifier then, and
 // would take the PUBLISH, sent again after a crash, for a new one. mu is held.
 func (o *outbox) received(c *Conn, f *flying) {
-	if !f.received {
+	if f.received {
+		c.countControl() // it came before
+	} else {
 		f.received = true
 		if o.durable {
 			f.version = o.change()

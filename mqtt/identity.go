@@ -47,6 +47,9 @@ type Identity struct {
 	CommonName string
 	// Until is when its credentials end, and its connection with them; zero: never.
 	Until time.Time
+	// Withdrawn says whether its credentials are no longer any, which ends its connection; nil: never. It is asked once
+	// a second for each connection, under locks of this package; it must be cheap and not block.
+	Withdrawn func() bool
 	// Access is what it may do; nil: everything.
 	Access Access
 }

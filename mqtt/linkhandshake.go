@@ -96,7 +96,9 @@ func (c *Conn) acceptTLS(early []byte) (plain []byte, err error) {
 	c.mu.Lock()
 	c.link.tls = accepted
 	c.mu.Unlock()
-	return accepted.Open(nil, nil)
+	plain, err = accepted.Open(nil, nil)
+	c.link.ends(err) // told once what came before it was handled
+	return plain, nil
 }
 
 // readSome waits for bytes and appends what they say, without TLS if there is any.
@@ -111,7 +113,12 @@ func (c *Conn) readSome(b []byte) ([]byte, error) {
 	if c.link.tls == nil {
 		return append(b, buf[:n]...), nil
 	}
-	return c.link.tls.Open(buf[:n], b)
+	b, err = c.link.tls.Open(buf[:n], b)
+	if len(b) > 0 {
+		c.link.ends(err)
+		return b, nil
+	}
+	return b, err
 }
 
 // say writes b, in TLS if there is any, before anything else is sent on this connection.

@@ -352,3 +352,16 @@ func BenchmarkRates(b *testing.B) {
 		c.now = c.now.Add(time.Microsecond)
 	}
 }
+
+// TestNoRateHoldsUpAFarewell: a device that was over a rate says DISCONNECT and goes, and has no will then.
+func TestNoRateHoldsUpAFarewell(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.connect(willed(v, "dev"))
+		filters := bytes.Repeat(cat(str("a"), 1), 1000)
+		c.send(packet(0x82, uint16(1), c.none(), filters), packet(0x82, uint16(2), c.none(), filters), packet(0xE0))
+		_ = c.nc.CloseWrite()
+		w.ended()
+		w.noMessage()
+	})
+}

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -191,4 +192,13 @@ func TestTakeoverAndShutdownEndAReauthentication(t *testing.T) {
 		done, _ := w.shutdown()
 		w.returned(done)
 	})
+}
+
+// TestFloodOfReauthenticationsIsReadSlowly: each costs the check of a proof.
+func TestFloodOfReauthenticationsIsReadSlowly(t *testing.T) {
+	w := newWorld(t, guarded(tokens(map[string]*Identity{"good": {Name: "u"}})))
+	c := w.authenticated("good")
+	flood := bytes.Repeat(authPacket(ReAuthenticate, "token", "good"), 200)
+	c.send(flood)
+	until(t, "delayed", func() bool { return count(w.s.limits.control) > 0 })
 }

@@ -188,7 +188,7 @@ func (s *Server) launch(c *Conn) {
 }
 
 // sweep ends the connections that were silent for one and a half times their keep-alive [MQTT-3.1.2-22], those whose
-// credentials have expired, and the sessions and will delays whose time has come.
+// credentials have expired or were withdrawn, and the sessions and will delays whose time has come.
 func (s *Server) sweep(now time.Time) {
 	tick := s.tick.Load()
 	s.conns.each(func(c *Conn) {
@@ -198,8 +198,10 @@ func (s *Server) sweep(now time.Time) {
 				c.shutdownLocked(&ProtocolFault{KeepAliveTimeout, "nothing was heard for one and a half times the keep-alive"})
 			}
 		}
-		if c.session != nil && c.identity.Load().expired(now) {
-			c.shutdownLocked(errExpired)
+		if c.session != nil {
+			if err := c.identity.Load().over(now); err != nil {
+				c.shutdownLocked(err)
+			}
 		}
 		c.mu.Unlock()
 	})

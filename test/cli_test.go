@@ -177,6 +177,19 @@ func TestExplainRefusesArgumentsThatFitNothing(t *testing.T) {
 	f("cannot read the payload", "--kafka-topic", "device-commands", "--payload", "@"+filepath.Join(t.TempDir(), "missing"))
 }
 
+// TestCheckReadsTheFilesThatServeReads: all faults at once, and the same exit code.
+func TestCheckReadsTheFilesThatServeReads(t *testing.T) {
+	missing := strings.Replace(goodConfig, "[{address: 127.0.0.1:1883}]", "[{address: 127.0.0.1:1883, tls: {certificate: no.pem, key: no.key}}]", 1) + "auth: {file: nobody.yaml}\n"
+	missing = strings.Replace(missing, "brokers: [127.0.0.1:1]", "brokers: [127.0.0.1:1], tls: {ca: no-ca.pem}", 1)
+	for _, verb := range []string{"check", "serve"} {
+		_, stderr, code := command(t, verb, "--config", file(t, missing))
+		require.Equal(t, 2, code, stderr)
+		for _, name := range []string{"no.pem", "nobody.yaml", "no-ca.pem"} {
+			require.Contains(t, stderr, name, verb)
+		}
+	}
+}
+
 func TestPasswdPrintsALineForAUsersFile(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -19,6 +19,9 @@ func (c *checkCommand) Run(std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := proxy.Check(cfg); err != nil {
+		return usageError{err}
+	}
 	topics, err := proxy.RequiredTopics(cfg)
 	if err != nil {
 		return usageError{err}

@@ -38,6 +38,9 @@ func (c *serveCommand) Run(std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := proxy.Check(cfg); err != nil {
+		return usageError{err}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	log := newLogger(std, cfg.Log)
