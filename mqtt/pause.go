@@ -110,7 +110,8 @@ func (c *Conn) whole(b []byte) []byte {
 	return b[:size]
 }
 
-// answerPings answers the PINGREQ among the packets that wait, and takes them out, until there are too many: then c.flooded. Each byte is moved once, since a device may send thousands of them.
+// answerPings answers the PINGREQ among the packets that wait, and takes them out, until there are too many: then
+// c.flooded. Each byte is moved once, since a device may send thousands of them.
 func (c *Conn) answerPings() {
 	c.flooded = false
 	kept, rest := c.partial[:c.scanned], c.partial[c.scanned:]

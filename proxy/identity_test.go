@@ -39,6 +39,15 @@ func TestExplainAsksTheACL(t *testing.T) {
 	refused("denied", Sample{MQTTTopic: "plants/p1/x"})
 }
 
+// TestWhatIsDeniedIsNoDeadLetter: or a device without any right could write.
+func TestWhatIsDeniedIsNoDeadLetter(t *testing.T) {
+	cfg := parse(t, rulesForTests, aclForTests+"unmatched: {dead_letter: dead}\n")
+	e := explain(t, cfg, Sample{MQTTTopic: "elsewhere", Username: "d1", ClientID: "c1"})
+	require.Equal(t, "denied", e.Refused)
+	require.False(t, e.DeadLetter)
+	require.Empty(t, e.KafkaTopic)
+}
+
 // TestWithoutAuthADeviceIsWhoItSaysItIs: the ACL counts all the same.
 func TestWithoutAuthADeviceIsWhoItSaysItIs(t *testing.T) {
 	cfg := parse(t, rulesForTests, "")

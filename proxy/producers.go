@@ -84,16 +84,6 @@ func (p *producers) run(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// up says that Kafka answers to all.
-func (p *producers) up() bool {
-	for _, o := range p.others {
-		if !o.Up() {
-			return false
-		}
-	}
-	return p.main.Up()
-}
-
 // close waits for the records that remain, as kafka.Producer.Close does. main is last: what another refuses may become
 // a dead letter.
 func (p *producers) close(ctx context.Context) error {

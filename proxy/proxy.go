@@ -134,7 +134,7 @@ func (p *Proxy) Ready() error {
 	switch {
 	case !p.serving.Load():
 		return errors.New("not serving")
-	case !p.identity.up():
+	case !p.producer.Up():
 		return errors.New("Kafka does not answer")
 	}
 	return p.sessions.ready()

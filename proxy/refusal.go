@@ -15,6 +15,7 @@ type refusal struct {
 	code   mqtt.Code // of PUBACK or PUBREC
 	text   string    // Reason String: told to a device, so it names no Kafka topic and no rule
 	norule bool
+	denied bool // by the acl: nothing of it is stored, whatever the configuration says
 }
 
 // noRule is the label of messages that no rule matches.
@@ -32,21 +33,21 @@ func refusalOf(err error) refusal {
 	var r *topicmap.Refusal
 	switch {
 	case errors.Is(err, topicmap.ErrNoRule):
-		return refusal{"no_rule", mqtt.TopicNameInvalid, "no rule takes this topic", true}
+		return refusal{reason: "no_rule", code: mqtt.TopicNameInvalid, text: "no rule takes this topic", norule: true}
 	case errors.As(err, &r):
 		return ofRoute(r)
 	case errors.Is(err, errPublishDenied):
-		return refusal{"denied", mqtt.NotAuthorized, "not allowed to publish to this topic", false}
+		return refusal{reason: "denied", code: mqtt.NotAuthorized, text: "not allowed to publish to this topic", denied: true}
 	case errors.Is(err, errRetainDenied):
-		return refusal{"denied", mqtt.NotAuthorized, "not allowed to retain in this topic", false}
+		return refusal{reason: "denied", code: mqtt.NotAuthorized, text: "not allowed to retain in this topic", denied: true}
 	case errors.Is(err, kafka.ErrTooLarge):
-		return refusal{"too_large", mqtt.QuotaExceeded, "larger than Kafka takes", false}
+		return refusal{reason: "too_large", code: mqtt.QuotaExceeded, text: "larger than Kafka takes"}
 	case errors.Is(err, kafka.ErrTopicMissing):
-		return refusal{"topic_missing", mqtt.TopicNameInvalid, "no place in Kafka for this topic", false}
+		return refusal{reason: "topic_missing", code: mqtt.TopicNameInvalid, text: "no place in Kafka for this topic"}
 	case errors.Is(err, kafka.ErrNotAuthorized):
-		return refusal{"not_authorized", mqtt.NotAuthorized, "Kafka does not allow it", false}
+		return refusal{reason: "not_authorized", code: mqtt.NotAuthorized, text: "Kafka does not allow it"}
 	}
-	return refusal{"invalid_record", mqtt.ImplementationSpecificError, "Kafka does not take this record", false}
+	return refusal{reason: "invalid_record", code: mqtt.ImplementationSpecificError, text: "Kafka does not take this record"}
 }
 
 // ofRoute maps what the rules say to the code that comes nearest.
@@ -54,13 +55,13 @@ func ofRoute(r *topicmap.Refusal) refusal {
 	reason := r.Reason.String()
 	switch r.Reason {
 	case topicmap.ReasonNotJSON:
-		return refusal{reason, mqtt.PayloadFormatInvalid, "the payload is not JSON", false}
+		return refusal{reason: reason, code: mqtt.PayloadFormatInvalid, text: "the payload is not JSON"}
 	case topicmap.ReasonMissingValue:
-		return refusal{reason, mqtt.PayloadFormatInvalid, "a value the rule needs is missing", false}
+		return refusal{reason: reason, code: mqtt.PayloadFormatInvalid, text: "a value the rule needs is missing"}
 	case topicmap.ReasonTooManyTopics:
-		return refusal{reason, mqtt.QuotaExceeded, "too many different topics", false}
+		return refusal{reason: reason, code: mqtt.QuotaExceeded, text: "too many different topics"}
 	}
-	return refusal{reason, mqtt.TopicNameInvalid, "this topic makes no legal Kafka topic", false}
+	return refusal{reason: reason, code: mqtt.TopicNameInvalid, text: "this topic makes no legal Kafka topic"}
 }
 
 // refuse ends d with a negative answer, or sends it to the dead-letter topic if there is one. The caller
@@ -89,7 +90,7 @@ func (p *publisher) refuse(d *delivery, r refusal) {
 // if no rule matches; else refused.
 func (p *publisher) fate(d *delivery, r refusal) outcome {
 	switch {
-	case p.unmatched.Mode == config.DeadLetter && !d.dead:
+	case p.unmatched.Mode == config.DeadLetter && !d.dead && !r.denied:
 		return deadLettered
 	case p.unmatched.Mode == config.Drop && r.norule:
 		return dropped

@@ -34,7 +34,7 @@ const retainedOverhead = 1024
 var errRetainedFull = errors.New("there is no room for one more retained message")
 
 // full is what a device is told then.
-var retainedFull = refusal{"retained_full", mqtt.QuotaExceeded, "too many retained messages", false}
+var retainedFull = refusal{reason: "retained_full", code: mqtt.QuotaExceeded, text: "too many retained messages"}
 
 // admit keeps room in the index for what is to be written, until release. A deletion needs none.
 func (w *retainedWriter) admit(m *mqtt.RetainedMessage) (room int, ok bool) {

@@ -95,7 +95,7 @@ func (m Mode) String() string {
 //     matches and can't store are rejected.
 //   - `dead_letter: TOPIC`: every message that would be refused is stored in this Kafka topic and then
 //     acknowledged, with the reason in the header `sluice.refused` and the client ID as key. The name must be
-//     legal in Kafka and not internal.
+//     legal in Kafka and not internal. What the `acl` denies is rejected all the same.
 type Unmatched struct {
 	Mode Mode
 	// DeadLetter is the Kafka topic for mode dead_letter, else "".
