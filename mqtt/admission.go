@@ -24,7 +24,8 @@ import (
 // get half of the places at most. Of many addresses they can get all of them, and then only places that time out are
 // given away: two seconds' worth in each ConnectTimeout, still in turn, so that the devices get in more slowly, by the
 // part that their addresses are of all that try. What an attacker gains so follows the addresses it has, never how often
-// it connects from one.
+// it connects from one. Where all places there are at all (MaxConnections) are taken, those that wait from one source
+// make room for another's.
 type admission struct {
 	most       int
 	perAddress int
@@ -74,7 +75,10 @@ func networkOf(addr net.Addr) netip.Addr {
 
 // start takes a connection that was accepted: it is launched, waits for its turn, or is closed without an answer.
 func (s *Server) start(c *Conn) {
-	first, refused := s.admission.enter(c, time.Now(), s.limits)
+	first, evicted, refused := s.admission.enter(c, time.Now(), s.limits)
+	if evicted != nil {
+		s.refused(evicted, s.limits.crowded)
+	}
 	switch {
 	case refused != nil:
 		s.turnAway(c, refused)
@@ -90,8 +94,13 @@ func (s *Server) start(c *Conn) {
 
 // turnAway closes a connection of which nothing was read.
 func (s *Server) turnAway(c *Conn, why prometheus.Counter) {
-	_ = c.nc.Close()
 	s.admission.leave(c)
+	s.refused(c, why)
+}
+
+// refused closes a connection that counts nowhere any more.
+func (s *Server) refused(c *Conn, why prometheus.Counter) {
+	_ = c.nc.Close()
 	why.Inc()
 	s.admission.lines.Warn().Stringer("remote", c.nc.RemoteAddr()).Int("open", s.admission.openCount()).Msg("connection refused")
 }
@@ -146,23 +155,40 @@ func (c *Conn) hungUp() (gone bool) {
 }
 
 // enter counts a new connection and gives the one to launch, which need not be this one: nil if nobody's turn has come.
-// refused is the counter of the reason why it must be closed.
-func (a *admission) enter(c *Conn, now time.Time, m *limitMetrics) (first *Conn, refused prometheus.Counter) {
+// refused is the counter of the reason why it must be closed. evicted had to make room for it: where there are as many as
+// there may be, those that wait and come from where many others wait are the ones to go.
+func (a *admission) enter(c *Conn, now time.Time, m *limitMetrics) (first, evicted *Conn, refused prometheus.Counter) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	from := networkOf(c.nc.RemoteAddr())
 	if a.most > 0 && a.open >= a.most {
-		return nil, m.crowded
+		if evicted = a.evict(from); evicted == nil {
+			return nil, nil, m.crowded
+		}
 	}
 	if c.proxy != proxyDue && !a.count(c, c.nc.RemoteAddr()) {
-		return nil, m.fromOne
+		return nil, evicted, m.fromOne
 	}
 	a.open++
 	c.entrance.taken = true
 	if a.queue == nil || a.closed { // the server's set of connections refuses it when the server stops
-		return c, nil
+		return c, evicted, nil
 	}
-	a.queue.join(networkOf(c.nc.RemoteAddr()), c, now)
-	return a.nextLocked(now), nil
+	a.queue.join(from, c, now)
+	return a.nextLocked(now), evicted, nil
+}
+
+// evict takes out one that waits, for a newcomer from another source. mu is held.
+func (a *admission) evict(newcomer netip.Addr) *Conn {
+	if a.queue == nil || a.closed {
+		return nil
+	}
+	c, ok := a.queue.evict(newcomer)
+	if !ok {
+		return nil
+	}
+	a.leaveLocked(c)
+	return c
 }
 
 // count counts c for its address; false: that has too many. mu is held.
@@ -232,6 +258,10 @@ func (a *admission) leave(c *Conn) {
 	a.finished(c)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.leaveLocked(c)
+}
+
+func (a *admission) leaveLocked(c *Conn) {
 	if !c.entrance.taken {
 		return
 	}

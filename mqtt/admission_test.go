@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -298,4 +299,28 @@ func TestConnectionsComeAndGoUnderAllLimits(t *testing.T) {
 	}
 	devices.Wait()
 	w.deserted()
+}
+
+// TestOneAddressCannotKeepEverybodyOut: silent connections of one address have taken every place there is.
+func TestOneAddressCannotKeepEverybodyOut(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.MaxConnections, c.ConnectsPerSecond, c.ConnectTimeout = 600, 50, time.Minute })
+	dialFrom := func(ip string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		nc, err := d.Dial("tcp", w.addr)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = nc.Close() })
+		return nc
+	}
+	for range 620 {
+		dialFrom("127.0.0.99")
+	}
+	until(t, "every place is taken", func() bool { return count(w.s.limits.crowded) >= 20 })
+	nc := dialFrom("127.0.0.98")
+	_, err := nc.Write(hello{version: 5, id: "dev"}.packet())
+	require.NoError(t, err)
+	_ = nc.SetReadDeadline(time.Now().Add(tooLong))
+	var first [1]byte
+	_, err = io.ReadFull(nc, first[:])
+	require.NoError(t, err)
+	require.Equal(t, byte(0x20), first[0], "CONNACK")
 }

@@ -116,6 +116,37 @@ func (q *admissionQueue[T]) spare(s *source[T]) {
 	q.finish(s)
 }
 
+// evictionSamples is how many sources are looked at for one to evict from: enough to find a large one, and no work that
+// grows with their number.
+const evictionSamples = 16
+
+// evict takes out the newest of a source that has clearly more waiting than the newcomer's; false: there is none.
+func (q *admissionQueue[T]) evict(newcomer netip.Addr) (who T, ok bool) {
+	least := 1
+	if s := q.sources[newcomer]; s != nil {
+		least += len(s.waiting)
+	}
+	var largest *source[T]
+	looked := 0
+	for _, s := range q.sources {
+		if s.from != newcomer && len(s.waiting) > least && (largest == nil || len(s.waiting) > len(largest.waiting)) {
+			largest = s
+		}
+		if looked++; looked == evictionSamples {
+			break
+		}
+	}
+	if largest == nil {
+		return who, false
+	}
+	last := len(largest.waiting) - 1
+	who = largest.waiting[last].who
+	largest.waiting[last] = candidate[T]{}
+	largest.waiting = largest.waiting[:last]
+	q.waiting--
+	return who, true
+}
+
 // overdue takes out all who joined before then.
 func (q *admissionQueue[T]) overdue(then time.Time) (gone []T) {
 	for _, s := range q.sources {

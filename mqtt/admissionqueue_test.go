@@ -225,3 +225,27 @@ func TestQueueKeepsItsBounds(t *testing.T) {
 		})
 	})
 }
+
+// TestAFullHouseMakesRoomForOtherSources: those who wait from where many wait go first, and never for one of their own.
+func TestAFullHouseMakesRoomForOtherSources(t *testing.T) {
+	now := time.Unix(0, 0)
+	q := newAdmissionQueue[int](1, now)
+	crowd, other := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	for i := range 5 {
+		q.join(crowd, i, now)
+	}
+	_, ok := q.evict(crowd)
+	require.False(t, ok)
+	for want := 4; want >= 2; want-- {
+		who, ok := q.evict(other)
+		require.True(t, ok)
+		require.Equal(t, want, who, "the newest")
+		q.join(other, 100+want, now)
+		if want == 3 {
+			break
+		}
+	}
+	_, ok = q.evict(other)
+	require.False(t, ok, "3 wait there and 2 here")
+	require.Equal(t, 5, q.waiting)
+}

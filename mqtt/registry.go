@@ -61,7 +61,8 @@ func (r *registry) attach(c *Conn, clientID string, clean bool, expiry uint32) (
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.sessions[clientID]
-	if s != nil && !r.elsewhere && s.isForeign(c) {
+	// What another instance or Kafka has, the Store knows; who is connected here, and was let in, we do.
+	if s != nil && s.isForeign(c) && (!r.elsewhere || s.conn != nil && !s.opening) {
 		return attachment{foreign: true}
 	}
 	if s != nil && s.conn != nil {

@@ -94,17 +94,54 @@ func TestConnectionsAreBoundedByTheOpenFiles(t *testing.T) {
 	require.True(t, most == 0 || most >= 100, most)
 }
 
-// TestOneSessionTooManyIsRefused: limits.sessions bounds those that outlive their connection. Who has one may come back,
-// and who wants none is let in.
+// TestOneSessionTooManyIsRefused: limits.sessions bounds those that outlive their connection, wherever that is. Who has one
+// may come back, and who wants none is let in and does not count.
 func TestOneSessionTooManyIsRefused(t *testing.T) {
-	in := prepare(t, 2, "limits: {sessions: 2}\npublish: [{match: \"#\", topic: t}]\n")
-	in.serve()
+	all := fleetOf(t, 2, "limits: {sessions: 2}\npublish: [{match: \"#\", topic: t}]\n"+toOne)
+	in := all[0]
+	clean := func(id string) *device { return connecting{id: id, clean: true}.to(t, in.addr, false) }
+	lasts := func(n float64) {
+		t.Helper()
+		for _, in := range all {
+			in.until("sessions", func() bool { return in.value("sluice_session_stored_sessions") == n })
+		}
+	}
+	refused := func(id string) {
+		t.Helper()
+		lasts(2)
+		_, _, code := lasting(id).try(t, in.addr)
+		require.Equal(t, byte(mqtt.QuotaExceeded), code)
+	}
+	clean("x")
+	clean("y")
+	lasts(0)
 	first := lasting("a").to(t, in.addr, false)
-	second := lasting("b").to(t, in.addr, false)
-	_, _, code := lasting("c").try(t, in.addr)
-	require.Equal(t, byte(mqtt.QuotaExceeded), code)
-	connecting{id: "d", clean: true}.to(t, in.addr, false)
+	second := lasting("b").to(t, all[1].addr, false)
+	refused("c")
+	require.Equal(t, 1.0, in.value("sluice_session_opens_total", "too_many"))
+	clean("d")
+	refused("d") // also of a device that is connected and has none yet
 	first.leave()
 	second.leave()
-	lasting("a").to(t, in.addr, true)
+	refused("c")
+	moved := lasting("a").to(t, all[1].addr, true)
+	refused("c") // although two instances have a record of it
+	moved.leave()
+	connecting{id: "b", clean: true}.to(t, in.addr, false)
+	lasts(1)
+	lasting("c").to(t, in.addr, false)
+	refused("b")
+}
+
+// TestAConnectedDeviceKeepsItsClientID: from other users, also where connections are not claimed in Kafka.
+func TestAConnectedDeviceKeepsItsClientID(t *testing.T) {
+	for _, claim := range []string{"always", "stored"} {
+		in := prepare(t, 2, "sessions: {claim: "+claim+"}\npublish: [{match: \"#\", topic: t}]\n")
+		in.serve()
+		alice := connecting{id: "pump", user: "alice", clean: true}.to(t, in.addr, false)
+		_, _, code := connecting{id: "pump", user: "bob", clean: true}.try(t, in.addr)
+		require.Equal(t, byte(mqtt.NotAuthorized), code, claim)
+		alice.publish("still/here", "x")
+		alice.leave()
+	}
 }

@@ -33,7 +33,7 @@ type fuzzSession struct {
 	reason  byte  // of DISCONNECT
 }
 
-const fuzzPatience = 30 * time.Second
+const fuzzPatience = 2 * time.Minute
 
 // work runs sessions one after the other until the time is over. Some client IDs come again and again, in either version,
 // so that sessions return and connections are taken over.
