@@ -78,6 +78,7 @@ type Will struct {
 	Delay           uint32      `json:"delay,omitempty"` // Will Delay Interval in seconds
 	Due             int64       `json:"due,omitempty"`   // when to publish, once the connection has ended
 	Username        string      `json:"username,omitempty"`
+	CommonName      string      `json:"cn,omitempty"` // of the device's certificate
 }
 
 // An Out is a delivery to the device that was begun and is not completed: which command has which packet id, and how

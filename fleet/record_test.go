@@ -15,6 +15,7 @@ func fullSession() *Session {
 		Will: &Will{
 			Topic: "w", Payload: []byte{0, 255}, QoS: 1, Retain: true, User: [][2][]byte{{[]byte("k"), []byte("v")}},
 			Expiry: &expiry, Delay: 30, Due: 100, CorrelationData: []byte{1},
+			Username: "alice", CommonName: "p1",
 		},
 		Out: []Out{{ID: 1, Topic: "t", Partition: 2, Offset: 3, Received: true}}, Received: []uint16{5, 6},
 		Remote: "10.0.0.1:5", Version: "5",
@@ -67,6 +68,15 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 	s, err := DecodeSession([]byte(`{"v":1,"claim":4,"later":{"a":[1]}}`))
 	require.NoError(t, err)
 	require.Equal(t, &Session{Claim: 4}, s)
+}
+
+// TestWillWithoutACommonNameIsWrittenAndReadAsBefore there was one.
+func TestWillWithoutACommonNameIsWrittenAndReadAsBefore(t *testing.T) {
+	value := `{"v":1,"claim":4,"state":4,"will":{"topic":"w","username":"u"}}`
+	s, err := DecodeSession([]byte(value))
+	require.NoError(t, err)
+	require.Equal(t, &Will{Topic: "w", Username: "u"}, s.Will)
+	require.Equal(t, value, string(encode(t, s)))
 }
 
 func TestKeysRoundTrip(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 )
 
 // A Table is one partition of the sessions topic as far as it was read. It keeps each record as the bytes it came
@@ -15,6 +16,7 @@ type Table struct {
 	next      int64
 	entries   int
 	bytes     int
+	lasting   int
 }
 
 // An entry is what one key of a client holds.
@@ -33,6 +35,7 @@ const (
 	flagEnded
 	flagWithdrawn
 	flagWill
+	flagLasting
 )
 
 type instance struct {
@@ -52,6 +55,10 @@ func (t *Table) Advance(next int64) { t.next = max(t.next, next) }
 
 // Stored is how many records of sessions are held, and how many bytes their values have.
 func (t *Table) Stored() (records, bytes int) { return t.entries, t.bytes }
+
+// Lasting is how many clients have a session that outlives its connection, also while they are connected. One that has
+// expired counts until the record says that it has ended.
+func (t *Table) Lasting() int { return t.lasting }
 
 // Apply takes in a record. client is the client ID the record was about, empty for an instance's; changed says
 // that the fold may give another answer than before. ErrMalformed leaves the table as it was.
@@ -132,6 +139,17 @@ type head struct {
 	Ended     bool            `json:"ended"`
 	Withdrawn bool            `json:"withdrawn"`
 	Will      json.RawMessage `json:"will"`
+	Lasting   positive        `json:"expiry"`
+}
+
+// A positive is a number of which no more is to be known. What is none reads as 0, as the rest of a record does.
+type positive bool
+
+// UnmarshalJSON never fails: the record would be left out.
+func (p *positive) UnmarshalJSON(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 10, 32)
+	*p = err == nil && n > 0
+	return nil
 }
 
 func (t *Table) applySession(client, inc string, rec Record) (bool, error) {
@@ -158,7 +176,10 @@ func (h *head) flags() flags {
 	for _, bit := range []struct {
 		on   bool
 		flag flags
-	}{{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill}} {
+	}{
+		{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill},
+		{bool(h.Lasting), flagLasting},
+	} {
 		if bit.on {
 			f |= bit.flag
 		}
@@ -166,7 +187,16 @@ func (h *head) flags() flags {
 	return f
 }
 
+// count adds n if the client has a session that outlives its connection.
+func (t *Table) count(client string, n int) {
+	if v, _ := t.Client(client); v.Lasting() {
+		t.lasting += n
+	}
+}
+
 func (t *Table) set(client, inc string, e entry) {
+	t.count(client, -1)
+	defer t.count(client, 1)
 	e.inc = t.instance(inc)
 	entries := t.clients[client]
 	i := index(entries, inc)
@@ -186,6 +216,8 @@ func (t *Table) set(client, inc string, e entry) {
 }
 
 func (t *Table) remove(client, inc string) bool {
+	t.count(client, -1)
+	defer t.count(client, 1)
 	entries := t.clients[client]
 	i := index(entries, inc)
 	if i < 0 {

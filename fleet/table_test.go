@@ -152,6 +152,89 @@ func TestRemovalNeverBringsAStateBack(t *testing.T) {
 	})
 }
 
+// drawFor makes a log of one client, whose sessions do not all last.
+func drawFor(t *rapid.T, client string) []Record {
+	log := drawLog(t)
+	for i, rec := range log {
+		kind, _, inc, err := ParseKey(rec.Key)
+		require.NoError(t, err)
+		if kind != KeySession {
+			continue
+		}
+		log[i].Key = SessionKey(client, inc)
+		if rec.Value == nil {
+			continue
+		}
+		s, err := DecodeSession(rec.Value)
+		require.NoError(t, err)
+		s.Expiry = rapid.SampledFrom([]uint32{NeverExpires, 1, 0}).Draw(t, "expiry")
+		log[i].Value = drawValue(rec, *s)
+	}
+	return log
+}
+
+// recount counts the sessions that outlive their connection from the records themselves.
+func recount(table *Table) (n int) {
+	for id := range table.Clients() {
+		v, _ := table.Client(id)
+		top := new(Session)
+		for _, head := range v.Entries() {
+			if s := v.Session(head.Inc); s.StateEpoch > top.StateEpoch {
+				top = s
+			}
+		}
+		if top.Expiry > 0 && !top.Ended {
+			n++
+		}
+	}
+	return n
+}
+
+// TestLastingSessionsAreCountedAsARecountWould, after each record.
+func TestLastingSessionsAreCountedAsARecountWould(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logs := [][]Record{drawFor(t, "c"), drawFor(t, "d"), drawFor(t, "e")}
+		table := new(Table)
+		apply := func(rec Record) {
+			_, _, _ = table.Apply(rec)
+			require.Equal(t, recount(table), table.Lasting())
+		}
+		for len(logs) > 0 {
+			i := rapid.IntRange(0, len(logs)-1).Draw(t, "next")
+			if len(logs[i]) == 0 {
+				logs = append(logs[:i], logs[i+1:]...)
+				continue
+			}
+			apply(logs[i][0])
+			apply(Record{Key: logs[i][0].Key, Value: []byte("{"), Offset: logs[i][0].Offset}) // is left out
+			logs[i] = logs[i][1:]
+		}
+		for id := range table.Clients() {
+			for _, inc := range []string{"A", "B", "C"} {
+				apply(Record{Key: SessionKey(id, inc), Offset: 100})
+			}
+		}
+		require.Zero(t, table.Lasting())
+	})
+}
+
+// TestAnExpiryThatIsNoneIsNotCounted, and costs no record.
+func TestAnExpiryThatIsNoneIsNotCounted(t *testing.T) {
+	f := func(expiry string, want int) {
+		t.Helper()
+		table := new(Table)
+		_, _, err := table.Apply(Record{Key: SessionKey("c", "A"), Value: []byte(`{"v":1,"claim":1,"state":1,"expiry":` + expiry + `}`)})
+		require.NoError(t, err)
+		require.Equal(t, want, table.Lasting())
+		require.Equal(t, want, recount(table))
+	}
+	f(`1`, 1)
+	f(`4294967295`, 1)
+	for _, none := range []string{`0`, `-1`, `null`, `"7"`, `4294967296`, `1.5`, `{}`, `[1]`} {
+		f(none, 0)
+	}
+}
+
 func TestForeignClaimIsNoHolderWhileTheSessionExists(t *testing.T) {
 	k := newKafka(t)
 	k.session("c", "A", &Session{Claim: 0, Principal: "p"})

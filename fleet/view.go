@@ -62,6 +62,13 @@ func (v View) Base(now int64) (inc string, s *Session, ok bool) {
 	return "", nil, false
 }
 
+// Lasting says that the client has a session that outlives its connection, or one that has expired and of which no
+// record says yet that it has ended.
+func (v View) Lasting() bool {
+	top := v.top()
+	return top != nil && top.is(flagLasting) && !top.is(flagEnded)
+}
+
 func (e *entry) head() Head {
 	return Head{
 		Inc: e.inc.name, Claim: e.claim, StateEpoch: e.state, Dead: e.inc.verdict != nil,

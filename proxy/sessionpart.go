@@ -53,7 +53,9 @@ func (p *part) view(clientID string) fleet.View {
 // handle takes a record of the partition.
 func (p *part) handle(r *kafka.Fetched) {
 	p.lock()
+	before := p.table.Lasting()
 	client, changed, err := p.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
+	p.s.lasting.Add(int64(p.table.Lasting() - before))
 	switch {
 	case errors.Is(err, fleet.ErrNewerVersion):
 		p.s.fail(fmt.Errorf("cannot read the sessions: %w; a newer release of Sluice has written them", err))

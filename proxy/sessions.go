@@ -53,6 +53,7 @@ type sessions struct {
 	ctx     context.Context
 	work    sync.WaitGroup // of errands: goroutines that end by themselves or with ctx
 	leaving atomic.Int64   // connections whose end is not stored
+	lasting atomic.Int64   // sessions that outlive their connection, of all instances, as far as was read
 	rebirth sync.Mutex
 	stopped atomic.Bool
 }
@@ -194,19 +195,18 @@ func (s *sessions) spared(p *part, o *mqtt.Opening) bool {
 }
 
 // full says that a connection would begin one more session that outlives it, and that there are as many as there may be.
-// Instances see each other's with a short delay, so there can be a few more.
+// A session counts once the record that opens it was read, so there can be a few more.
 func (s *sessions) full(p *part, o *mqtt.Opening) bool {
 	most := s.cfg.Limits.Sessions
 	if most == 0 || o.Expiry == 0 {
 		return false
 	}
-	if records, _ := s.stored(); records < most {
+	if s.lasting.Load() < int64(most) {
 		return false
 	}
 	p.lock()
 	defer p.unlock()
-	_, stored := p.table.Client(o.ClientID)
-	return !stored
+	return !p.view(o.ClientID).Lasting()
 }
 
 // resume makes of an opened session what mqtt goes on with.

@@ -1,12 +1,16 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/proxy/config"
+	"sluice/tls/tlstest"
 )
 
 // withWills has a rule for the wills of the tests.
@@ -93,6 +97,53 @@ func TestDelayedWillOutlivesItsInstance(t *testing.T) {
 	require.Greater(t, time.Since(began), 3*time.Second, "not before its time")
 	all[1].stop()
 	all[1].published("wills/d1")
+}
+
+// certified founds a site whose listeners ask devices for a certificate, and gives what a device named cn connects with.
+func certified(t *testing.T, cn, text string) (s *site, connect func(addr string, c connecting) *device) {
+	t.Helper()
+	dir, ca := t.TempDir(), tlstest.NewCA(t, "devices")
+	cert, key := ca.Server(t, dir, "127.0.0.1")
+	mine, mineKey := ca.Client(t, dir, cn)
+	trust := ca.ClientConfig(t, "127.0.0.1", mine, mineKey)
+	s = found(t, 2, text)
+	s.settings.Listeners[0].TLS = &config.ListenerTLS{
+		Certificate: cert, Key: key, ClientCA: ca.File(t, dir), ClientAuth: config.ClientAuthRequire, Identity: "cn", MinVersion: "1.2",
+	}
+	return s, func(addr string, c connecting) *device {
+		t.Helper()
+		nc, err := tlstest.Dial(t.Context(), addr, trust)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = nc.Close() })
+		d := &device{t: t, nc: nc, in: bufio.NewReader(nc), id: c.id}
+		d.send(0x10, c.packet())
+		first, body := d.read()
+		require.Equal(t, []byte{0x20, 0}, []byte{first, body[1]}, "CONNACK")
+		return d
+	}
+}
+
+// TestWillHasTheCommonNameOfItsDevice, also when another instance than the device's publishes it, which never saw the
+// certificate.
+func TestWillHasTheCommonNameOfItsDevice(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s, connect := certified(t, "p1", "publish: [{match: \"wills/{id}\", topic: wills, key: \"{cert.cn}\"}]\n"+toOne)
+	all := []*instance{s.instance(), s.instance()}
+	for _, in := range all {
+		in.serve()
+	}
+	s.owned(all...)
+	now := connect(all[0].addr, connecting{id: "now", expiry: 3600, will: "wills/now"})
+	later := connect(all[0].addr, connecting{id: "later", expiry: 3600, will: "wills/later", willDelay: 2})
+	_ = now.nc.Close()
+	s.published("wills/now")
+	_ = later.nc.Close()
+	seenAway(all, "later")
+	all[0].stop()
+	s.published("wills/later", "wills/now")
+	for _, r := range s.of("wills") {
+		require.Equal(t, "p1", string(r.Key))
+	}
 }
 
 // TestPresenceTellsOfEachConnection, where it was and why it ended.

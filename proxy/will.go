@@ -44,7 +44,7 @@ func (w *willing) publish(ctx context.Context) error {
 	if l.willDone(w.client, w.epoch) {
 		return nil
 	}
-	records, end, taken := w.s.publisher.willRecords(willMessage(w.will, w.client))
+	records, end, taken := w.s.publisher.willRecords(willMessage(w.will, w.client), w.will.CommonName)
 	defer w.s.producer.Budget().Give(taken)
 	note, err := w.note(end)
 	if err != nil {
@@ -139,6 +139,9 @@ func willOf(o *mqtt.Opening) *fleet.Will {
 		Topic: string(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, ContentType: string(m.ContentType),
 		ResponseTopic: string(m.ResponseTopic), CorrelationData: m.CorrelationData, Delay: o.WillDelay, Username: o.Username,
 	}
+	if who := m.Identity(); who != nil {
+		w.CommonName = who.CommonName
+	}
 	if m.HasExpiry {
 		w.Expiry = &m.Expiry
 	}
@@ -148,13 +151,15 @@ func willOf(o *mqtt.Opening) *fleet.Will {
 	return w
 }
 
-// willRecords makes the records of a will by the rules, and says whether there are any. taken is the memory that it
-// took of the budget, which nobody can wait for here.
-func (p *publisher) willRecords(m *mqtt.Message) (records []*kafka.TxRecord, end fleet.WillEnd, taken int) {
+// willRecords makes the records of a will by the rules, and says whether there are any. commonName is that of the
+// device's certificate, since a message from Kafka has no Identity. taken is the memory that it took of the budget, which
+// nobody can wait for here.
+func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*kafka.TxRecord, end fleet.WillEnd, taken int) {
 	taken = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
 	p.budget.Take(taken)
 	d := &delivery{p: p, msg: m}
 	d.describe(m)
+	d.in.CertCN = commonName
 	err := p.rules.Route(&d.in, &d.route)
 	d.rule = p.m.rule(d.route.Rule)
 	if err == nil {
