@@ -74,7 +74,7 @@ func (c *Conn) identityOf(l *Login) (*Identity, error) {
 func (l *Login) believed() *Identity {
 	i := &Identity{Name: l.Username}
 	if l.Certificate != nil {
-		i.CommonName, i.Until = l.Certificate.CommonName, l.Certificate.NotAfter
+		i.CommonName, i.Until, i.Withdrawn = l.Certificate.CommonName, l.Certificate.NotAfter, l.Certificate.Revoked
 	}
 	return i
 }

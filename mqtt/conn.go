@@ -197,6 +197,7 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 		c.pause()
 		err = nil
 	case errors.Is(err, syscall.EAGAIN):
+		c.rates.queue.clear()
 		return false, nil
 	case err == nil && n == 0:
 		return false, errHungUp

@@ -229,4 +229,6 @@ type nobody struct{}
 
 func (nobody) Admits(string, string) bool { return true }
 
+func (nobody) Full() bool { return false }
+
 func (nobody) Open(context.Context, *Opening) (*Opened, error) { return &Opened{}, nil }

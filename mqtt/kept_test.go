@@ -292,3 +292,21 @@ func (c *client) takesAll() (n int) {
 		}
 	}
 }
+
+// TestStoredSessionsDoNotGrowBeyondTheirMemory: those that end with their connection are no burden of the Store's.
+func TestStoredSessionsDoNotGrowBeyondTheirMemory(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		c := w.stored(v, "dev")
+		k := w.v.keeper("dev")
+		c.send(subscribePacket(v, 1, "a", 1))
+		c.ping()
+		w.v.full.Store(true)
+		refused := map[byte]int{4: 0x80, 5: int(QuotaExceeded)}[v]
+		c.send(subscribePacket(v, 2, "b", 1), subscribePacket(v, 3, "a", 2))
+		c.ping()
+		k.save()
+		c.expect(subackPacket(v, 1, 1), subackPacket(v, 2, refused), subackPacket(v, 3, 2))
+		w.device(v, "other").subscribe("b", 1)
+	})
+}

@@ -52,7 +52,7 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	case at >= 0:
 		r.filter = o.subs[at].filter // the string that the index has
 		o.subs[at] = r               // [MQTT-3.8.4-3]
-	case len(o.subs) >= o.srv.cfg.MaxSubscriptions || o.refusesShare(r.filter) || !o.srv.holdFilter(r.filter):
+	case o.durable && o.srv.cfg.Store.Full(), len(o.subs) >= o.srv.cfg.MaxSubscriptions || o.refusesShare(r.filter) || !o.srv.holdFilter(r.filter):
 		return false
 	default:
 		o.subs = append(o.subs, r)

@@ -13,56 +13,69 @@ const holdBytes = 64 << 10
 // pause begins a pause. Reading goes on for a while, but nothing is handled except PINGREQ: a device whose
 // messages wait for Kafka must not be left to think that we are gone.
 func (c *Conn) pause() {
-	c.holding, c.scanned = true, 0
+	c.holding = true
 	c.paused.Store(true)
 	c.srv.m.paused.Inc()
 	c.answerPings()
+	c.rates.queue.waits(len(c.partial), c.age())
 }
 
 // readHeld is readOnce during a pause.
 func (c *Conn) readHeld(fd int) (more bool, err error) {
 	select {
 	case <-c.wake:
-		return true, c.goOn()
+		return true, c.goOn(fd)
 	default:
 	}
 	if c.isOver() {
 		return true, c.endHeld(c.link.over)
 	}
-	if len(c.partial) >= holdBytes || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes {
+	if c.holdsEnough() {
 		<-c.wake // made before the pause; resume and shutdown both signal it
-		return true, c.goOn()
+		return true, c.goOn(fd)
 	}
 	c.now = time.Now()
 	if c.flooded {
-		return true, c.waitHeld()
+		return true, c.waitHeld(fd)
 	}
 	buf := readBuffers.Get().(*[readBuffer]byte)
 	defer readBuffers.Put(buf)
 	n, err := readFD(fd, buf[:])
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
+		c.rates.queue.drained()
 		return false, nil
 	case n <= 0:
 		return true, c.leaveHeld()
 	}
-	c.srv.m.bytesIn.Add(float64(n))
-	if c.link == nil {
-		_ = c.heldBack(buf[:n])
-	} else {
-		_ = c.unwrap(buf[:n], (*Conn).heldBack) // what ends the stream is looked at when all before it was
-	}
+	c.takeHeld(buf[:n])
 	c.answerPings()
 	c.answer()
 	return true, nil
 }
 
+// holdsEnough says that no more is read before the end of the pause. A device that is above a rate gets what it sent
+// back to itself sooner than one that waits for Kafka, and where PINGREQ has to wait too, nothing is looked for.
+func (c *Conn) holdsEnough() bool {
+	most := holdBytes
+	switch c.rates.queue.cause {
+	case aboveControl:
+		return true
+	case aboveMessages:
+		most = readBuffer
+	}
+	return len(c.partial) >= most || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes
+}
+
 // waitHeld leaves a device unread that has sent too many PINGREQ, for a while.
-func (c *Conn) waitHeld() error {
+func (c *Conn) waitHeld(fd int) error {
 	select {
 	case <-c.wake:
-		return c.goOn()
-	case <-time.After(c.controlWait()):
+		return c.goOn(fd)
+	case <-time.After(max(c.controlWait(), leastDelay)):
+	}
+	if isGone(fd) {
+		return c.leaveUnread(fd)
 	}
 	c.now = time.Now()
 	c.answerPings()
@@ -70,9 +83,23 @@ func (c *Conn) waitHeld() error {
 	return nil
 }
 
+// takeHeld keeps what came from the socket during a pause.
+func (c *Conn) takeHeld(b []byte) {
+	c.srv.m.bytesIn.Add(float64(len(b)))
+	if c.link == nil {
+		_ = c.heldBack(b)
+		return
+	}
+	_ = c.unwrap(b, (*Conn).heldBack) // what ends the stream is looked at when all before it was
+}
+
 // heldBack keeps what came during a pause.
 func (c *Conn) heldBack(b []byte) error {
-	c.hold(append(c.partial, b...))
+	room := cap(c.partial)
+	c.partial = append(c.partial, b...)
+	if cap(c.partial) != room { // else it is in memory that is counted
+		c.charge(cap(c.partial))
+	}
 	return nil
 }
 
@@ -87,14 +114,43 @@ func (c *Conn) endHeld(over error) error {
 // leaveHeld ends a connection whose device is gone: what it had not been answered for is not handled, save a
 // farewell, without which there is a will.
 func (c *Conn) leaveHeld() error {
-	rest := c.partial
-	for p := c.whole(rest); p != nil; p = c.whole(rest) {
+	for p := c.whole(c.partial); p != nil; p = c.whole(c.partial) {
 		if p[0] == typeDisconnect<<4 {
 			return c.packet(p)
 		}
-		rest = rest[len(p):]
+		c.partial = c.partial[len(p):]
 	}
 	return errHungUp
+}
+
+// leaveUnread is leaveHeld for a device that is gone and has left more in the socket than was read: its farewell would
+// be the last of it. It can send no more, so there is an end to it.
+func (c *Conn) leaveUnread(fd int) error {
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	defer readBuffers.Put(buf)
+	for {
+		err := c.leaveHeld()
+		if err != errHungUp || c.isStray() {
+			return err
+		}
+		if c.isOver() {
+			return c.endHeld(c.link.over)
+		}
+		n, _ := readFD(fd, buf[:])
+		if n <= 0 {
+			return errHungUp
+		}
+		c.takeHeld(buf[:n])
+	}
+}
+
+// isStray says that no packet begins where one should.
+func (c *Conn) isStray() bool {
+	if len(c.partial) == 0 {
+		return false
+	}
+	_, err := c.size(c.partial)
+	return err != nil
 }
 
 // whole gives the packet at the start of b, nil if it is not complete or not one. What is wrong with it is
@@ -140,13 +196,16 @@ func (c *Conn) endPause() {
 		return
 	}
 	c.holding = false
+	c.rates.queue.cause = aboveNothing
 	c.srv.m.paused.Dec()
 	c.heard.Store(c.srv.tick.Load())
 	c.paused.Store(false)
 }
 
 // goOn ends the pause and handles what waited, which may be the beginning of the next pause.
-func (c *Conn) goOn() error {
+func (c *Conn) goOn(fd int) error {
+	q := &c.rates.queue
+	cause := q.cause
 	c.endPause()
 	c.mu.Lock()
 	ending := c.ending
@@ -154,18 +213,56 @@ func (c *Conn) goOn() error {
 	if ending {
 		return os.ErrDeadlineExceeded
 	}
-	rest := c.partial
-	c.partial = nil // rest stays counted until it is done
 	c.now = time.Now()
-	err := c.feed(rest)
+	if cause != aboveNothing {
+		if isGone(fd) {
+			return c.leaveUnread(fd)
+		}
+		if q.isOverdue(c.age()) {
+			return errOverdue
+		}
+	}
+	err := c.catchUp()
 	if err == errPause {
+		c.trim()
 		c.pause()
 		err = nil
 	} else {
-		c.charge(cap(c.partial))
+		c.scanned = 0
 	}
 	c.answer()
 	return err
+}
+
+// catchUp handles the packets that waited. They stay where they are: a pause that comes at one of them costs as much as
+// the packets before it, however many are behind it.
+func (c *Conn) catchUp() error {
+	for len(c.partial) > 0 {
+		size, err := c.size(c.partial)
+		if err != nil {
+			return err
+		}
+		if size == 0 || size > len(c.partial) {
+			rest := c.partial
+			c.partial = nil // rest stays counted until what is needed of it has its own memory
+			return c.keep(rest, size)
+		}
+		if err := c.packet(c.partial[:size]); err != nil {
+			return err
+		}
+		c.partial = c.partial[size:]
+		c.scanned = max(0, c.scanned-size)
+		c.rates.queue.handled(size)
+	}
+	c.hold(nil)
+	return nil
+}
+
+// trim lets go of memory of which little is needed any more: so seldom that it costs less than what came did.
+func (c *Conn) trim() {
+	if c.charged > 4*len(c.partial) {
+		c.hold(append([]byte(nil), c.partial...))
+	}
 }
 
 // canPause makes the channel that ends a pause. It must exist before anybody is asked to resume. mu is held.

@@ -28,6 +28,7 @@ type rates struct {
 	messages bucket
 	bytes    bucket
 	control  bucket
+	queue    queue
 }
 
 // rateLimits are the same for all connections. A bucket of messages or bytes holds a second's worth.
@@ -78,7 +79,7 @@ func (c *Conn) overRate(wait time.Duration, count prometheus.Counter, detail str
 	if c.srv.rates.over == DisconnectClient {
 		return &ProtocolFault{QuotaExceeded, detail}
 	}
-	return c.delay(wait)
+	return c.delay(wait, aboveMessages)
 }
 
 // countPublish takes a PUBLISH of n bytes from the rates.
@@ -99,7 +100,7 @@ func (c *Conn) withinControl() error {
 		return nil
 	}
 	c.srv.limits.control.Inc()
-	return c.delay(wait)
+	return c.delay(wait, aboveControl)
 }
 
 // controlWait gives how long no packet other than PUBLISH may be handled.
@@ -125,15 +126,20 @@ func (c *Conn) tooDeep(topic []byte) bool {
 	return true
 }
 
+// leastDelay is how long a device above a rate waits at least. What the rate allows by then is handled together: one
+// that sends what costs nothing to send is looked at ten times a second.
+const leastDelay = 100 * time.Millisecond
+
 // delay has the reading paused for a while. What must wait asks again then, and a long wait is many short ones: a
 // connection that ended is forgotten soon.
-func (c *Conn) delay(wait time.Duration) error {
+func (c *Conn) delay(wait time.Duration, cause cause) error {
+	c.rates.queue.cause = cause
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.canPause()
 	if !c.delayed {
 		c.delayed = true
-		c.srv.pacer.resumeIn(c, wait)
+		c.srv.pacer.resumeIn(c, max(wait, leastDelay))
 	}
 	return errPause
 }

@@ -191,6 +191,8 @@ func TestCommandsGoOnDuringAHandout(t *testing.T) {
 // Admits lets everybody have every client ID.
 func (*saving) Admits(string, string) bool { return true }
 
+func (*saving) Full() bool { return false }
+
 type saving struct {
 	session *Session
 	changed chan struct{}

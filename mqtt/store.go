@@ -15,6 +15,9 @@ type Store interface {
 	// Admits says whether a user may have the client ID, before an older connection with it is ended here. It does not
 	// block.
 	Admits(clientID, username string) bool
+	// Full says that stored sessions may not grow: a SUBSCRIBE to one more topic filter is refused with Quota exceeded.
+	// It does not block.
+	Full() bool
 }
 
 // An Opening is a CONNECT that asks for its session.

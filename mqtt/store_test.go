@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ type vault struct {
 	t       testing.TB
 	lagging chan struct{}                               // signalled when one is
 	opening func(ctx context.Context, o *Opening) error // what Open does first; set before the first connection
+	full    atomic.Bool                                 // no session may grow
 
 	mu      sync.Mutex
 	d       *dispatcher // of the server that runs
@@ -344,3 +346,5 @@ func (w *keptWorld) promptly(h hello, qos int) (*client, *safe) {
 
 // Admits lets everybody have every client ID.
 func (v *vault) Admits(string, string) bool { return true }
+
+func (v *vault) Full() bool { return v.full.Load() }

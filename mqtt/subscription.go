@@ -1,6 +1,8 @@
 package mqtt
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -15,7 +17,7 @@ type subscription struct {
 	retainHandling    byte
 }
 
-// A filterRequest is one topic filter of a SUBSCRIBE.
+// A filterRequest is a topic filter and what SUBSCRIBE says of it.
 type filterRequest struct {
 	filter string
 	subscription
@@ -24,30 +26,37 @@ type filterRequest struct {
 // filterBytesMax bounds a topic filter, which is kept as long as its session.
 const filterBytesMax = 4 << 10
 
+// A filterList is what a SUBSCRIBE or UNSUBSCRIBE holds. It was checked to its end before the first filter is looked at,
+// since a packet that breaks a rule changes nothing; and it makes no list: a packet may have a hundred thousand filters,
+// of which few can be granted.
+type filterList struct {
+	id             uint16
+	subscriptionID int
+	b              []byte // the filters, of SUBSCRIBE each with its options
+	n              int
+}
+
 // subscribe answers SUBSCRIBE with a code for each filter.
 func (c *Conn) subscribe(body []byte) error {
-	id, requests, err := c.decodeSubscribe(body)
+	l, err := c.decodeSubscribe(body)
 	if err != nil {
 		return err
 	}
-	c.countFilters(len(requests))
-	codes := make([]byte, 0, len(requests))
+	c.countFilters(l.n)
+	codes := make([]byte, 0, l.n)
 	var owed []string // filters that get retained messages
-	for _, r := range requests {
-		code := c.filterFault(r.filter)
-		if code == Success {
-			var owes bool
-			if code, owes = c.grant(r); owes {
-				owed = append(owed, r.filter)
-			}
-		}
+	for r := (cursor{b: l.b}); len(r.b) > 0; {
+		code, owes := c.answerFilter(r.binary(), subscriptionOf(r.byte(), l.subscriptionID))
 		if code >= 0x80 && c.version < 5 {
 			code = UnspecifiedError // the only failure of MQTT 3.1.1
+		}
+		if owes != "" && !slices.Contains(owed, owes) {
+			owed = append(owed, owes)
 		}
 		codes = append(codes, byte(code))
 	}
 	pk := c.newPacket(packets.Suback)
-	pk.PacketID, pk.ReasonCodes = id, codes
+	pk.PacketID, pk.ReasonCodes = l.id, codes
 	c.respondStored(pk, (*packets.Packet).SubackEncode)
 	if len(owed) > 0 {
 		c.session.outbox.Load().owe(owed)
@@ -58,90 +67,126 @@ func (c *Conn) subscribe(body []byte) error {
 	return nil
 }
 
-func (c *Conn) decodeSubscribe(body []byte) (id uint16, requests []filterRequest, err error) {
+func (c *Conn) decodeSubscribe(body []byte) (l filterList, err error) {
 	r := cursor{b: body}
-	id = r.uint16()
+	l.id = r.uint16()
 	p := c.properties()
 	if c.version == 5 {
 		r.properties(typeSubscribe, &p)
 	}
-	for len(r.b) > 0 && r.err == nil {
-		filter := string(r.string())
+	l.b, l.subscriptionID = r.b, p.subscriptionID
+	for ; len(r.b) > 0 && r.err == nil; l.n++ {
+		filter := r.string()
 		options := r.byte()
 		if r.err == nil {
 			r.err = checkFilter(filter, options, c.version)
 		}
-		requests = append(requests, filterRequest{filter, subscription{
-			id:                p.subscriptionID,
-			qos:               options & 3,
-			noLocal:           options&4 != 0,
-			retainAsPublished: options&8 != 0,
-			retainHandling:    options >> 4 & 3,
-		}})
 	}
-	return id, requests, checkRequest(&r, id, len(requests))
+	return l, checkRequest(&r, l.id, l.n)
 }
 
-// filterFault gives the Reason Code for a filter that can't be subscribed to here, else Success.
-func (c *Conn) filterFault(filter string) Code {
-	switch {
-	case isShared(filter) && c.srv.cfg.Shares == nil:
-		return SharedSubscriptionsUnsupported
-	case len(filter) > filterBytesMax, strings.Count(filter, "/") >= c.srv.cfg.TopicLevels:
-		return TopicFilterInvalid
-	case !c.identity.Load().maySubscribe(filter):
-		c.srv.m.denied.subscribe.Inc()
-		return NotAuthorized
+// subscriptionOf reads the subscription options.
+func subscriptionOf(options byte, id int) subscription {
+	return subscription{
+		id:                id,
+		qos:               options & 3,
+		noLocal:           options&4 != 0,
+		retainAsPublished: options&8 != 0,
+		retainHandling:    options >> 4 & 3,
 	}
-	return Success
 }
 
-// grant makes the subscription and gives the QoS that is granted, or QuotaExceeded, and whether it gets retained messages.
-func (c *Conn) grant(r filterRequest) (code Code, owes bool) {
+// answerFilter gives the code for a filter, and the filter itself if it gets retained messages. A filter for which there
+// is no place is not copied.
+func (c *Conn) answerFilter(filter []byte, s subscription) (code Code, owes string) {
+	if code := c.filterFault(filter); code != Success {
+		return code, ""
+	}
 	o := c.session.outbox.Load()
 	if o == nil {
 		o = newOutbox(c.srv, c.session)
 		o.attach(c)
 		c.session.outbox.Store(o)
 	}
-	owes = o.owes(r) // asked before it exists
-	if !o.subscribe(r) {
-		return QuotaExceeded, false
+	if !o.hasPlace(filter) {
+		return QuotaExceeded, ""
 	}
-	return Code(r.qos), owes
+	r := filterRequest{string(filter), s}
+	owing := o.owes(r) // asked before it exists
+	switch {
+	case !o.subscribe(r):
+		return QuotaExceeded, ""
+	case owing:
+		return Code(s.qos), r.filter
+	}
+	return Code(s.qos), ""
+}
+
+// filterFault gives the Reason Code for a filter that can't be subscribed to here, else Success.
+func (c *Conn) filterFault(filter []byte) Code {
+	switch {
+	case bytes.HasPrefix(filter, []byte(sharePrefix)) && c.srv.cfg.Shares == nil:
+		return SharedSubscriptionsUnsupported
+	case len(filter) > filterBytesMax, bytes.Count(filter, []byte{'/'}) >= c.srv.cfg.TopicLevels:
+		return TopicFilterInvalid
+	}
+	if who := c.identity.Load(); who.Access != nil && !who.maySubscribe(string(filter)) {
+		c.srv.m.denied.subscribe.Inc()
+		return NotAuthorized
+	}
+	return Success
+}
+
+// holds says whether there is a subscription to filter.
+func (o *outbox) holds(filter []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(o.subs, func(s filterRequest) bool { return s.filter == string(filter) })
+}
+
+// hasPlace says whether a subscription to filter is not one too many for the session.
+func (o *outbox) hasPlace(filter []byte) bool {
+	o.mu.Lock()
+	full := len(o.subs) >= o.srv.cfg.MaxSubscriptions
+	o.mu.Unlock()
+	return !full || o.holds(filter)
 }
 
 // unsubscribe answers UNSUBSCRIBE. What waits for the device is still sent (section 3.10.4).
 func (c *Conn) unsubscribe(body []byte) error {
-	r := cursor{b: body}
-	id := r.uint16()
-	if c.version == 5 {
-		p := c.properties()
-		r.properties(typeUnsubscribe, &p)
-	}
-	var filters []string
-	for len(r.b) > 0 && r.err == nil {
-		filter := string(r.string())
-		if r.err == nil && !validFilter(filter) {
-			return malformed("a topic filter breaks the rules of wildcards")
-		}
-		filters = append(filters, filter)
-	}
-	if err := checkRequest(&r, id, len(filters)); err != nil {
+	l, err := c.decodeUnsubscribe(body)
+	if err != nil {
 		return err
 	}
-	c.countFilters(len(filters))
+	c.countFilters(l.n)
 	pk := c.newPacket(packets.Unsuback)
-	pk.PacketID = id
-	for _, f := range filters {
-		pk.ReasonCodes = append(pk.ReasonCodes, byte(c.revoke(f)))
+	pk.PacketID, pk.ReasonCodes = l.id, make([]byte, 0, l.n)
+	for r := (cursor{b: l.b}); len(r.b) > 0; {
+		pk.ReasonCodes = append(pk.ReasonCodes, byte(c.revoke(r.binary())))
 	}
 	c.respondStored(pk, (*packets.Packet).UnsubackEncode)
 	return nil
 }
 
-func (c *Conn) revoke(filter string) Code {
-	if o := c.session.outbox.Load(); o != nil && o.unsubscribe(filter) {
+func (c *Conn) decodeUnsubscribe(body []byte) (l filterList, err error) {
+	r := cursor{b: body}
+	l.id = r.uint16()
+	if c.version == 5 {
+		p := c.properties()
+		r.properties(typeUnsubscribe, &p)
+	}
+	l.b = r.b
+	for ; len(r.b) > 0 && r.err == nil; l.n++ {
+		filter := r.string()
+		if r.err == nil && !validFilter(filter) {
+			return l, malformed("a topic filter breaks the rules of wildcards")
+		}
+	}
+	return l, checkRequest(&r, l.id, l.n)
+}
+
+func (c *Conn) revoke(filter []byte) Code {
+	if o := c.session.outbox.Load(); o != nil && o.holds(filter) && o.unsubscribe(string(filter)) {
 		return Success
 	}
 	return NoSubscriptionExisted
@@ -160,14 +205,13 @@ func checkRequest(r *cursor, id uint16, filters int) error {
 }
 
 // checkFilter holds a topic filter and its options to sections 3.8.3 and 4.7.
-func checkFilter(filter string, options, version byte) error {
-	shared := strings.HasPrefix(filter, "$share/")
+func checkFilter(filter []byte, options, version byte) error {
 	switch {
 	case options&0xC0 != 0 || version == 4 && options > 2:
 		return malformed("reserved bits of the subscription options") // [MQTT-3.8.3-5]
 	case options&3 == 3 || options>>4&3 == 3:
 		return violation("QoS 3 or Retain Handling 3") // section 3.8.3.1
-	case shared && options&4 != 0:
+	case options&4 != 0 && bytes.HasPrefix(filter, []byte(sharePrefix)):
 		return violation("No Local on a shared subscription") // [MQTT-3.8.3-4]
 	case !validFilter(filter):
 		return malformed("a topic filter breaks the rules of wildcards")
@@ -175,22 +219,32 @@ func checkFilter(filter string, options, version byte) error {
 	return nil
 }
 
-// validFilter checks the places of wildcards [MQTT-4.7.1-1] [MQTT-4.7.1-2] and of $share [MQTT-4.8.2-1].
-func validFilter(filter string) bool {
-	if rest, ok := strings.CutPrefix(filter, "$share/"); ok {
-		group, inner, found := strings.Cut(rest, "/")
-		if !found || group == "" || strings.ContainsAny(group, "+#") {
+// validFilter checks the places of wildcards [MQTT-4.7.1-1] [MQTT-4.7.1-2] and of $share [MQTT-4.8.2-1]. It allocates
+// nothing, however many levels there are.
+func validFilter[T string | []byte](filter T) bool {
+	if len(filter) >= len(sharePrefix) && string(filter[:len(sharePrefix)]) == sharePrefix {
+		filter = filter[len(sharePrefix):]
+		group := 0
+		for ; group < len(filter) && filter[group] != '/'; group++ {
+			if filter[group] == '+' || filter[group] == '#' {
+				return false
+			}
+		}
+		if group == 0 || group == len(filter) {
 			return false
 		}
-		filter = inner
+		filter = filter[group+1:]
 	}
-	levels := strings.Split(filter, "/")
-	for i, l := range levels {
-		if strings.Contains(l, "+") && l != "+" || strings.Contains(l, "#") && (l != "#" || i < len(levels)-1) {
+	for i := range len(filter) {
+		if filter[i] != '+' && filter[i] != '#' {
+			continue
+		}
+		begins, ends := i == 0 || filter[i-1] == '/', i == len(filter)-1
+		if !begins || !ends && (filter[i] == '#' || filter[i+1] != '/') {
 			return false
 		}
 	}
-	return filter != ""
+	return len(filter) > 0
 }
 
 // FilterMatches says whether topic, a topic name, is matched by a valid topic filter (section 4.7).

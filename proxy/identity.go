@@ -26,7 +26,7 @@ func newGate(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) 
 	var err error
 	if len(cfg.Auth) > 0 {
 		g.chain, err = auth.New(auth.Config{
-			Methods: authMethods(cfg.Auth), FailedLogins: cfg.Limits.FailedLogins, Logger: log, Registerer: reg,
+			Methods: authMethods(cfg.Auth, log), FailedLogins: cfg.Limits.FailedLogins, Logger: log, Registerer: reg,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("cannot authenticate devices: %w", err)
@@ -64,44 +64,41 @@ func (g *gate) identify(ctx context.Context, l *mqtt.Login) (*mqtt.Identity, err
 	return &own, nil
 }
 
-// anonymous takes a device for who it says it is.
+// anonymous takes a device for who it says it is. A certificate that it has shown must stay good all the same.
 func anonymous(l *mqtt.Login) (*mqtt.Identity, error) {
 	if l.Method != "" {
 		return nil, &mqtt.ProtocolFault{Code: mqtt.BadAuthenticationMethod, Detail: "enhanced authentication is not offered"}
 	}
-	id := &mqtt.Identity{Name: l.Username}
-	if l.Certificate != nil {
-		id.CommonName = l.Certificate.CommonName
-	}
-	return id, nil
+	return auth.Confined(&mqtt.Identity{Name: l.Username}, l), nil
 }
 
 // authMethods gives them in the order of the file.
-func authMethods(methods []config.AuthMethod) []auth.Method {
+func authMethods(methods []config.AuthMethod, log zerolog.Logger) []auth.Method {
 	var out []auth.Method
 	for _, m := range methods {
 		switch {
 		case m.File != "":
 			out = append(out, auth.File{Path: m.File})
 		case m.JWT != nil:
-			out = append(out, jwtOf(m.JWT))
+			out = append(out, jwtOf(m.JWT, log))
 		case m.MTLS != nil:
 			out = append(out, auth.Certificate{})
 		case m.HTTP != nil:
 			h := m.HTTP
 			out = append(out, auth.HTTP{
 				URL: h.URL, Timeout: h.Timeout, MaxConcurrent: h.MaxConcurrent, Cache: h.Cache,
-				CacheRefused: h.CacheRefused, CacheSize: h.CacheSize, TLS: clientTLS(h.TLS),
+				CacheRefused: h.CacheRefused, CacheSize: h.CacheSize, TLS: clientTLS(h.TLS, log),
 			})
 		}
 	}
 	return out
 }
 
-func jwtOf(j *config.JWT) auth.JWT {
+func jwtOf(j *config.JWT, log zerolog.Logger) auth.JWT {
 	return auth.JWT{
 		Secret: string(j.Secret), Key: j.Key, JWKS: j.JWKS, Algorithms: j.Algorithms, Issuer: j.Issuer,
 		Audience: j.Audience, Identity: j.Identity, From: j.From, Leeway: j.Leeway,
+		TLS: clientTLS(j.TLS, log),
 	}
 }
 
@@ -110,13 +107,27 @@ var (
 	errRetainDenied  = errors.New("the acl denies the device to retain in the topic")
 )
 
-// denied says why the device that published m may not; a will was asked about at CONNECT.
+// denied says why the device that published m may not.
 func denied(m *mqtt.Message) error {
 	id := m.Identity()
-	if m.Will || id == nil || id.Access == nil {
+	switch {
+	case id == nil || id.Access == nil:
 		return nil
+	case m.Will:
+		return willDenied(id.Access, m)
 	}
 	return deniedTo(id.Access, m.Topic, m.Retain)
+}
+
+// willDenied is denied for a will, which was asked about at CONNECT already, by rights that the device may have lost.
+func willDenied(access mqtt.Access, m *mqtt.Message) error {
+	switch {
+	case !access.Will(m.Topic):
+		return errPublishDenied
+	case m.Retain && !access.Retain(m.Topic):
+		return errRetainDenied
+	}
+	return nil
 }
 
 func deniedTo(access mqtt.Access, topic []byte, retain bool) error {

@@ -145,3 +145,17 @@ func TestAConnectedDeviceKeepsItsClientID(t *testing.T) {
 		alice.leave()
 	}
 }
+
+// TestAWillFromKafkaNeedsItsRightStill: it may have been taken from the device since its CONNECT.
+func TestAWillFromKafkaNeedsItsRightStill(t *testing.T) {
+	list, err := parse(t, rulesForTests, aclForTests).AccessList()
+	require.NoError(t, err)
+	p := &publisher{access: list}
+	will := func(topic, username string, retain bool) error {
+		return p.deniedWill(&mqtt.Message{Topic: []byte(topic), ClientID: "c1", Username: username, Retain: retain, Will: true}, "")
+	}
+	require.NoError(t, will("devices/d1/gone", "d1", false))
+	require.ErrorIs(t, will("devices/d1/gone", "d2", false), errPublishDenied)
+	require.ErrorIs(t, will("devices/d1/gone", "d1", true), errRetainDenied)
+	require.NoError(t, (&publisher{}).deniedWill(&mqtt.Message{Topic: []byte("any")}, ""), "there is no acl")
+}

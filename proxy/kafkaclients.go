@@ -22,7 +22,7 @@ type kafkaClients struct {
 
 // newKafkaClients reads the files that TLS needs.
 func newKafkaClients(cfg *config.Config, log zerolog.Logger) (*kafkaClients, error) {
-	security, err := securityOf(cfg.Kafka.TLS, cfg.Kafka.SASL)
+	security, err := securityOf(cfg.Kafka.TLS, cfg.Kafka.SASL, log)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use kafka.%w", err)
 	}
@@ -67,7 +67,7 @@ func (c *kafkaClients) as(name string, reg prometheus.Registerer) (kafka.Config,
 	if id.TLS == nil && id.SASL == nil {
 		return out, nil
 	}
-	security, err := securityOf(cmp.Or(id.TLS, c.cfg.Kafka.TLS), id.SASL)
+	security, err := securityOf(cmp.Or(id.TLS, c.cfg.Kafka.TLS), id.SASL, c.log)
 	if err != nil {
 		return out, fmt.Errorf("cannot use kafka.identities.%s.%w", name, err)
 	}
@@ -79,24 +79,34 @@ func (c *kafkaClients) as(name string, reg prometheus.Registerer) (kafka.Config,
 }
 
 // securityOf reads the files that TLS needs.
-func securityOf(t *config.ClientTLS, s *config.SASL) (out kafka.Security, err error) {
-	if t != nil {
-		if out.TLS, err = tls.NewClient(clientTLS(t)); err != nil {
-			return out, fmt.Errorf("tls: %w", err)
-		}
+func securityOf(t *config.ClientTLS, s *config.SASL, log zerolog.Logger) (out kafka.Security, err error) {
+	if out.TLS, err = newTLS(t, log); err != nil {
+		return out, fmt.Errorf("tls: %w", err)
 	}
-	if s != nil {
-		out.SASL = &kafka.SASL{
-			Mechanism: s.Mechanism, Username: s.Username, Password: string(s.Password),
-			TokenURL: s.TokenURL, ClientID: s.ClientID, ClientSecret: string(s.ClientSecret), Scopes: s.Scopes,
-		}
+	if s == nil {
+		return out, nil
+	}
+	out.SASL = &kafka.SASL{
+		Mechanism: s.Mechanism, Username: s.Username, Password: string(s.Password),
+		TokenURL: s.TokenURL, ClientID: s.ClientID, ClientSecret: string(s.ClientSecret), Scopes: s.Scopes,
+	}
+	if out.SASL.TokenTLS, err = newTLS(s.TokenTLS, log); err != nil {
+		return out, fmt.Errorf("sasl.token_tls: %w", err)
 	}
 	return out, nil
 }
 
-func clientTLS(t *config.ClientTLS) tls.ClientConfig {
+// newTLS gives nil where the file has no such section.
+func newTLS(t *config.ClientTLS, log zerolog.Logger) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	return tls.NewClient(clientTLS(t, log))
+}
+
+func clientTLS(t *config.ClientTLS, log zerolog.Logger) tls.ClientConfig {
 	if t == nil {
 		return tls.ClientConfig{}
 	}
-	return tls.ClientConfig{CA: t.CA, Certificate: t.Certificate, Key: t.Key, ServerName: t.ServerName}
+	return tls.ClientConfig{CA: t.CA, Certificate: t.Certificate, Key: t.Key, ServerName: t.ServerName, Logger: log}
 }

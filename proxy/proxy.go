@@ -69,6 +69,9 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	p.producer = p.identity.main
 	publisher := newPublisher(rules, p.identity, cfg, m, log)
 	publisher.flush = func() { p.server.Flush() }
+	if publisher.access, err = cfg.AccessList(); err != nil {
+		return nil, err
+	}
 	if p.sessions, err = newSessions(p.clients, p.producer, publisher, log, registry); err != nil {
 		return nil, err
 	}

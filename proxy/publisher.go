@@ -8,6 +8,7 @@ import (
 
 	"sluice/kafka"
 	"sluice/mqtt"
+	"sluice/proxy/acl"
 	"sluice/proxy/config"
 	"sluice/topicmap"
 )
@@ -19,8 +20,9 @@ type publisher struct {
 	producers   []*kafka.Producer // by rule
 	budget      *kafka.Budget
 	unmatched   config.Unmatched
-	exactlyOnce []bool // by rule
-	flush       func() // sends what was settled
+	access      *acl.List // nil: everybody may do everything
+	exactlyOnce []bool    // by rule
+	flush       func()    // sends what was settled
 	retained    *retainedWriter
 	m           *metrics
 	log         zerolog.Logger // sampled: a fleet can trigger these lines

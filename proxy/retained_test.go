@@ -86,6 +86,9 @@ func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.U
 	k.index, err = mqtt.NewRetained(retained)
 	require.NoError(t, err)
 	k.publisher = &publisher{rules: rules, producer: k.producer, budget: k.producer.Budget(), unmatched: unmatched, m: m, log: zerolog.Nop()}
+	for range rules.Rules() {
+		k.publisher.producers = append(k.publisher.producers, k.producer)
+	}
 	k.w = newRetainedWriter("sluice-retained", k.index, k.producer, k.metrics, zerolog.Nop())
 	scfg := mqtt.DefaultConfig()
 	scfg.Retained = k.index

@@ -53,9 +53,12 @@ func (p *part) view(clientID string) fleet.View {
 // handle takes a record of the partition.
 func (p *part) handle(r *kafka.Fetched) {
 	p.lock()
-	before := p.table.Lasting()
+	lasting := p.table.Lasting()
+	_, held := p.table.Stored()
 	client, changed, err := p.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
-	p.s.lasting.Add(int64(p.table.Lasting() - before))
+	p.s.lasting.Add(int64(p.table.Lasting() - lasting))
+	_, now := p.table.Stored()
+	p.s.held.Add(int64(now - held))
 	switch {
 	case errors.Is(err, fleet.ErrNewerVersion):
 		p.s.fail(fmt.Errorf("cannot read the sessions: %w; a newer release of Sluice has written them", err))

@@ -54,6 +54,7 @@ type sessions struct {
 	work    sync.WaitGroup // of errands: goroutines that end by themselves or with ctx
 	leaving atomic.Int64   // connections whose end is not stored
 	lasting atomic.Int64   // sessions that outlive their connection, of all instances, as far as was read
+	held    atomic.Int64   // bytes of all sessions' records
 	rebirth sync.Mutex
 	stopped atomic.Bool
 }
@@ -198,15 +199,21 @@ func (s *sessions) spared(p *part, o *mqtt.Opening) bool {
 // A session counts once the record that opens it was read, so there can be a few more.
 func (s *sessions) full(p *part, o *mqtt.Opening) bool {
 	most := s.cfg.Limits.Sessions
-	if most == 0 || o.Expiry == 0 {
+	if o.Expiry == 0 {
 		return false
 	}
-	if s.lasting.Load() < int64(most) {
+	if !s.Full() && (most == 0 || s.lasting.Load() < int64(most)) {
 		return false
 	}
 	p.lock()
 	defer p.unlock()
 	return !p.view(o.ClientID).Lasting()
+}
+
+// Full says that the sessions take all the memory they may.
+func (s *sessions) Full() bool {
+	most := int64(s.cfg.Limits.SessionsMemory)
+	return most > 0 && s.held.Load() >= most
 }
 
 // resume makes of an opened session what mqtt goes on with.

@@ -9,6 +9,7 @@ import (
 	"sluice/fleet"
 	"sluice/kafka"
 	"sluice/mqtt"
+	"sluice/proxy/acl"
 )
 
 // A willing is a will that is to be published: by the instance that had its device, or by the owner of the partition
@@ -160,9 +161,12 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 	d := &delivery{p: p, msg: m}
 	d.describe(m)
 	d.in.CertCN = commonName
-	err := p.rules.Route(&d.in, &d.route)
-	d.rule = p.m.rule(d.route.Rule)
+	err := p.deniedWill(m, commonName)
 	if err == nil {
+		err = p.rules.Route(&d.in, &d.route)
+	}
+	if err == nil {
+		d.rule = p.m.rule(d.route.Rule)
 		d.fillRouted()
 		d.rule.count(stored, len(m.Payload))
 		if records = append(records, d.txRecord()); m.Retain && p.retained != nil {
@@ -180,6 +184,14 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 	}
 	d.fillDead(p.unmatched.DeadLetter, r.reason)
 	return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, taken
+}
+
+// deniedWill says why a will from Kafka may not be published: rights may have been withdrawn since its CONNECT.
+func (p *publisher) deniedWill(m *mqtt.Message, commonName string) error {
+	if p.access == nil {
+		return nil
+	}
+	return willDenied(p.access.Access(acl.Who{ClientID: m.ClientID, Username: m.Username, CommonName: commonName}), m)
 }
 
 // txRecord gives the record for a transaction.

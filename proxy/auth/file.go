@@ -63,7 +63,13 @@ func (f *usersFile) decide(ctx context.Context, a *attempt) (verdict, error) {
 		}
 	}
 	f.proofs.add(key, a)
-	return verdict{outcome: accepted, identity: &mqtt.Identity{Name: a.Username}}, nil
+	return verdict{outcome: accepted, identity: f.identity(a.Username, h)}, nil
+}
+
+// identity gives one that ends when the file has another hash for the name, or none.
+func (f *usersFile) identity(name string, h hash) *mqtt.Identity {
+	withdrawn := func() bool { return f.users.Load().hashes[name].text != h.text }
+	return &mqtt.Identity{Name: name, Withdrawn: withdrawn}
 }
 
 // pretend spends on a user that nobody knows what a wrong password would have cost, so that the time of the

@@ -35,6 +35,7 @@ type argon struct {
 
 // parseHash reads a hash. The errors do not quote it.
 func parseHash(text string) (hash, error) {
+	text = strings.Clone(text) // it outlives the file, whose text it may be a part of: devices that are in remember it
 	if rest, ok := strings.CutPrefix(text, "$argon2id$"); ok {
 		a, err := parseArgon(rest)
 		return hash{text, a}, err

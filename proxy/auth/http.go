@@ -193,9 +193,9 @@ func judge(text []byte, username string) (verdict, error) {
 func (r reply) allow(username string) (verdict, error) {
 	id := &mqtt.Identity{Name: cmp.Or(r.Identity, username)}
 	switch {
-	case r.Identity != "" && !validName(r.Identity):
-		return verdict{}, errors.New("the identity in the answer " + nameRule)
-	case !validName(id.Name):
+	case r.Identity != "" && !ValidName(r.Identity):
+		return verdict{}, errors.New("the identity in the answer " + NameRule)
+	case !ValidName(id.Name):
 		return verdict{outcome: refused, why: "the user name is no name, and the service gives none"}, nil
 	case r.Expires == nil:
 		return verdict{outcome: accepted, identity: id}, nil

@@ -310,7 +310,7 @@ func FuzzReply(f *testing.F) {
 		if v.identity == nil {
 			return
 		}
-		if !validName(v.identity.Name) || !v.identity.Until.IsZero() && !v.identity.Until.After(time.Now()) || !strings.Contains(string(text), "llow") && !strings.Contains(string(text), `\u`) {
+		if !ValidName(v.identity.Name) || !v.identity.Until.IsZero() && !v.identity.Until.After(time.Now()) || !strings.Contains(string(text), "llow") && !strings.Contains(string(text), `\u`) {
 			t.Fatalf("%s let %+v in", text, v.identity)
 		}
 	})

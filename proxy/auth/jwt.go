@@ -170,7 +170,7 @@ func (t *tokens) identify(text string) (*mqtt.Identity, error) {
 		return nil, err
 	}
 	name, ok := claims[t.cfg.Identity].(string)
-	if !ok || !validName(name) {
+	if !ok || !ValidName(name) {
 		return nil, errIdentity
 	}
 	return &mqtt.Identity{Name: name, Until: until}, nil

@@ -284,7 +284,7 @@ func FuzzToken(f *testing.F) {
 			mac.Write([]byte(text))
 			return mac.Sum(nil)
 		}))
-		if v.outcome == accepted && (!validName(v.identity.Name) || !v.identity.Until.After(time.Now())) {
+		if v.outcome == accepted && (!ValidName(v.identity.Name) || !v.identity.Until.After(time.Now())) {
 			t.Fatalf("%+v got in", v.identity)
 		}
 	})

@@ -169,8 +169,8 @@ func (p *usersParser) user(n ast.Node) {
 	if len(p.faults) > before {
 		return
 	}
-	if !validName(name) {
-		p.fault(n, "name %q %s", name, nameRule)
+	if !ValidName(name) {
+		p.fault(n, "name %q %s", name, NameRule)
 		return
 	}
 	if line, ok := p.lines[name]; ok {

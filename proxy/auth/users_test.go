@@ -39,8 +39,8 @@ func TestUsersFileFaultsAreAllNamedWithTheirLine(t *testing.T) {
 	f("users:\n"+user("a", goodArgon)+user("b", goodArgon)+user("a", goodBcrypt), `line 4: duplicate name "a"; it is in line 2 already`)
 	f("users:\n"+user("a", "hunter2")+user("b", "$1$hunter2"),
 		`line 2: password must be a hash of bcrypt or argon2id of "a"`, `line 3: password must be a hash of bcrypt or argon2id of "b"`)
-	f("users:\n"+user("a+", goodArgon), `line 2: name "a+" `+nameRule)
-	f("users:\n"+user(`"\t"`, goodArgon), `line 2: name "\t" `+nameRule)
+	f("users:\n"+user("a+", goodArgon), `line 2: name "a+" `+NameRule)
+	f("users:\n"+user(`"\t"`, goodArgon), `line 2: name "\t" `+NameRule)
 	f("users: &x []", "line 1: anchors, aliases, merge keys, tags, complex keys and directives are not supported")
 	f("users: []\n---\nusers: []", "line 3: a second document begins here; a users file is one")
 	f("users: [[[[[[[[[[[[", "line 1: nested too deep")
@@ -86,10 +86,10 @@ func TestBcryptDoesNotTakeTheBeginningOfAPassword(t *testing.T) {
 
 func TestNamesOfDevices(t *testing.T) {
 	for _, good := range []string{"a", "é", "a b", "$SYS", "urn:dev:1", strings.Repeat("x", 1024), "\uFFFD"} {
-		require.True(t, validName(good), good)
+		require.True(t, ValidName(good), good)
 	}
 	for _, bad := range []string{"", "+", "a#", "a/b", "a\x00", "a\n", "\x7f", "\u0085", "\xff", strings.Repeat("x", 1025)} {
-		require.False(t, validName(bad), "%q", bad)
+		require.False(t, ValidName(bad), "%q", bad)
 	}
 }
 
@@ -112,7 +112,7 @@ func FuzzUsersFile(f *testing.F) {
 			t.Fatal("no decoy")
 		}
 		for name, h := range u.hashes {
-			if _, err := parseHash(h.text); err != nil || !validName(name) {
+			if _, err := parseHash(h.text); err != nil || !ValidName(name) {
 				t.Fatalf("%q was taken", name)
 			}
 		}

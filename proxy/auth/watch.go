@@ -6,22 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/rs/zerolog"
+
+	"sluice/tls"
 )
 
-const (
-	maxFile = 64 << 20 // bytes; a wrong path, such as that of a log, is not read to its end
-
-	// settle is how long a folder must be quiet before its files are read: a file is often written in pieces.
-	settle = 200 * time.Millisecond
-
-	// poll is how often files are read unasked: some file systems do not say that they have changed.
-	poll = 30 * time.Second
-)
+// maxFile is in bytes; a wrong path, such as that of a log, is not read to its end.
+const maxFile = 64 << 20
 
 // A watched file is loaded when its content changes.
 type watched struct {
@@ -101,41 +93,13 @@ func (f *files) run(ctx context.Context) error {
 	if len(f.list) == 0 {
 		return nil
 	}
-	events, faults, stop := f.notice()
-	defer stop()
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
-	quiet := time.NewTimer(0) // a file may have changed since New
-	defer quiet.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-events:
-			quiet.Reset(settle)
-			continue
-		case <-faults: // such as too many events at once: something has changed
-		case <-quiet.C:
-		case <-ticker.C:
-		}
+	paths := make([]string, len(f.list))
+	for i, w := range f.list {
+		paths[i] = w.path
+	}
+	return tls.Watch(ctx, f.log, paths, func() {
 		for _, w := range f.list {
 			f.refresh(w)
 		}
-	}
-}
-
-// notice watches the folders of the files, since what replaces a file, as Kubernetes does by a symbolic link,
-// is no event of the file. Where that is not possible there is the poll.
-func (f *files) notice() (<-chan fsnotify.Event, <-chan error, func()) {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		f.log.Warn().Err(err).Msg("cannot watch the files of authentication; they are read every 30 s")
-		return nil, nil, func() {}
-	}
-	for _, w := range f.list {
-		if err := watcher.Add(filepath.Dir(w.path)); err != nil {
-			f.log.Warn().Err(err).Str("file", w.path).Msg("cannot watch a file of authentication; it is read every 30 s")
-		}
-	}
-	return watcher.Events, watcher.Errors, func() { watcher.Close() }
+	})
 }

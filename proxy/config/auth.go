@@ -4,7 +4,8 @@ import "time"
 
 // AuthMethod is one of the four: each entry has exactly one of them, so that their order is that of the list.
 type AuthMethod struct {
-	// File is the YAML file of the users and the hashes of their passwords. It is read again when it changes.
+	// File is the YAML file of the users and the hashes of their passwords. It is read again when it changes; a device
+	// whose user is no longer in it, or has another hash, is disconnected.
 	File string `yaml:"file"`
 	// JWT lets in devices that have a signed token.
 	JWT *JWT `yaml:"jwt"`
@@ -36,6 +37,8 @@ type JWT struct {
 	// JWKS is a set of public keys: a file, or the https URL of one, which is fetched again now and then and when a token
 	// names a key that is not in it. http is allowed to this machine only.
 	JWKS string `yaml:"jwks"`
+	// TLS is for a `jwks` that is an https URL. Left out, the authorities the system trusts are trusted.
+	TLS *ClientTLS `yaml:"tls"`
 	// Algorithms are the signatures that count. Left out, they are all that fit the key. Those that begin with HS go with
 	// `secret` only, and the others without it.
 	Algorithms []string `yaml:"algorithms"`

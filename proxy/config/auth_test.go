@@ -52,6 +52,11 @@ func TestTokensHaveOneKindOfKey(t *testing.T) {
 	jwt("key: '', issuer: '', audience: '', identity: ''", "8:19: key is empty", "8:31: issuer is empty", "8:45: audience is empty", "8:59: identity is empty")
 	jwt("key: k, from: topic", `8:28: from must be password or username, not "topic"`)
 	jwt("key: k, leeway: 1h", "8:30: leeway must be 0s to 10m, not 1h")
+	jwt("jwks: keys.json, tls: {ca: ca.pem}", "8:31: tls is only for jwks that begins with https://")
+	jwt("key: k, tls: {}", "8:22: tls is only for jwks that begins with https://")
+	jwt("jwks: 'http://localhost/', tls: {}", "8:41: tls is only for jwks that begins with https://")
+	jwt("jwks: 'https://a', tls: {key: k, ca: ''}", "8:39: key needs certificate", "8:51: ca is empty")
+	parse(t, base+"auth: {jwt: {jwks: 'https://a', tls: {ca: ca.pem}}}\n")
 	parse(t, base+"auth: {jwt: {secret: "+longSecret+", algorithms: [HS256, HS384, HS512]}}\n")
 	parse(t, base+"auth: {jwt: {jwks: keys.json, algorithms: [EdDSA, PS256]}}\n")
 }

@@ -84,6 +84,7 @@ func (d *decoder) checkJWT(path string, j *JWT) {
 	if strings.Contains(j.JWKS, "://") {
 		d.checkURL(path+".jwks", j.JWKS)
 	}
+	d.checkURLTLS(path+".tls", j.TLS, "jwks", j.JWKS)
 	for i, a := range j.Algorithms {
 		at := fmt.Sprintf("%s.algorithms[%d]", path, i)
 		switch hmac := strings.HasPrefix(a, "HS"); {

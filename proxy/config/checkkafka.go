@@ -65,10 +65,13 @@ func (d *decoder) checkSASL(path string, s *SASL) {
 		return
 	}
 	d.checkURL(path+".token_url", s.TokenURL)
+	if d.has(path + ".token_url") {
+		d.checkURLTLS(path+".token_tls", s.TokenTLS, "token_url", s.TokenURL)
+	}
 	if !d.has(path+".mechanism") || d.isBad(path+".mechanism") {
 		return
 	}
-	needed, others := passwordFields, append([]string{"scopes"}, tokenFields...)
+	needed, others := passwordFields, append([]string{"scopes", "token_tls"}, tokenFields...)
 	if s.Mechanism == MechanismOAuthBearer {
 		needed, others = tokenFields, passwordFields
 	}
@@ -94,6 +97,14 @@ func (d *decoder) checkURL(path, text string) {
 		d.report(path, -1, "%s must not have a fragment (#)", name(path))
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		d.report(path, -1, "%s must begin with https:// (http:// is for this machine only: localhost, 127.0.0.1 or [::1])", name(path))
+	}
+}
+
+// checkURLTLS checks the TLS of a service, and that its URL, which is in field, is one where it counts.
+func (d *decoder) checkURLTLS(path string, t *ClientTLS, field, text string) {
+	d.checkClientTLS(path, t)
+	if !strings.HasPrefix(strings.ToLower(text), "https://") {
+		d.refuse("is only for "+field+" that begins with https://", path)
 	}
 }
 

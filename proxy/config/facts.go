@@ -104,7 +104,8 @@ var facts = map[string]fact{
 	"limits.topic_levels":                {min: 1, max: math.MaxUint16},
 	"limits.user_properties":             {min: 1, max: math.MaxUint16},
 	"limits.sessions":                    {min: 0, max: 100_000_000},
-	"limits.failed_logins":               {min: 1, max: 1_000_000},
+	"limits.sessions_memory":             {min: int64(4 * kib), max: int64(tib)},
+	"limits.failed_logins":               {min: 0, max: 1_000_000},
 	"log.level":                          {words: []string{"trace", "debug", "info", "warn", "error"}},
 	"log.format":                         {words: []string{"console", "json"}},
 }

@@ -22,9 +22,9 @@ func (c *Config) files() (names []*string) {
 			names = append(names, &t.Certificate, &t.Key, &t.ClientCA, &t.CRL)
 		}
 	}
-	names = append(names, c.Kafka.TLS.files()...)
+	names = append(append(names, c.Kafka.TLS.files()...), c.Kafka.SASL.files()...)
 	for _, identity := range c.Kafka.Identities {
-		names = append(names, identity.TLS.files()...)
+		names = append(append(names, identity.TLS.files()...), identity.SASL.files()...)
 	}
 	for i := range c.Auth {
 		names = append(names, c.Auth[i].files()...)
@@ -39,10 +39,17 @@ func (t *ClientTLS) files() []*string {
 	return []*string{&t.CA, &t.Certificate, &t.Key}
 }
 
+func (s *SASL) files() []*string {
+	if s == nil {
+		return nil
+	}
+	return s.TokenTLS.files()
+}
+
 func (m *AuthMethod) files() []*string {
 	names := []*string{&m.File}
 	if m.JWT != nil {
-		names = append(names, &m.JWT.Key)
+		names = append(append(names, &m.JWT.Key), m.JWT.TLS.files()...)
 		if !strings.Contains(m.JWT.JWKS, "://") {
 			names = append(names, &m.JWT.JWKS)
 		}

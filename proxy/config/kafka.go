@@ -100,6 +100,8 @@ type SASL struct {
 	// TokenURL is where OAUTHBEARER gets its tokens, by the client credentials grant of OAuth 2: an https URL; http is
 	// allowed to this machine only.
 	TokenURL string `yaml:"token_url"`
+	// TokenTLS is for an https `token_url`. Left out, the authorities the system trusts are trusted.
+	TokenTLS *ClientTLS `yaml:"token_tls"`
 	// ClientID is the OAuth 2 client of this process.
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the secret of the OAuth 2 client; take it from the environment.

@@ -52,6 +52,14 @@ func TestSecretsAreNotSentInTheOpen(t *testing.T) {
 	}
 }
 
+func TestTheTokenEndpointMayHaveACAOfItsOwn(t *testing.T) {
+	const oauth = "  sasl: {mechanism: OAUTHBEARER, client_id: c, client_secret: s, token_url: "
+	refuse(t, cluster(oauth+"'http://localhost/', token_tls: {ca: a.pem}}\n"), "5:98: token_tls is only for token_url that begins with https://")
+	refuse(t, cluster(oauth+"'https://a', token_tls: {key: k, ca: ''}}\n"), "5:102: key needs certificate", "5:114: ca is empty")
+	refuse(t, cluster("  sasl: {mechanism: PLAIN, username: u, password: p, token_tls: {}}\n"), "5:54: token_tls does not go with PLAIN")
+	parse(t, cluster(oauth+"'HTTPS://a', token_tls: {ca: a.pem}}\n"))
+}
+
 func TestIdentitiesHaveNames(t *testing.T) {
 	identities := func(text string, want ...string) {
 		t.Helper()

@@ -71,8 +71,15 @@ type Limits struct {
 	// Sessions is how many sessions may be stored, those of all instances together. A device that asks for one more is
 	// refused with Quota exceeded. 0: no limit.
 	Sessions int `yaml:"sessions"`
+	// SessionsMemory is how much the stored sessions may take in each instance, which all have all of them: topic filters,
+	// wills with their payload, and a few hundred bytes each. Beyond it a device that asks for a new session, and a
+	// SUBSCRIBE to one more topic filter in a stored session, are refused with Quota exceeded.
+	SessionsMemory Bytes `yaml:"sessions_memory"`
 	// FailedLogins is how many wrong logins one address may try in a minute: an IPv4 address, or a /64 network of IPv6.
-	// What it tries beyond that is refused without being looked at.
+	// Beyond it, passwords from there that were not right from there before are refused without being looked at. All
+	// devices behind one NAT have one address, and so have all behind a load balancer that doesn't send the PROXY protocol
+	// (`proxy_protocol`): some with a wrong password then keep out others that come for the first time, so let it grow
+	// with their number. 0: no limit.
 	FailedLogins int `yaml:"failed_logins"`
 }
 
@@ -102,6 +109,7 @@ func defaultLimits() Limits {
 		TopicLevels:         128,
 		UserProperties:      64,
 		Sessions:            1_000_000,
-		FailedLogins:        10,
+		SessionsMemory:      gib,
+		FailedLogins:        60,
 	}
 }

@@ -50,7 +50,9 @@ type ListenerTLS struct {
 	// ClientAuth says whether devices have certificates of their own. none: they are not asked. request: one that has
 	// none is let in, to prove itself in another way; a bad one is refused. require: all must have a good one.
 	ClientAuth string `yaml:"client_auth"`
-	// CRL is the file with the lists of the certificates that the authorities in `client_ca` have revoked.
+	// CRL is the file with the lists of the certificates that the authorities in `client_ca` have revoked. Like the other
+	// files here it is read again when it changes: devices whose certificate is revoked by then, or whose authority is gone
+	// from `client_ca`, are disconnected; the others notice nothing.
 	CRL string `yaml:"crl"`
 	// Identity is the name in a device's certificate that says who it is for `auth` with `mtls`. cn: the common name
 	// of the subject. san_dns, san_email, san_uri: the first such alternative name. A certificate without it, or in

@@ -39,7 +39,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 			TLS:          &ClientTLS{"ca.pem", "c.pem", "c.key", "kafka"},
 			SASL:         &SASL{Mechanism: "SCRAM-SHA-256", Username: "u", Password: "p"},
 			Identities: map[string]KafkaIdentity{"plants-1": {ClientID: "x", TLS: &ClientTLS{},
-				SASL: &SASL{Mechanism: "OAUTHBEARER", TokenURL: "http://localhost/t", ClientID: "i", ClientSecret: "s", Scopes: []string{"a", "b"}}}, "b": {ClientID: "y"}},
+				SASL: &SASL{Mechanism: "OAUTHBEARER", TokenURL: "https://localhost/t", TokenTLS: &ClientTLS{CA: "t.pem"}, ClientID: "i", ClientSecret: "s", Scopes: []string{"a", "b"}}}, "b": {ClientID: "y"}},
 		},
 		Publish: []Rule{
 			{Match: "devices/{device}/#", Topic: "d", Identity: "plants-1", Key: &key, Headers: []topicmap.Field{{Name: "z", Value: "{device}"}, {Name: "a", Value: "1"}},
@@ -59,10 +59,10 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
 			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3,
 			Connections: 1, ConnectionsPerAddress: 2, ConnectsPerSecond: 3, PublishesPerSecond: 4, PublishBytesPerSecond: 5 * kib, OverRate: "disconnect", TopicLevels: 6,
-			UserProperties: 7, Sessions: 8, FailedLogins: 9},
+			UserProperties: 7, Sessions: 8, SessionsMemory: 9 * kib, FailedLogins: 9},
 		Auth: []AuthMethod{
 			{File: "users.yaml"},
-			{JWT: &JWT{JWKS: "https://x/jwks", Algorithms: []string{"RS256", "ES256"}, Issuer: "i", Audience: "a", Identity: "device", From: "username", Leeway: 0}},
+			{JWT: &JWT{JWKS: "https://x/jwks", TLS: &ClientTLS{}, Algorithms: []string{"RS256", "ES256"}, Issuer: "i", Audience: "a", Identity: "device", From: "username", Leeway: 0}},
 			{JWT: &JWT{Key: "k.pem", Identity: "sub", From: "password", Leeway: 30 * time.Second}},
 			{MTLS: &MTLS{}},
 			{HTTP: &HTTPAuth{"https://x/auth", time.Second, 1, 2 * time.Second, 3 * time.Second, 4, &ClientTLS{CA: "ca.pem"}}},
@@ -94,7 +94,7 @@ kafka:
     plants-1:
       client_id: x
       tls: {}
-      sasl: {mechanism: OAUTHBEARER, token_url: http://localhost/t, client_id: i, client_secret: s, scopes: [a, b]}
+      sasl: {mechanism: OAUTHBEARER, token_url: https://localhost/t, token_tls: {ca: t.pem}, client_id: i, client_secret: s, scopes: [a, b]}
     b: {client_id: y}
 publish:
 - match: devices/{device}/#
@@ -152,10 +152,11 @@ limits:
   topic_levels: 6
   user_properties: 7
   sessions: 8
+  sessions_memory: 9KiB
   failed_logins: 9
 auth:
 - file: users.yaml
-- jwt: {jwks: "https://x/jwks", algorithms: [RS256, ES256], issuer: i, audience: a, identity: device, from: username, leeway: 0}
+- jwt: {jwks: "https://x/jwks", tls: {}, algorithms: [RS256, ES256], issuer: i, audience: a, identity: device, from: username, leeway: 0}
 - jwt: {key: k.pem}
 - mtls: {}
 - http: {url: "https://x/auth", timeout: 1s, max_concurrent: 1, cache: 2s, cache_refused: 3s, cache_size: 4, tls: {ca: ca.pem}}
