@@ -39,9 +39,9 @@ func (s *SASL) prepareTokens() error {
 		endpoint: u.Scheme + "://" + u.Host + u.Path,
 		ask:      clientcredentials.Config{ClientID: s.ClientID, ClientSecret: s.ClientSecret, TokenURL: s.TokenURL, Scopes: s.Scopes},
 		http: &http.Client{
-			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.TokenTLS, ForceAttemptHTTP2: true,
-				DisableKeepAlives: true}, // a token is asked for a few times an hour
-			// The secret is for this endpoint and none that it points to.
+			// A token is asked for a few times an hour.
+			Transport: &http.Transport{TLSClientConfig: s.TokenTLS, ForceAttemptHTTP2: true, DisableKeepAlives: true},
+			// The secret is for this endpoint and none that it points to, nor for a proxy named in the environment.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}

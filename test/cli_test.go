@@ -208,6 +208,31 @@ func TestPasswdPrintsALineForAUsersFile(t *testing.T) {
 	require.Equal(t, 2, code, stderr)
 }
 
+// TestPasswdRefusesWhatTheUsersFileRefuses, and a password that it would have to cut.
+func TestPasswdRefusesWhatTheUsersFileRefuses(t *testing.T) {
+	passwd := func(name, password string) (int, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, program, "passwd", "--", name)
+		cmd.Stdin = strings.NewReader(password)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		_ = cmd.Run()
+		require.NoError(t, ctx.Err())
+		return cmd.ProcessState.ExitCode(), stderr.String()
+	}
+	for _, name := range []string{"", "a/b", "plant+", "#", "a\nb", strings.Repeat("a", 1025)} {
+		code, stderr := passwd(name, "a secret\n")
+		require.Equal(t, 2, code, "%q: %s", name, stderr)
+		require.Contains(t, stderr, "must have 1 to 1024 bytes", name)
+	}
+	for length, want := range map[int]int{1024: 0, 1025: 2, 5000: 2} {
+		code, stderr := passwd("dev1", strings.Repeat("p", length)+"\n")
+		require.Equal(t, want, code, stderr)
+		require.NotContains(t, stderr, "ppp")
+	}
+}
+
 func TestSchemaAndVersionPrint(t *testing.T) {
 	out, _, code := command(t, "schema")
 	require.Zero(t, code)

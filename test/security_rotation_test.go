@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +32,8 @@ func TestCertificatesAndUsersChangeUnderLoad(t *testing.T) {
 		replace(t, fromKey, key)
 	}
 	users := filepath.Join(dir, "users.yaml")
-	writeUsers(t, users, "device", "before")
+	device := userLine(t, "device", "before") // is the same in every file: another hash would be another password
+	writeUsers(t, users, device)
 	rotate()
 	address := ownPorts(t, 1)[0]
 	head := fmt.Sprintf("listeners: [{address: %q, tls: {certificate: %q, key: %q}}]\nauth: {file: %q}\n", address, certificate, key, users)
@@ -50,8 +52,7 @@ func TestCertificatesAndUsersChangeUnderLoad(t *testing.T) {
 		rotations := s.metric("sluice_tls_reloads_total", `result="ok"`)
 		rotate()
 		await(t, func() bool { return s.metric("sluice_tls_reloads_total", `result="ok"`) > rotations }, func() string { return "a certificate is read again" })
-		// "before" stays valid for those that connect with it, under another hash; the other user is new.
-		writeUsers(t, users, "device", "before", fmt.Sprint("new-", n), "secret")
+		writeUsers(t, users, device, userLine(t, fmt.Sprint("new-", n), "secret"))
 		guest := &load.Fleet{Addr: address, Run: runID(), QoS: 1, Username: fmt.Sprint("new-", n), Password: "secret", Dialer: f.Dialer}
 		await(t, func() bool { return len(within(t, guest, 10*time.Millisecond).Errors) == 0 }, func() string { return "the new user is let in" })
 		some := f.Acked() + 200
@@ -74,15 +75,17 @@ func replace(t *testing.T, from, to string) {
 	require.NoError(t, os.Rename(to+".new", to))
 }
 
-// writeUsers writes a users file of names and their passwords.
-func writeUsers(t *testing.T, path string, pairs ...string) {
+// writeUsers puts a users file of those lines in the place of another at once.
+func writeUsers(t *testing.T, path string, lines ...string) {
 	t.Helper()
-	b := []byte("users:\n")
-	for i := 0; i < len(pairs); i += 2 {
-		hash, err := bcrypt.GenerateFromPassword([]byte(pairs[i+1]), bcrypt.MinCost)
-		require.NoError(t, err)
-		b = fmt.Appendf(b, "  - {name: %q, password: %q}\n", pairs[i], hash)
-	}
-	require.NoError(t, os.WriteFile(path+".new", b, 0o600))
+	require.NoError(t, os.WriteFile(path+".new", []byte("users:\n"+strings.Join(lines, "")), 0o600))
 	require.NoError(t, os.Rename(path+".new", path))
+}
+
+// userLine is what stands in a users file for a user.
+func userLine(t *testing.T, name, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	require.NoError(t, err)
+	return fmt.Sprintf("  - {name: %q, password: %q}\n", name, hash)
 }

@@ -54,9 +54,6 @@ type ServerConfig struct {
 	MinVersion string
 	// Identity is cn, san_dns, san_email or san_uri. Empty: cn.
 	Identity string
-	// Protocols are what the listener answers to ALPN, best first; a device that asks for others only is refused. Nil:
-	// ALPN is ignored.
-	Protocols []string
 	// Listener tells listeners apart in logs and metrics, such as their address.
 	Listener string
 	// Logger takes a line for each reload, and for what is about to expire.

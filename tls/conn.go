@@ -118,9 +118,6 @@ func (c *Conn) record(b, plain []byte) ([]byte, error) {
 	return plain, err
 }
 
-// Buffered is how many bytes of an incomplete record, or of what else awaits its end, are held.
-func (c *Conn) Buffered() int { return len(c.part) + c.idle }
-
 // Seal appends what must be sent for plain to out, after what Open left to be sent. The records must be sent in the order in
 // which Seal made them.
 func (c *Conn) Seal(plain, out []byte) ([]byte, error) {

@@ -72,7 +72,7 @@ func TestBytesMayBeCutAnywhere(t *testing.T) {
 		sock, client := joined(t, w.server(t), cfg)
 		sock.size = 1
 		exchange(t, sock, client)
-		require.Zero(t, sock.Buffered())
+		require.Zero(t, sock.held())
 		require.Nil(t, sock.part, "nothing is held between records")
 	})
 }
@@ -264,7 +264,7 @@ func TestPartOfARecordCostsWhatItIs(t *testing.T) {
 	sock, _ := joined(t, w.server(t), w.client(t, ""))
 	_, err := sock.Open([]byte{23, 3, 3, 0x40, 0, 'x'}, nil)
 	require.NoError(t, err)
-	require.Equal(t, 6, sock.Buffered())
+	require.Equal(t, 6, sock.held())
 	require.Less(t, cap(sock.part), 100)
 }
 
@@ -304,21 +304,6 @@ func TestWhatIsNoTLSIsNamed(t *testing.T) {
 		require.ErrorContains(t, err, "does not look like a TLS handshake")
 		require.Equal(t, "not_tls", outcome(err))
 	}
-}
-
-func TestALPN(t *testing.T) {
-	w := newWorld(t)
-	w.cfg.Protocols = []string{"mqtt"}
-	s := w.server(t)
-	cfg := w.client(t, "")
-	joined(t, s, cfg)
-	cfg.NextProtos = []string{"x-other", "mqtt"}
-	_, client := joined(t, s, cfg)
-	require.Equal(t, "mqtt", client.ConnectionState().NegotiatedProtocol)
-	cfg.NextProtos = []string{"x-other"}
-	_, _, err, refused := meet(t, s, cfg)
-	require.Error(t, err)
-	require.Error(t, refused)
 }
 
 func BenchmarkOpenSeal(b *testing.B) {

@@ -102,20 +102,15 @@ func (r *revocations) has(issuer *x509.Certificate, serial *big.Int) bool {
 }
 
 // check passes a client certificate if one of its chains has no certificate that its issuer revoked.
-func (r *revocations) check(chains [][]*x509.Certificate) error {
-	if r == nil || slices.ContainsFunc(chains, r.good) {
+func (r *revocations) check(found [][]*x509.Certificate) error {
+	if r == nil || slices.ContainsFunc(chainsOf(found), r.good) {
 		return nil
 	}
 	return ErrRevoked
 }
 
-func (r *revocations) good(chain []*x509.Certificate) bool {
-	for i := range len(chain) - 1 {
-		if r.has(chain[i+1], chain[i].SerialNumber) {
-			return false
-		}
-	}
-	return true
+func (r *revocations) good(c chain) bool {
+	return r == nil || !slices.ContainsFunc(c.links, func(l link) bool { return r.has(l.issuer, l.serial) })
 }
 
 // trusted gives the CAs that none of the others revoked. Chains end at the first CA that is trusted, so a revoked

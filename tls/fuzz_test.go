@@ -33,7 +33,7 @@ func FuzzOpen(f *testing.F) {
 		var plain []byte
 		for at := 0; at < len(stream) && err == nil; at += int(cut) + 1 {
 			plain, err = sock.Open(stream[at:min(at+int(cut)+1, len(stream))], plain)
-			require.LessOrEqual(t, sock.Buffered(), len(stream))
+			require.LessOrEqual(t, sock.held(), len(stream))
 		}
 		require.Contains(t, []string{"", "good"}, string(plain))
 		if err != nil {

@@ -122,6 +122,9 @@ func (s *socket) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
+// held is how many bytes of an incomplete record, or of what else awaits its end, a connection has in memory.
+func (c *Conn) held() int { return len(c.part) + c.idle }
+
 // sockets gives the two ends of a TCP connection.
 func sockets(t testing.TB) (ours, theirs net.Conn) {
 	t.Helper()

@@ -50,7 +50,7 @@ func TestKeyUpdateInPiecesAndPadded(t *testing.T) {
 	require.False(t, c.Owes())
 	up = up.next(t)
 	require.Equal(t, "after", opened(t, c, up.seal(typeData, []byte("after"), 16000)))
-	require.Zero(t, c.Buffered())
+	require.Zero(t, c.held())
 }
 
 // TestMessageThatNeverEndsIsRefused: a message of 256 KiB is not collected.
@@ -64,7 +64,7 @@ func TestMessageThatNeverEndsIsRefused(t *testing.T) {
 		sent += len(record)
 		require.Less(t, sent, 64<<10)
 		_, err = c.Open(record, nil)
-		require.LessOrEqual(t, c.Buffered(), mostIdle+len(record))
+		require.LessOrEqual(t, c.held(), mostIdle+len(record))
 		record = up.seal(typeHandshake, make([]byte, 16000), 0)
 	}
 	require.ErrorIs(t, err, ErrStalled)

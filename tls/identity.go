@@ -24,7 +24,13 @@ type Identity struct {
 	Serial string
 	// NotAfter is when the certificate expires. The connection outlives it unless somebody ends it.
 	NotAfter time.Time
+
+	standing *standing // nil: nobody can revoke it
 }
+
+// Revoked says whether the listener would not accept the certificate any more, by the revocation lists and the client
+// CAs that it reads now. It may be called from any goroutine, and costs next to nothing while these files don't change.
+func (id *Identity) Revoked() bool { return id.standing != nil && id.standing.lost() }
 
 // identify gives the identity in cert, or an *IdentityError.
 func identify(cert *x509.Certificate, kind string) (*Identity, error) {

@@ -67,6 +67,6 @@ func TestCutsChangeNothing(t *testing.T) {
 			stream = stream[n:]
 		}
 		require.Equal(t, want, string(plain))
-		require.Zero(t, c.Buffered())
+		require.Zero(t, c.held())
 	})
 }

@@ -175,7 +175,7 @@ func TestFilesArePolledToo(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, 10, looks)
-	require.Equal(t, 1, log.count("they are only polled"))
+	require.Equal(t, 1, log.count("they are only read now and then"))
 }
 
 // caching makes a client resume.

@@ -31,20 +31,23 @@ type Server struct {
 	current atomic.Pointer[material]
 
 	// These belong to NewServer, and then to Run.
-	keys    [][32]byte // for session tickets; the first makes them
-	rotated time.Time
-	nagged  time.Time
-	fault   string // why the files on disk aren't in use; empty: they are
+	keys       [][32]byte // for session tickets; the first makes them
+	rotated    time.Time
+	nagged     time.Time
+	fault      string // why the files on disk aren't in use; empty: they are
+	generation uint64 // of the material in use
 }
 
 // material is what one reading of the files gave; it never changes, but for the ticket keys in its configuration. All
 // connections share the configuration.
 type material struct {
-	config   *tls.Config
-	revoked  *revocations
-	digest   [sha256.Size]byte
-	notAfter time.Time
-	notes    []note
+	config     *tls.Config
+	trusted    map[string]bool // the client CAs, by issuerKey
+	revoked    *revocations
+	digest     [sha256.Size]byte
+	notAfter   time.Time
+	notes      []note
+	generation uint64 // how many were in use by then, this one included
 }
 
 // A note is said once the material is in use.
@@ -80,7 +83,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 
 // Run watches the files and takes what changed, and changes the keys of session tickets, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	return watch(ctx, s.log, s.cfg.files(), pollEvery, func() { s.refresh(time.Now()) })
+	return Watch(ctx, s.log, s.cfg.files(), func() { s.refresh(time.Now()) })
 }
 
 // Accept does the handshake of a server on nc, of which the bytes in early were already read; they are not used after
@@ -91,6 +94,9 @@ func (s *Server) Accept(ctx context.Context, nc net.Conn, early []byte) (*Conn, 
 	if err != nil {
 		s.metrics.handshakes.WithLabelValues(outcome(err)).Inc()
 		return nil, fmt.Errorf("cannot complete the TLS handshake: %w", err)
+	}
+	if c.identity != nil {
+		c.identity.standing = &standing{server: s, chains: chainsOf(c.tls.ConnectionState().VerifiedChains)}
 	}
 	result := "full"
 	if c.resumed {
@@ -137,7 +143,6 @@ func (s *Server) build(src *sources, now time.Time) (*material, error) {
 	m := &material{digest: src.digest(), config: &tls.Config{
 		MinVersion:       s.cfg.version(),
 		ClientAuth:       s.cfg.clientAuth(),
-		NextProtos:       s.cfg.Protocols,
 		VerifyConnection: s.verify,
 	}}
 	return m, errors.Join(m.setOwn(src, now), s.setClients(m, src, now))
@@ -176,12 +181,18 @@ func (s *Server) setClients(m *material, src *sources, now time.Time) error {
 		m.notes = append(m.notes, note{"client CAs without a revocation list", namesOf(free)})
 	}
 	m.config.ClientCAs = poolOf(trusted)
+	m.trusted = make(map[string]bool, len(trusted))
+	for _, ca := range trusted {
+		m.trusted[issuerKey(ca)] = true
+	}
 	return nil
 }
 
 // use makes m what the next handshake takes.
 func (s *Server) use(m *material) {
 	m.config.SetSessionTicketKeys(s.keys)
+	m.generation = s.generation + 1
+	s.generation = m.generation
 	s.current.Store(m)
 	var next time.Time
 	if m.revoked != nil {

@@ -14,9 +14,16 @@ const (
 	// pollEvery is the time between two looks at the files when nothing was heard of them: not every file system says when
 	// a file changes.
 	pollEvery = 30 * time.Second
-	// settle is the time without changes after which they are looked at: a certificate and its key are two files.
+	// settle is the time without changes after which they are looked at: a certificate and its key are two files, and
+	// a file may be written in pieces.
 	settle = 200 * time.Millisecond
 )
+
+// Watch calls look when it begins, after changes in the folders of files, once they are quiet, and every 30 s, until ctx
+// ends. look is called by one goroutine, that of Watch.
+func Watch(ctx context.Context, log zerolog.Logger, files []string, look func()) error {
+	return watch(ctx, log, files, pollEvery, look)
+}
 
 // watch calls look after changes in the folders of files, and every poll, until ctx ends.
 func watch(ctx context.Context, log zerolog.Logger, files []string, poll time.Duration, look func()) error {
@@ -47,7 +54,7 @@ func watch(ctx context.Context, log zerolog.Logger, files []string, poll time.Du
 func listen(log zerolog.Logger, files []string) (*fsnotify.Watcher, func()) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		log.Warn().Err(err).Msg("cannot watch the TLS files, they are only polled")
+		log.Warn().Err(err).Msg("cannot watch files, they are only read now and then")
 		return new(fsnotify.Watcher), func() {} // its channels are nil and never say anything
 	}
 	var folders []string
@@ -57,7 +64,7 @@ func listen(log zerolog.Logger, files []string) (*fsnotify.Watcher, func()) {
 	slices.Sort(folders)
 	for _, folder := range slices.Compact(folders) {
 		if err := w.Add(folder); err != nil {
-			log.Warn().Err(err).Str("folder", folder).Msg("cannot watch the TLS files, they are only polled")
+			log.Warn().Err(err).Str("folder", folder).Msg("cannot watch files, they are only read now and then")
 		}
 	}
 	return w, func() { w.Close() }
