@@ -48,9 +48,9 @@ func (f *usersFile) decide(ctx context.Context, a *attempt) (verdict, error) {
 	switch {
 	case !ok || !a.HasUsername:
 		return verdict{}, nil
-	case len(a.Password) == 0:
+	case len(a.Password) == 0 && !a.slowed(): // else as with a name that nobody has
 		return verdict{outcome: refused, why: "no password"}, nil
-	case a.barred():
+	case len(a.Password) == 0, a.barred():
 		return verdict{outcome: throttled, why: whys[throttled]}, nil
 	}
 	key := f.proofs.key(h, a)

@@ -140,3 +140,17 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// TestSuspectAddressCannotProbeNames: with no password at all, either.
+func TestSuspectAddressCannotProbeNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 5, usersFileOf(t, "dev1", "one"))
+		for i := range 10 {
+			b.login(password(fmt.Sprint("bad", i), "x"))
+		}
+		require.True(t, b.limits.suspect(originOf(home)))
+		for _, name := range []string{"dev1", "nobody"} {
+			b.refuses(password(name, ""), mqtt.ServerBusy)
+		}
+	})
+}
