@@ -60,8 +60,9 @@ type Limits struct {
 	PublishesPerSecond int `yaml:"publishes_per_second"`
 	// PublishBytesPerSecond is how many bytes the messages of one device may have in a second, on average. 0: no limit.
 	PublishBytesPerSecond Bytes `yaml:"publish_bytes_per_second"`
-	// OverRate is what becomes of a device that publishes faster. delay: it is read more slowly. disconnect: its
-	// connection is closed, in MQTT 5 with Quota exceeded.
+	// OverRate is what becomes of a device that publishes faster. delay: it is read more slowly; one that pours for a
+	// minute without ever waiting for an answer is disconnected all the same. disconnect: its connection is closed, in
+	// MQTT 5 with Quota exceeded.
 	OverRate string `yaml:"over_rate"`
 	// TopicLevels is how many levels a topic or a topic filter may have. What has more is refused.
 	TopicLevels int `yaml:"topic_levels"`
