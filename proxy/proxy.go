@@ -25,7 +25,7 @@ type Proxy struct {
 	topics   []string // Kafka topics that must exist before the first message
 	clients  *kafkaClients
 	producer *kafka.Producer // of producers, the one that everything but messages goes through
-	identity *producers
+	writers  *producers
 	gate     *gate // nil: whoever comes may do everything
 	doors    []door
 	server   *mqtt.Server
@@ -63,11 +63,11 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 		return nil, err
 	}
 	// Flush is called only while producers run, when server is set.
-	if p.identity, err = newProducers(p.clients, registry, func() { p.server.Flush() }); err != nil {
+	if p.writers, err = newProducers(p.clients, registry, func() { p.server.Flush() }); err != nil {
 		return nil, err
 	}
-	p.producer = p.identity.main
-	publisher := newPublisher(rules, p.identity, cfg, m, log)
+	p.producer = p.writers.main
+	publisher := newPublisher(rules, p.writers, cfg, m, log)
 	publisher.flush = func() { p.server.Flush() }
 	if publisher.access, err = cfg.AccessList(); err != nil {
 		return nil, err
@@ -79,24 +79,7 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 		return nil, err
 	}
 	publisher.retained = p.keeping.writer
-	mcfg := mqttConfig(cfg, log, registry)
-	mcfg.Store, mcfg.Retained = p.sessions, p.keeping.index
-	if p.gate, err = newGate(cfg, log, registry); err != nil {
-		return nil, err
-	}
-	if p.gate != nil {
-		mcfg.Authenticator = p.gate
-	}
-	if p.doors, err = newDoors(cfg, log, registry); err != nil {
-		return nil, err
-	}
-	if len(cfg.Commands) > 0 {
-		if p.sharer, err = newSharer(p.clients.config(nil), cfg.Sessions.Topic, cfg.Limits.SharedSubscriptions, registry); err != nil {
-			return nil, err
-		}
-		mcfg.Shares = p.sharer.shares
-	}
-	if p.server, err = mqtt.New(mcfg, publisher); err != nil {
+	if err := p.face(publisher, log, registry); err != nil {
 		return nil, err
 	}
 	if err := p.command(log, registry); err != nil {
@@ -106,6 +89,30 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 		p.admin, err = newAdmin(cfg.Admin.Address, registry, p.Ready)
 	}
 	return p, err
+}
+
+// face puts together what devices meet: who they are, what they may, the doors, and the server behind them.
+func (p *Proxy) face(publisher *publisher, log zerolog.Logger, registry Registry) error {
+	mcfg := mqttConfig(p.cfg, log, registry)
+	mcfg.Store, mcfg.Retained = p.sessions, p.keeping.index
+	var err error
+	if p.gate, err = newGate(p.cfg, log, registry); err != nil {
+		return err
+	}
+	if p.gate != nil {
+		mcfg.Authenticator = p.gate
+	}
+	if p.doors, err = newDoors(p.cfg, log, registry); err != nil {
+		return err
+	}
+	if len(p.cfg.Commands) > 0 {
+		if p.sharer, err = newSharer(p.clients.config(nil), p.cfg.Sessions.Topic, p.cfg.Limits.SharedSubscriptions, registry); err != nil {
+			return err
+		}
+		mcfg.Shares = p.sharer.shares
+	}
+	p.server, err = mqtt.New(mcfg, publisher)
+	return err
 }
 
 // command puts together what brings commands to devices, if there are rules for them.
@@ -165,7 +172,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if p.admin != nil {
 		g.Go(func() error { return p.admin.run(failed) })
 	}
-	p.identity.run(failed, g)
+	p.writers.run(failed, g)
 	p.runSecurity(failed, g)
 	g.Go(func() error { return p.server.Run(failed) })
 	g.Go(func() error { return runMemory(failed, p.producer.Budget(), p.server.Connections) })
@@ -261,7 +268,7 @@ func (p *Proxy) awaitTopics(ctx context.Context) error {
 		p.log.Info().Strs("kafka_topics", created).Msg("created topics")
 	}
 	if err == nil {
-		err = p.identity.admit(ctx, p.log)
+		err = p.writers.admit(ctx, p.log)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -330,7 +337,7 @@ func (p *Proxy) stop(ctx context.Context, stopSharing func()) error {
 	p.server.Shutdown(devices)
 	p.sessions.stop(bounded)
 	stopSharing()
-	if err := p.identity.close(bounded); err != nil {
+	if err := p.writers.close(bounded); err != nil {
 		return fmt.Errorf("stopped with records that Kafka has not acknowledged: %w", err)
 	}
 	return nil
