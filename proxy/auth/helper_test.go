@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -156,4 +157,22 @@ func usersFileOf(t *testing.T, pairs ...string) File {
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
 	require.Eventually(t, f, 20*time.Second, 5*time.Millisecond)
+}
+
+// strangers are logins with names that nobody has.
+func strangers(i int) *mqtt.Login { return password(fmt.Sprint("stranger", i), "x") }
+
+// exhaust fails until a login was checked that used up what had become free since others were not: for some seconds
+// then nothing is.
+func (b *bench) exhaust(login func(i int) *mqtt.Login) {
+	b.t.Helper()
+	for i, busy := 0, false; ; i++ {
+		_, err := b.login(login(i))
+		var fault *mqtt.ProtocolFault
+		require.ErrorAs(b.t, err, &fault)
+		if fault.Code != mqtt.ServerBusy && busy {
+			return
+		}
+		busy = busy || fault.Code == mqtt.ServerBusy
+	}
 }

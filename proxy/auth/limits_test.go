@@ -29,6 +29,7 @@ func TestAddressThatFailsTooOftenIsNotCheckedUntilItCools(t *testing.T) {
 			}
 		}
 		require.LessOrEqual(t, refused, 7, "ten a minute")
+		b.exhaust(strangers)
 		b.refuses(password("dev1", "one"), mqtt.ServerBusy) // right, but not known to be
 		b.accepts(passwordFrom("192.0.2.2", "dev1", "one"), "dev1")
 		b.refuses(password("dev1", "one"), mqtt.ServerBusy) // right elsewhere is no proof here
@@ -41,10 +42,7 @@ func TestDevicesBehindTheSameAddressGetInDespiteABadOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 5, usersFileOf(t, "dev1", "one", "dev2", "two"), JWT{Secret: secret}, Certificate{})
 		b.accepts(password("dev1", "one"), "dev1")
-		for i := range 10 {
-			b.login(password(fmt.Sprint("bad", i), "x"))
-		}
-		require.True(t, b.limits.suspect(originOf(home)))
+		b.exhaust(strangers)
 		b.accepts(password("dev1", "one"), "dev1")
 		b.accepts(bearer(good(t, "HS256", []byte(secret))), "dev1") // no signature is guessed
 		b.refuses(password("dev2", "two"), mqtt.ServerBusy)
@@ -74,9 +72,7 @@ func TestRememberedPasswordIsNotGuessed(t *testing.T) {
 		b := newBench(t, 5, usersFileOf(t, "dev1", "one", "dev2", "two"))
 		b.accepts(password("dev1", "one"), "dev1")
 		b.accepts(password("dev2", "two"), "dev2")
-		for i := range 20 {
-			b.login(password("dev1", fmt.Sprint("guess", i)))
-		}
+		b.exhaust(func(i int) *mqtt.Login { return password("dev1", fmt.Sprint("guess", i)) })
 		b.refuses(password("dev1", "one"), mqtt.ServerBusy)
 		b.accepts(password("dev2", "two"), "dev2")
 	})
@@ -145,10 +141,7 @@ func heap() int64 {
 func TestSuspectAddressCannotProbeNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 5, usersFileOf(t, "dev1", "one"))
-		for i := range 10 {
-			b.login(password(fmt.Sprint("bad", i), "x"))
-		}
-		require.True(t, b.limits.suspect(originOf(home)))
+		b.exhaust(strangers)
 		for _, name := range []string{"dev1", "nobody"} {
 			b.refuses(password(name, ""), mqtt.ServerBusy)
 		}
