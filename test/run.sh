@@ -32,9 +32,8 @@ if [ -z "$race" ]; then
 	echo "the race detector: $reason. Remedy: install a C compiler (Debian: apt-get install gcc libc6-dev)" >>"$notes"
 fi
 
-# Compiling uses all cores. Two packages at a time are tested where Kafka is an
-# embedded one; ./test and what is below it alone: tests that kill a Kafka and
-# tests that measure do not go well together.
+# Compiling uses all cores. Two packages at a time are tested, and ./test alone:
+# tests that kill a Kafka and tests that measure do not go well together.
 echo "== go build $race $*"
 # shellcheck disable=SC2086 # $race is one word or none
 "$go" build $race "$@" || exit 1
@@ -43,7 +42,7 @@ alone=
 together=
 for package in $("$go" list "$@"); do
 	case $package in
-	sluice/test | sluice/test/*) alone="$alone $package" ;;
+	sluice/test) alone="$alone $package" ;;
 	*) together="$together $package" ;;
 	esac
 done
