@@ -15,7 +15,9 @@ said=$(mktemp) || exit 1
 trap 'rm -f "$said"' EXIT
 
 echo "== $govulncheck"
-if "$go" run "$govulncheck" ./... >"$said" 2>&1; then
+if ! "$go" run "$govulncheck" -version >/dev/null 2>&1; then
+	echo "NOT RUN: govulncheck, which go could not get or build. Remedy: let go reach a module proxy (GOPROXY) once"
+elif "$go" run "$govulncheck" ./... >"$said" 2>&1; then
 	cat "$said"
 elif grep -q 'vuln.go.dev' "$said"; then
 	echo "NOT RUN: $(head -n 1 "$said"). Remedy: let it reach its database, https://vuln.go.dev"
