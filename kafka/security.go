@@ -67,8 +67,13 @@ type refusal struct {
 	err error
 }
 
-func (r *refusal) Error() string        { return r.at + ": " + r.err.Error() }
-func (r *refusal) Unwrap() error        { return r.err }
+// Error says what could not be done, where, and why.
+func (r *refusal) Error() string { return r.at + ": " + r.err.Error() }
+
+// Unwrap gives the reason.
+func (r *refusal) Unwrap() error { return r.err }
+
+// Is makes every refusal an ErrAuthentication.
 func (r *refusal) Is(target error) bool { return target == ErrAuthentication }
 
 // check gives what can't work.
@@ -171,5 +176,8 @@ type noProof struct {
 	final bool // to try again is of no use
 }
 
+// Error gives the reason.
 func (e *noProof) Error() string { return e.err.Error() }
+
+// Unwrap gives the reason.
 func (e *noProof) Unwrap() error { return e.err }

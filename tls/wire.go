@@ -12,8 +12,13 @@ var errDry error = dry{}
 
 type dry struct{}
 
-func (dry) Error() string   { return "no whole record" }
-func (dry) Timeout() bool   { return true }
+// Error says what is missing.
+func (dry) Error() string { return "no whole record" }
+
+// Timeout makes it a net.Error.
+func (dry) Timeout() bool { return true }
+
+// Temporary says that it may be tried again, on which crypto/tls keeps what it has.
 func (dry) Temporary() bool { return true }
 
 // A wire stands where crypto/tls expects the socket. During the handshake it passes everything on to the real one; after

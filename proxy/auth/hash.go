@@ -107,6 +107,7 @@ func (a *argon) matches(password []byte) bool {
 	return subtle.ConstantTimeCompare(sum, a.sum) == 1
 }
 
+// String is the hash as users files have it, in the PHC string format.
 func (a *argon) String() string {
 	b64 := base64.RawStdEncoding.EncodeToString
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, a.memory, a.time, a.threads, b64(a.salt), b64(a.sum))
