@@ -101,7 +101,7 @@ func (s *fuzzSession) open(odds int) bool {
 	case err != nil:
 		s.f.fail("a valid CONNECT % x got no answer: %v", packet, err)
 		return false
-	case r.First == wire.CONNACK && isBusy(r.Code(), s.script.version):
+	case r.First == wire.CONNACK && (isBusy(r.Code(), s.script.version) || isAnothers(r.Code(), s.script.version)):
 		s.f.counts.refused.Add(1)
 		return false
 	case r.First != wire.CONNACK || r.Code() != 0:
@@ -116,6 +116,15 @@ func (s *fuzzSession) open(odds int) bool {
 		}
 	}
 	return true
+}
+
+// isAnothers says that the client ID has a session of another user: a mutation may have given an earlier CONNECT a user
+// name.
+func isAnothers(code, version byte) bool {
+	if version < 5 {
+		return code == 0x05
+	}
+	return code == 0x87
 }
 
 // soil says that from now on an answer may be about what a mutation made.
