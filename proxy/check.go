@@ -9,19 +9,34 @@ import (
 	"sluice/proxy/config"
 )
 
-// Check reads what an instance with this configuration would read at start, certificates, keys and users, and says all
-// that is wrong. It asks no network.
-func Check(cfg *config.Config) error {
-	clients, err := newKafkaClients(cfg, zerolog.Nop())
-	faults := []error{err}
-	for name := range cfg.Kafka.Identities {
-		if clients != nil {
-			_, err := clients.as(name, prometheus.NewRegistry())
-			faults = append(faults, err)
-		}
+// A SetupError says what is wrong with files that the configuration names.
+type SetupError struct{ error }
+
+// Unwrap gives all that is wrong.
+func (e SetupError) Unwrap() error { return e.error }
+
+// A setup is what the files give that a configuration names: certificates, keys, users.
+type setup struct {
+	clients *kafkaClients
+	gate    *gate // nil: whoever comes may do everything
+	doors   []door
+}
+
+// newSetup reads all files, and says all that is wrong with them in a SetupError. It starts nothing and asks no network.
+func newSetup(cfg *config.Config, log zerolog.Logger, reg prometheus.Registerer) (s setup, err error) {
+	var faults [3]error
+	s.clients, faults[0] = newKafkaClients(cfg, log)
+	s.gate, faults[1] = newGate(cfg, log, reg)
+	s.doors, faults[2] = newDoors(cfg, log, reg)
+	if err := errors.Join(faults[:]...); err != nil {
+		return setup{}, SetupError{err}
 	}
-	_, err = newGate(cfg, zerolog.Nop(), prometheus.NewRegistry())
-	faults = append(faults, err)
-	_, err = newDoors(cfg, zerolog.Nop(), prometheus.NewRegistry())
-	return errors.Join(append(faults, err)...)
+	return s, nil
+}
+
+// Check reads what an instance with this configuration would read at start, certificates, keys and users, and says all
+// that is wrong, in a SetupError. It asks no network.
+func Check(cfg *config.Config) error {
+	_, err := newSetup(cfg, zerolog.Nop(), prometheus.NewRegistry())
+	return err
 }

@@ -54,7 +54,7 @@ func (g *gate) Authenticate(ctx context.Context, l *mqtt.Login) (*mqtt.Identity,
 // identify gives an Identity that nobody else has.
 func (g *gate) identify(ctx context.Context, l *mqtt.Login) (*mqtt.Identity, error) {
 	if g.chain == nil {
-		return anonymous(l)
+		return l.Believed()
 	}
 	id, err := g.chain.Authenticate(ctx, l)
 	if err != nil {
@@ -62,14 +62,6 @@ func (g *gate) identify(ctx context.Context, l *mqtt.Login) (*mqtt.Identity, err
 	}
 	own := *id
 	return &own, nil
-}
-
-// anonymous takes a device for who it says it is. A certificate that it has shown must stay good all the same.
-func anonymous(l *mqtt.Login) (*mqtt.Identity, error) {
-	if l.Method != "" {
-		return nil, &mqtt.ProtocolFault{Code: mqtt.BadAuthenticationMethod, Detail: "enhanced authentication is not offered"}
-	}
-	return auth.Confined(&mqtt.Identity{Name: l.Username}, l), nil
 }
 
 // authMethods gives them in the order of the file.
@@ -121,18 +113,17 @@ func denied(m *mqtt.Message) error {
 
 // willDenied is denied for a will, which was asked about at CONNECT already, by rights that the device may have lost.
 func willDenied(access mqtt.Access, m *mqtt.Message) error {
-	switch {
-	case !access.Will(m.Topic):
-		return errPublishDenied
-	case m.Retain && !access.Retain(m.Topic):
-		return errRetainDenied
-	}
-	return nil
+	return unless(access.Will(m.Topic), access, m.Topic, m.Retain)
 }
 
 func deniedTo(access mqtt.Access, topic []byte, retain bool) error {
+	return unless(access.Publish(topic), access, topic, retain)
+}
+
+// unless says what is missing of the right to a topic, and of that to retain there, which is asked for only if need be.
+func unless(may bool, access mqtt.Access, topic []byte, retain bool) error {
 	switch {
-	case !access.Publish(topic):
+	case !may:
 		return errPublishDenied
 	case retain && !access.Retain(topic):
 		return errRetainDenied

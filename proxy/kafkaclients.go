@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -17,16 +18,27 @@ import (
 type kafkaClients struct {
 	cfg      *config.Config
 	log      zerolog.Logger
-	security kafka.Security // one for all, so that they share tokens
+	security kafka.Security            // one for all, so that they share tokens
+	others   map[string]kafka.Security // by identity
 }
 
-// newKafkaClients reads the files that TLS needs.
+// newKafkaClients reads the files that TLS needs, and says all that is wrong with them.
 func newKafkaClients(cfg *config.Config, log zerolog.Logger) (*kafkaClients, error) {
-	security, err := securityOf(cfg.Kafka.TLS, cfg.Kafka.SASL, log)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use kafka.%w", err)
+	c := &kafkaClients{cfg: cfg, log: log, others: make(map[string]kafka.Security)}
+	var faults []error
+	var err error
+	if c.security, err = securityOf(cfg.Kafka.TLS, cfg.Kafka.SASL, log); err != nil {
+		faults = append(faults, fmt.Errorf("cannot use kafka.%w", err))
 	}
-	return &kafkaClients{cfg: cfg, log: log, security: security}, nil
+	for name, id := range cfg.Kafka.Identities {
+		own, err := securityOf(id.TLS, id.SASL, log)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("cannot use kafka.identities.%s.%w", name, err))
+		}
+		own.TLS, own.SASL = cmp.Or(own.TLS, c.security.TLS), cmp.Or(own.SASL, c.security.SASL)
+		c.others[name] = own
+	}
+	return c, errors.Join(faults...)
 }
 
 // config gives what a client of the cluster needs. Metrics go to reg, if it is not nil.
@@ -60,22 +72,11 @@ func (c *kafkaClients) hasIdentities() bool {
 
 // as gives the configuration of a producer under one of the identities. What such a producer counts is its own, so
 // it has the identity's name as a label.
-func (c *kafkaClients) as(name string, reg prometheus.Registerer) (kafka.Config, error) {
-	id := c.cfg.Kafka.Identities[name]
+func (c *kafkaClients) as(name string, reg prometheus.Registerer) kafka.Config {
 	out := c.config(labelled(reg, name))
-	out.ClientID = cmp.Or(id.ClientID, out.ClientID)
-	if id.TLS == nil && id.SASL == nil {
-		return out, nil
-	}
-	security, err := securityOf(cmp.Or(id.TLS, c.cfg.Kafka.TLS), id.SASL, c.log)
-	if err != nil {
-		return out, fmt.Errorf("cannot use kafka.identities.%s.%w", name, err)
-	}
-	if id.SASL == nil {
-		security.SASL = c.security.SASL
-	}
-	out.Security = security
-	return out, nil
+	out.ClientID = cmp.Or(c.cfg.Kafka.Identities[name].ClientID, out.ClientID)
+	out.Security = c.others[name]
+	return out
 }
 
 // securityOf reads the files that TLS needs.

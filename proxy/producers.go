@@ -37,10 +37,7 @@ func newProducers(c *kafkaClients, registry Registry, burst func()) (*producers,
 		if r.Identity == "" || p.others[r.Identity] != nil {
 			continue
 		}
-		cfg, err := c.as(r.Identity, registry)
-		if err != nil {
-			return nil, err
-		}
+		cfg := c.as(r.Identity, registry)
 		cfg.Burst, cfg.Budget = burst, p.main.Budget()
 		p.configs[r.Identity] = cfg
 		if p.others[r.Identity], err = kafka.NewProducer(cfg); err != nil {

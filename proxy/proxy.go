@@ -20,14 +20,12 @@ import (
 
 // A Proxy is one instance: its listeners, its producer and what lies between.
 type Proxy struct {
-	cfg      *config.Config
-	log      zerolog.Logger
-	topics   []string // Kafka topics that must exist before the first message
-	clients  *kafkaClients
+	cfg    *config.Config
+	log    zerolog.Logger
+	topics []string // Kafka topics that must exist before the first message
+	setup
 	producer *kafka.Producer // of producers, the one that everything but messages goes through
 	writers  *producers
-	gate     *gate // nil: whoever comes may do everything
-	doors    []door
 	server   *mqtt.Server
 	sessions *sessions
 	keeping  *retainedPart
@@ -59,7 +57,7 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if err != nil {
 		return nil, err
 	}
-	if p.clients, err = newKafkaClients(cfg, log); err != nil {
+	if p.setup, err = newSetup(cfg, log, registry); err != nil {
 		return nil, err
 	}
 	// Flush is called only while producers run, when server is set.
@@ -69,9 +67,6 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	p.producer = p.writers.main
 	publisher := newPublisher(rules, p.writers, cfg, m, log)
 	publisher.flush = func() { p.server.Flush() }
-	if publisher.access, err = cfg.AccessList(); err != nil {
-		return nil, err
-	}
 	if p.sessions, err = newSessions(p.clients, p.producer, publisher, log, registry); err != nil {
 		return nil, err
 	}
@@ -95,16 +90,10 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 func (p *Proxy) face(publisher *publisher, log zerolog.Logger, registry Registry) error {
 	mcfg := mqttConfig(p.cfg, log, registry)
 	mcfg.Store, mcfg.Retained = p.sessions, p.keeping.index
-	var err error
-	if p.gate, err = newGate(p.cfg, log, registry); err != nil {
-		return err
-	}
 	if p.gate != nil {
-		mcfg.Authenticator = p.gate
+		mcfg.Authenticator, publisher.access = p.gate, p.gate.rules
 	}
-	if p.doors, err = newDoors(p.cfg, log, registry); err != nil {
-		return err
-	}
+	var err error
 	if len(p.cfg.Commands) > 0 {
 		if p.sharer, err = newSharer(p.clients.config(nil), p.cfg.Sessions.Topic, p.cfg.Limits.SharedSubscriptions, registry); err != nil {
 			return err

@@ -35,11 +35,11 @@ func (id *Identity) Revoked() bool { return id.standing != nil && id.standing.lo
 // identify gives the identity in cert, or an *IdentityError.
 func identify(cert *x509.Certificate, kind string) (*Identity, error) {
 	name := nameOf(cert, kind)
-	if fault := faultOf(name); fault != "" {
+	if fault := NameFault(name); fault != "" {
 		return nil, &IdentityError{Kind: kind, Fault: fault}
 	}
 	id := &Identity{Name: name, Serial: cert.SerialNumber.Text(16), NotAfter: cert.NotAfter}
-	if cn := commonName(cert); faultOf(cn) == "" {
+	if cn := commonName(cert); NameFault(cn) == "" {
 		id.CommonName = cn
 	}
 	return id, nil
@@ -70,8 +70,8 @@ func commonName(cert *x509.Certificate) string {
 	return ""
 }
 
-// faultOf says why name can't be that of a device; empty: it can.
-func faultOf(name string) string {
+// NameFault says why name can't be that of a device, whether a certificate, a token or a users file gives it; empty: it can.
+func NameFault(name string) string {
 	switch {
 	case name == "":
 		return "is missing or empty"

@@ -70,10 +70,10 @@ func TestIdentityMustBeThere(t *testing.T) {
 
 func TestFaultsOfNames(t *testing.T) {
 	for _, good := range []string{"a", "Grüße", "a b", "日本", strings.Repeat("x", longestIdentity), "$SYS"} {
-		require.Empty(t, faultOf(good), good)
+		require.Empty(t, NameFault(good), good)
 	}
 	for _, bad := range []string{"", "\xff", "a\xc0\x80", "\xed\xa0\x80", "\x7f", "+", "#", "/"} {
-		require.NotEmpty(t, faultOf(bad), "%q", bad)
+		require.NotEmpty(t, NameFault(bad), "%q", bad)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -38,13 +39,13 @@ func (c *serveCommand) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := proxy.Check(cfg); err != nil {
-		return usageError{err}
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	log := newLogger(std, cfg.Log)
 	p, err := proxy.New(cfg, log, newRegistry())
+	if _, files := errors.AsType[proxy.SetupError](err); files {
+		return usageError{err}
+	}
 	if err != nil {
 		return err
 	}

@@ -23,9 +23,9 @@ func (certificates) decide(_ context.Context, a *attempt) (verdict, error) {
 	return verdict{outcome: accepted, identity: &mqtt.Identity{Name: a.Certificate.Name}}, nil
 }
 
-// Confined gives the identity as it is on a connection with the certificate of l: with its common name, and no
+// confined gives the identity as it is on a connection with the certificate of l: with its common name, and no
 // longer than it is valid and not revoked. Without a certificate it is id itself.
-func Confined(id *mqtt.Identity, l *mqtt.Login) *mqtt.Identity {
+func confined(id *mqtt.Identity, l *mqtt.Login) *mqtt.Identity {
 	if l.Certificate == nil {
 		return id
 	}

@@ -116,7 +116,7 @@ func (c *Chain) Authenticate(ctx context.Context, l *mqtt.Login) (*mqtt.Identity
 	c.metrics.login(by, v.outcome, time.Since(begin))
 	switch v.outcome {
 	case accepted:
-		return Confined(v.identity, l), nil
+		return confined(v.identity, l), nil
 	case failed:
 		c.line(c.log.Warn(), a, by).Err(err).Msg("nobody can say who a device is; it is not let in")
 		return nil, failure(l, err)
