@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/paho"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"sluice/kafka/embedded"
 	"sluice/test/clients"
 	"sluice/test/internal/ports"
 )
@@ -343,4 +345,24 @@ func until(t *testing.T, lines <-chan string, want string) string {
 			t.Fatalf("no %q in time:\n%s", want, all.String())
 		}
 	}
+}
+
+// TestSighupEndsNothing: a terminal that closes, or a habitual "reload", takes nothing from the devices.
+func TestSighupEndsNothing(t *testing.T) {
+	kafka, err := embedded.Start(embedded.Config{Topics: []string{"data"}})
+	require.NoError(t, err)
+	t.Cleanup(kafka.Close)
+	f := func(s *instance) {
+		t.Helper()
+		require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
+		require.Eventually(t, func() bool { return !s.running() || strings.Contains(s.log.String(), "SIGHUP is ignored") }, time.Minute, 10*time.Millisecond)
+		require.True(t, s.running(), "it ended")
+		p := dial(t, s.address, "d", nil)
+		answer, err := p.Publish(t.Context(), &paho.Publish{Topic: "chat/d", QoS: 1})
+		require.NoError(t, err)
+		require.Zero(t, answer.ReasonCode)
+		require.Zero(t, s.terminate())
+	}
+	f(serve(t, kafka.Brokers(), `  [{match: "#", topic: data}]`, ""))
+	f(try(t, "loopback.yaml").instance)
 }

@@ -7,11 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
@@ -46,8 +44,6 @@ commands:
 
 // Run serves devices on an embedded Kafka until it is interrupted, and prints every record as it lands.
 func (c *devCommand) Run(std streams) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	cluster, err := embedded.Start(embedded.Config{Port: c.Kafka})
 	if err != nil {
 		return fmt.Errorf("cannot start the embedded Kafka: %w", err)
@@ -57,7 +53,9 @@ func (c *devCommand) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(cfg, newLogger(std, cfg.Log), newRegistry())
+	log := newLogger(std, cfg.Log)
+	ctx := untilStopped(log)
+	p, err := proxy.New(cfg, log, newRegistry())
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,9 +36,8 @@ func (c *serveCommand) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	log := newLogger(std, cfg.Log)
+	ctx := untilStopped(log)
 	p, err := proxy.New(cfg, log, newRegistry())
 	if _, files := errors.AsType[proxy.SetupError](err); files {
 		return usageError{err}
