@@ -70,9 +70,10 @@ type Will struct {
 	Payload         []byte      `json:"payload,omitempty"`
 	QoS             byte        `json:"qos,omitempty"`
 	Retain          bool        `json:"retain,omitempty"`
-	ContentType     string      `json:"type,omitempty"`
-	ResponseTopic   string      `json:"response,omitempty"`
-	CorrelationData []byte      `json:"correlation,omitempty"`
+	ContentType     *string     `json:"type,omitempty"` // nil: absent, which empty is not
+	ResponseTopic   *string     `json:"response,omitempty"`
+	PayloadFormat   *byte       `json:"format,omitempty"`
+	CorrelationData []byte      `json:"correlation,omitzero"`
 	User            [][2][]byte `json:"user,omitempty"`
 	Expiry          *uint32     `json:"expiry,omitempty"`
 	Delay           uint32      `json:"delay,omitempty"` // Will Delay Interval in seconds

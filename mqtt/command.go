@@ -15,6 +15,7 @@ type Command struct {
 	// CorrelationData are legal UTF-8 strings, see ValidString.
 	ContentType, ResponseTopic, CorrelationData []byte
 	User                                        []Property
+	PayloadFormat                               PayloadFormat
 	QoS                                         byte // each subscription may lower it
 	Retain                                      bool // seen by subscriptions with Retain As Published
 	Expires                                     time.Time
@@ -111,6 +112,9 @@ func (c *Command) measured() *measures {
 			if b != nil {
 				m.properties += 3 + len(b)
 			}
+		}
+		if c.PayloadFormat != FormatAbsent {
+			m.properties += 2
 		}
 		n := commandOverhead + c.Memory
 		for _, u := range c.User {

@@ -113,6 +113,9 @@ func (c *Command) rest(version byte) []byte {
 
 // appendProperties encodes the properties that are the same for all devices.
 func (c *Command) appendProperties(b []byte) []byte {
+	if c.PayloadFormat != FormatAbsent {
+		b = append(b, propPayloadFormat, byte(c.PayloadFormat-FormatBytes))
+	}
 	b = appendOptional(b, propContentType, c.ContentType)
 	b = appendOptional(b, propResponseTopic, c.ResponseTopic)
 	b = appendOptional(b, propCorrelationData, c.CorrelationData)

@@ -53,6 +53,9 @@ func TestPublishToADeviceIsByteExact(t *testing.T) {
 		c.QoS = byte(qos)
 		get(5, 2|8, c, packet(0x31|qos<<1, str("a/b"), id, properties, "hello"))
 	}
+	get(5, 0, &Command{Topic: []byte("t"), PayloadFormat: FormatBytes}, packet(0x30, str("t"), props(0x01, 0)))
+	get(5, 0, &Command{Topic: []byte("t"), PayloadFormat: FormatText}, packet(0x30, str("t"), props(0x01, 1)))
+	get(4, 0, &Command{Topic: []byte("t"), PayloadFormat: FormatText}, packet(0x30, str("t")))
 	empty := &Command{Topic: []byte("t"), ContentType: []byte{}, ResponseTopic: []byte{}, CorrelationData: []byte{}}
 	get(5, 0, empty, packet(0x30, str("t"), props(0x03, uint16(0), 0x08, uint16(0), 0x09, uint16(0)))) // empty is not absent
 	get(4, 0, &Command{Topic: []byte("t")}, packet(0x30, str("t")))

@@ -37,6 +37,7 @@ type Message struct {
 	// The properties of MQTT 5; nil means absent.
 	ContentType, ResponseTopic, CorrelationData []byte
 	User                                        []Property
+	PayloadFormat                               PayloadFormat
 	// Expiry is the Message Expiry Interval in seconds, valid if HasExpiry.
 	Expiry    uint32
 	HasExpiry bool
@@ -90,6 +91,9 @@ func (m *Message) takeProperties() {
 	p := &m.props
 	m.ContentType, m.ResponseTopic, m.CorrelationData = p.contentType, p.responseTopic, p.correlationData
 	m.User = p.user
+	if p.has(propPayloadFormat) {
+		m.PayloadFormat = FormatBytes + PayloadFormat(p.payloadFormat)
+	}
 	m.Expiry, m.HasExpiry = p.messageExpiry, p.has(propMessageExpiry)
 }
 

@@ -3,6 +3,16 @@ package mqtt
 // A Property is an MQTT 5 User Property. The slices belong to the packet or message it came with.
 type Property struct{ Key, Value []byte }
 
+// A PayloadFormat is the Payload Format Indicator (section 3.3.2.3.2), passed on as it came [MQTT-3.3.2-4].
+type PayloadFormat uint8
+
+// The payload formats.
+const (
+	FormatAbsent PayloadFormat = iota
+	FormatBytes                // 0: unspecified bytes, the same as absent
+	FormatText                 // 1: UTF-8, as the sender says
+)
+
 // The identifiers of the properties (section 2.2.2.2) a client may send.
 const (
 	propPayloadFormat    = 0x01

@@ -18,6 +18,7 @@ type RetainedMessage struct {
 	// The properties of MQTT 5; nil means absent. None is longer than 65 535 bytes.
 	ContentType, ResponseTopic, CorrelationData []byte
 	User                                        []Property
+	PayloadFormat                               PayloadFormat
 	QoS                                         byte // each subscription may lower it
 	Expires                                     time.Time
 	ClientID                                    string // who published it, for No Local; "" if no device did

@@ -210,7 +210,7 @@ func (p *portion) take(m *RetainedMessage) bool {
 func (m *RetainedMessage) command(owner CommandOwner) *Command {
 	return &Command{
 		Topic: m.Topic, Payload: m.Payload, ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData,
-		User: slices.Clone(m.User), QoS: m.QoS, Retain: true, Expires: m.Expires, Owner: owner,
+		User: slices.Clone(m.User), PayloadFormat: m.PayloadFormat, QoS: m.QoS, Retain: true, Expires: m.Expires, Owner: owner,
 	}
 }
 

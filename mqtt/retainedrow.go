@@ -10,7 +10,7 @@ import (
 // and one without pointers is not looked at by the garbage collector. "" is no message.
 //
 //	expiry, unix milliseconds, 0: never   8 bytes
-//	QoS                                   1
+//	QoS, and the payload format above it  1
 //	length of the topic                   2
 //	topic
 //	Content Type, Response Topic, Correlation Data, client ID: each its length + 1, or 0 if absent, and its bytes
@@ -41,7 +41,7 @@ func (m *RetainedMessage) row() row {
 		expires = m.Expires.UnixMilli()
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(expires))
-	b = append(b, m.QoS)
+	b = append(b, m.QoS|byte(m.PayloadFormat)<<4)
 	b = appendBinary(b, m.Topic)
 	b = appendPart(b, m.ContentType, m.ContentType != nil)
 	b = appendPart(b, m.ResponseTopic, m.ResponseTopic != nil)
@@ -82,7 +82,7 @@ func (r row) bytes() []byte { return unsafe.Slice(unsafe.StringData(string(r)), 
 // message shows r in m, without a copy: nobody may write to what m points to.
 func (r row) message(m *RetainedMessage) {
 	b := r.bytes()
-	*m = RetainedMessage{QoS: b[8], User: m.User[:0]}
+	*m = RetainedMessage{QoS: b[8] & 3, PayloadFormat: PayloadFormat(b[8] >> 4), User: m.User[:0]}
 	if at := r.expires(); at != 0 {
 		m.Expires = time.UnixMilli(at)
 	}

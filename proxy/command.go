@@ -53,7 +53,7 @@ var translations = sync.Pool{New: func() any { return new(translation) }}
 
 // said are the headers by which a record speaks of its PUBLISH; nil: not there.
 type said struct {
-	qos, retain, expiry, contentType, responseTopic, correlationData, clientID []byte
+	qos, retain, expiry, format, contentType, responseTopic, correlationData, clientID []byte
 }
 
 // A recordRefusal says why a record makes no command, for good.
@@ -149,6 +149,8 @@ func (s *said) field(name []byte) *[]byte {
 		return &s.retain
 	case "mqtt.expiry":
 		return &s.expiry
+	case "mqtt.payload_format":
+		return &s.format
 	case "mqtt.content_type":
 		return &s.contentType
 	case "mqtt.response_topic":
@@ -171,14 +173,14 @@ func (c *command) describe(tr *translation) error {
 	c.ContentType = either(said.contentType, route.ContentType)
 	c.ResponseTopic = either(said.responseTopic, route.ResponseTopic)
 	correlated := c.correlate(either(said.correlationData, route.CorrelationData))
-	if err := errors.Join(c.takeQoS(said), c.takeRetain(said), c.takeExpiry(said)); err != nil {
+	if err := errors.Join(c.takeQoS(said), c.takeRetain(said), c.takeExpiry(said), c.takeFormat(said)); err != nil {
 		return c.invalid(err)
 	}
 	switch {
 	case len(c.ContentType) > math.MaxUint16 || !mqtt.ValidString(c.ContentType):
 		return c.invalid(errors.New("mqtt.content_type is no UTF-8 string of at most 65535 bytes"))
-	case c.ResponseTopic != nil && topicmap.LegalMQTTTopic(c.ResponseTopic) != nil:
-		return c.invalid(errors.New("mqtt.response_topic is no topic name"))
+	case !legalResponseTopic(c.ResponseTopic):
+		return c.invalid(errNoResponseTopic)
 	case !correlated:
 		return c.invalid(errors.New("mqtt.correlation_data is longer than 65535 bytes"))
 	}
@@ -231,6 +233,11 @@ func (c *command) takeRetain(s *said) error {
 		return nil
 	}
 	return errors.New("mqtt.retain is not true or false")
+}
+
+func (c *command) takeFormat(s *said) (err error) {
+	c.PayloadFormat, err = formatOf(s.format)
+	return err
 }
 
 // takeExpiry counts from the record's timestamp: a command is not younger because it waited in Kafka.

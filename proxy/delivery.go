@@ -52,6 +52,7 @@ var (
 	headerClientID        = []byte("mqtt.client_id")
 	headerQoS             = []byte("mqtt.qos")
 	headerRetain          = []byte("mqtt.retain")
+	headerPayloadFormat   = []byte("mqtt.payload_format")
 	headerContentType     = []byte("mqtt.content_type")
 	headerResponseTopic   = []byte("mqtt.response_topic")
 	headerCorrelationData = []byte("mqtt.correlation_data")
@@ -64,6 +65,9 @@ var (
 
 	valueTrue = []byte("true")
 	valueQoS  = [3][]byte{[]byte("0"), []byte("1"), []byte("2")}
+
+	// valueFormat is by mqtt.PayloadFormat; nil: no header.
+	valueFormat = [...][]byte{mqtt.FormatBytes: []byte("0"), mqtt.FormatText: []byte("1")}
 )
 
 // headerReason says on a dead-letter record why the message was refused.
@@ -128,6 +132,9 @@ func (d *delivery) mqttHeaders(m *mqtt.Message) {
 	d.header(headerQoS, valueQoS[m.QoS])
 	if m.Retain {
 		d.header(headerRetain, valueTrue)
+	}
+	if f := valueFormat[m.PayloadFormat]; f != nil {
+		d.header(headerPayloadFormat, f)
 	}
 	if m.ContentType != nil {
 		d.header(headerContentType, m.ContentType)

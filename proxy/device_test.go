@@ -47,6 +47,8 @@ type connecting struct {
 	expiry    uint32
 	will      string // topic and payload; "": none
 	willDelay uint32
+	willProps []byte // beside the delay
+	retain    bool   // of the will
 }
 
 // lasting is a CONNECT that resumes or begins a session that lasts.
@@ -59,6 +61,9 @@ func (c connecting) packet() []byte {
 	}
 	if c.will != "" {
 		flags |= 4
+		if c.retain {
+			flags |= 0x20
+		}
 	}
 	if c.user != "" {
 		flags |= 0x80
@@ -66,8 +71,9 @@ func (c connecting) packet() []byte {
 	body := append(text16("MQTT"), 5, flags, 0, 0, 5, 0x11)
 	body = append(binary.BigEndian.AppendUint32(body, c.expiry), text16(c.id)...)
 	if c.will != "" {
-		body = append(body, 5, 0x18)
+		body = append(body, 5+byte(len(c.willProps)), 0x18)
 		body = binary.BigEndian.AppendUint32(body, c.willDelay)
+		body = append(body, c.willProps...)
 		body = append(append(body, text16(c.will)...), text16(c.will)...)
 	}
 	if c.user != "" {
@@ -231,6 +237,8 @@ func decode(first byte, body []byte) (m delivered) {
 	var props []string
 	for len(body) > 0 {
 		switch p := take(1)[0]; p {
+		case 1:
+			props = append(props, fmt.Sprint("format=", take(1)[0]))
 		case 2:
 			take(4)
 			props = append(props, "expiry")

@@ -21,10 +21,9 @@ func requireLegal(t testing.TB, c *command) {
 		require.False(t, bytes.ContainsAny(name, "+#")) // [MQTT-3.3.2-2]
 	}
 	topicName(c.Topic)
-	if c.ResponseTopic != nil {
-		topicName(c.ResponseTopic) // [MQTT-3.3.2-14]
-	}
-	utf8String(t, c.ContentType) // [MQTT-3.3.2-19]
+	utf8String(t, c.ResponseTopic)
+	require.False(t, bytes.ContainsAny(c.ResponseTopic, "+#")) // [MQTT-3.3.2-14]
+	utf8String(t, c.ContentType)                               // [MQTT-3.3.2-19]
 	require.LessOrEqual(t, len(c.CorrelationData), 65535)
 	for _, u := range c.User {
 		utf8String(t, u.Key)

@@ -111,7 +111,7 @@ func (k *retention) RecordDone(r *kafka.Record, err error) {
 func retainedOf(m *mqtt.Message) mqtt.RetainedMessage {
 	r := mqtt.RetainedMessage{
 		Topic: m.Topic, Payload: m.Payload, ContentType: m.ContentType, ResponseTopic: m.ResponseTopic,
-		CorrelationData: m.CorrelationData, User: m.User, QoS: m.QoS, ClientID: m.ClientID,
+		CorrelationData: m.CorrelationData, User: m.User, PayloadFormat: m.PayloadFormat, QoS: m.QoS, ClientID: m.ClientID,
 	}
 	if m.HasExpiry {
 		r.Expires = m.Received.Add(time.Duration(m.Expiry) * time.Second)
@@ -137,6 +137,7 @@ func fillRetained(r *kafka.Record, kafkaTopic string, m *mqtt.RetainedMessage, w
 	if m.ClientID != "" {
 		add(headerClientID, stringBytes(m.ClientID))
 	}
+	add(headerPayloadFormat, valueFormat[m.PayloadFormat])
 	add(headerContentType, m.ContentType)
 	add(headerResponseTopic, m.ResponseTopic)
 	add(headerCorrelationData, m.CorrelationData)

@@ -72,6 +72,6 @@ func (c *command) retained(now time.Time) mqtt.RetainedMessage {
 	}
 	return mqtt.RetainedMessage{
 		Topic: c.Topic, Payload: c.Payload, ContentType: c.ContentType, ResponseTopic: c.ResponseTopic,
-		CorrelationData: c.CorrelationData, User: c.User, QoS: c.QoS, Expires: c.Expires, ClientID: c.From,
+		CorrelationData: c.CorrelationData, User: c.User, PayloadFormat: c.PayloadFormat, QoS: c.QoS, Expires: c.Expires, ClientID: c.From,
 	}
 }

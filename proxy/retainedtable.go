@@ -85,6 +85,9 @@ func retainedFrom(r *kafka.Fetched, tr *translation) (m mqtt.RetainedMessage, er
 	if m.QoS, err = qosOf(said.qos); err != nil {
 		return m, err
 	}
+	if m.PayloadFormat, err = formatOf(said.format); err != nil {
+		return m, err
+	}
 	if m.Expires, err = expiryOf(said.expiry, r.Timestamp); err != nil {
 		return m, err
 	}
@@ -119,6 +122,24 @@ func qosOf(b []byte) (byte, error) {
 	return b[0] - '0', nil
 }
 
+func formatOf(b []byte) (mqtt.PayloadFormat, error) {
+	switch {
+	case b == nil:
+		return mqtt.FormatAbsent, nil
+	case len(b) != 1 || b[0] != '0' && b[0] != '1':
+		return mqtt.FormatAbsent, errors.New("mqtt.payload_format is not 0 or 1")
+	}
+	return mqtt.FormatBytes + mqtt.PayloadFormat(b[0]-'0'), nil
+}
+
+var errNoResponseTopic = errors.New("mqtt.response_topic is no UTF-8 string of at most 65535 bytes without wildcards")
+
+// legalResponseTopic takes what a device may send [MQTT-3.3.2-14], so also the empty string: a message that was
+// acknowledged is passed on.
+func legalResponseTopic(b []byte) bool {
+	return len(b) <= math.MaxUint16 && mqtt.ValidString(b) && !bytes.ContainsAny(b, "+#")
+}
+
 // expiryOf counts from the record's timestamp: a message is not younger because it was read again.
 func expiryOf(b []byte, written time.Time) (time.Time, error) {
 	if b == nil {
@@ -139,8 +160,8 @@ func checkRetained(m *mqtt.RetainedMessage) error {
 	switch {
 	case len(m.ContentType) > math.MaxUint16 || !mqtt.ValidString(m.ContentType):
 		return errors.New("mqtt.content_type is no UTF-8 string of at most 65535 bytes")
-	case m.ResponseTopic != nil && topicmap.LegalMQTTTopic(m.ResponseTopic) != nil:
-		return errors.New("mqtt.response_topic is no topic name")
+	case !legalResponseTopic(m.ResponseTopic):
+		return errNoResponseTopic
 	case len(m.CorrelationData) > math.MaxUint16:
 		return errors.New("mqtt.correlation_data is longer than 65535 bytes")
 	}

@@ -76,6 +76,7 @@ func TestRecordThatCannotBeReadEndsTheOneBefore(t *testing.T) {
 	check(readInvalid, "mqtt.expiry", "mqtt.expiry", "-1")
 	check(readInvalid, "mqtt.content_type", "mqtt.content_type", "\xff")
 	check(readInvalid, "mqtt.response_topic", "mqtt.response_topic", "a/+")
+	check(readInvalid, "mqtt.payload_format", "mqtt.payload_format", "2")
 	check(readInvalid, "mqtt.correlation_data", "mqtt.correlation_data", strings.Repeat("x", 1<<16))
 	table := retainedTableForTests(t)
 	for _, key := range []string{"a/+", "\xff", strings.Repeat("x", 1<<16), "#"} {

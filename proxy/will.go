@@ -115,11 +115,14 @@ func willMessage(w *fleet.Will, clientID string) *mqtt.Message {
 		Topic: []byte(w.Topic), Payload: w.Payload, QoS: w.QoS, Retain: w.Retain, Will: true, Received: time.Now(),
 		ClientID: clientID, Username: w.Username, CorrelationData: w.CorrelationData,
 	}
-	if w.ContentType != "" {
-		m.ContentType = []byte(w.ContentType)
+	if w.ContentType != nil {
+		m.ContentType = []byte(*w.ContentType)
 	}
-	if w.ResponseTopic != "" {
-		m.ResponseTopic = []byte(w.ResponseTopic)
+	if w.ResponseTopic != nil {
+		m.ResponseTopic = []byte(*w.ResponseTopic)
+	}
+	if w.PayloadFormat != nil {
+		m.PayloadFormat = mqtt.FormatBytes + mqtt.PayloadFormat(*w.PayloadFormat)
 	}
 	if w.Expiry != nil {
 		m.Expiry, m.HasExpiry = *w.Expiry, true
@@ -137,8 +140,12 @@ func willOf(o *mqtt.Opening) *fleet.Will {
 		return nil
 	}
 	w := &fleet.Will{
-		Topic: string(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, ContentType: string(m.ContentType),
-		ResponseTopic: string(m.ResponseTopic), CorrelationData: m.CorrelationData, Delay: o.WillDelay, Username: o.Username,
+		Topic: string(m.Topic), Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, ContentType: optional(m.ContentType),
+		ResponseTopic: optional(m.ResponseTopic), CorrelationData: m.CorrelationData, Delay: o.WillDelay, Username: o.Username,
+	}
+	if m.PayloadFormat != mqtt.FormatAbsent {
+		format := byte(m.PayloadFormat - mqtt.FormatBytes)
+		w.PayloadFormat = &format
 	}
 	if who := m.Identity(); who != nil {
 		w.CommonName = who.CommonName
@@ -150,6 +157,15 @@ func willOf(o *mqtt.Opening) *fleet.Will {
 		w.User = append(w.User, [2][]byte{u.Key, u.Value})
 	}
 	return w
+}
+
+// optional gives a property as text, nil if it is absent.
+func optional(b []byte) *string {
+	if b == nil {
+		return nil
+	}
+	s := string(b)
+	return &s
 }
 
 // willRecords makes the records of a will by the rules, and says whether there are any. commonName is that of the

@@ -88,6 +88,9 @@ func printProperties(field func(name, format string, args ...any), e *proxy.Comm
 			field(o.name, "%q", o.value)
 		}
 	}
+	if p.PayloadFormat != mqtt.FormatAbsent {
+		field("payload format", "%d", p.PayloadFormat-mqtt.FormatBytes)
+	}
 	printUser(field, p.User)
 	if e.LeftOut > 0 {
 		field("left out", "%d headers that are no UTF-8 strings of at most 65535 bytes", e.LeftOut)

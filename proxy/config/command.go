@@ -11,8 +11,8 @@ import (
 // other names: `{key}` (the record's key), `{header.NAME}` (the first header of that name, which may hold dots:
 // `{header.mqtt.topic}`), `{kafka.topic}`, `{payload.PATH}` (a path into a JSON value) and what `pattern` captured.
 // The value of the record is the payload. Its headers whose names do not begin with `mqtt.` or `sluice.` become User
-// Properties; the headers `mqtt.qos`, `mqtt.retain`, `mqtt.expiry`, `mqtt.content_type`, `mqtt.response_topic` and
-// `mqtt.correlation_data` come before what the rule says.
+// Properties; the headers `mqtt.qos`, `mqtt.retain`, `mqtt.expiry`, `mqtt.payload_format`, `mqtt.content_type`,
+// `mqtt.response_topic` and `mqtt.correlation_data` come before what the rule says.
 type Command struct {
 	// Topic is the Kafka topic whose records are commands. It can't be an internal one (`__*`, `sluice-*`). A rule has
 	// either this or `pattern`.
