@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -24,7 +25,7 @@ type chunks struct {
 
 	mu    sync.Mutex
 	kept  *lru.Cache[chunkKey, chunk]
-	heads map[*stream][]int64 // the first offsets of the chunks that are kept
+	heads map[*stream][]int64 // the first offsets of the chunks that are kept, ascending
 	bytes int
 }
 
@@ -32,6 +33,9 @@ type chunkKey struct {
 	st   *stream
 	from int64
 }
+
+// chunkLooks is how many chunks that begin before an offset are looked at for it: they can overlap.
+const chunkLooks = 4
 
 // chunkMemory bounds the chunks that are kept, in bytes.
 const chunkMemory = 16 << 20
@@ -42,14 +46,26 @@ func newChunks(reader *kafka.Reader) *chunks {
 	return c
 }
 
-// read gives a chunk that has everything from an offset on; it may begin before that. Its next is from if there is
-// nothing to read. What is no longer in Kafka is passed over: the chunk is empty then and ends where something is.
-func (c *chunks) read(ctx context.Context, st *stream, from int64) (chunk, error) {
+// read gives a chunk that has everything from an offset on; it may begin before that, and about most bytes are read for
+// it. Its next is from if there is nothing to read. What is no longer in Kafka is passed over: the chunk is empty then and
+// ends where something is.
+//
+// One chunk of a stream is read at a time: what many want at once is so read once.
+func (c *chunks) read(ctx context.Context, st *stream, from int64, most int32) (chunk, error) {
 	if ch, ok := c.find(st, from); ok {
 		return ch, nil
 	}
+	select {
+	case st.reading <- struct{}{}:
+		defer func() { <-st.reading }()
+	case <-ctx.Done():
+		return chunk{from: from}, ctx.Err()
+	}
+	if ch, ok := c.find(st, from); ok { // read meanwhile
+		return ch, nil
+	}
 	ch := chunk{from: from}
-	next, err := c.reader.Read(ctx, st.topic, st.partition, from, replayChunk, func(r *kafka.Fetched) bool {
+	next, err := c.reader.Read(ctx, st.topic, st.partition, from, most, func(r *kafka.Fetched) bool {
 		own := *r
 		own.Headers = append([]kafka.Header(nil), r.Headers...)
 		ch.records = append(ch.records, own)
@@ -78,10 +94,12 @@ func (c *chunks) read(ctx context.Context, st *stream, from int64) (chunk, error
 func (c *chunks) find(st *stream, at int64) (chunk, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, from := range c.heads[st] {
-		if from > at {
-			continue
-		}
+	heads := c.heads[st]
+	i, there := slices.BinarySearch(heads, at)
+	if there {
+		i++
+	}
+	for _, from := range slices.Backward(heads[max(0, i-chunkLooks):i]) {
 		if ch, ok := c.kept.Get(chunkKey{st, from}); ok && at < ch.next {
 			return ch, true
 		}
@@ -96,7 +114,8 @@ func (c *chunks) keep(st *stream, ch chunk) {
 	if old, ok := c.kept.Peek(key); ok {
 		c.bytes -= old.bytes
 	} else {
-		c.heads[st] = append(c.heads[st], ch.from)
+		i, _ := slices.BinarySearch(c.heads[st], ch.from)
+		c.heads[st] = slices.Insert(c.heads[st], i, ch.from)
 	}
 	c.bytes += ch.bytes
 	c.kept.Add(key, ch)
@@ -109,11 +128,8 @@ func (c *chunks) keep(st *stream, ch chunk) {
 func (c *chunks) evicted(key chunkKey, ch chunk) {
 	c.bytes -= ch.bytes
 	heads := c.heads[key.st]
-	for i, from := range heads {
-		if from == key.from {
-			c.heads[key.st] = append(heads[:i:i], heads[i+1:]...)
-			break
-		}
+	if i, there := slices.BinarySearch(heads, key.from); there {
+		c.heads[key.st] = slices.Delete(heads, i, i+1)
 	}
 	if len(c.heads[key.st]) == 0 {
 		delete(c.heads, key.st)

@@ -53,7 +53,7 @@ func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
 		return
 	}
 	for at := e.state.Resume(st.topic, st.partition, end); at < end && ctx.Err() == nil; {
-		c, err := f.chunks.read(ctx, st, at)
+		c, err := f.chunks.read(ctx, st, at, replayChunk)
 		if err != nil || c.next <= at {
 			pause(ctx, replayRetry)
 			continue

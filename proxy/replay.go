@@ -7,7 +7,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/kafka"
 	"sluice/mqtt"
 )
 
@@ -27,8 +26,8 @@ type replayer struct {
 	stopped bool
 }
 
-func newReplayer(c *commander, reader *kafka.Reader, streams *streams, log zerolog.Logger) *replayer {
-	return &replayer{c: c, streams: streams, server: c.server, chunks: newChunks(reader), log: log, passes: map[int32]*pass{}}
+func newReplayer(c *commander, chunks *chunks, streams *streams, log zerolog.Logger) *replayer {
+	return &replayer{c: c, streams: streams, server: c.server, chunks: chunks, log: log, passes: map[int32]*pass{}}
 }
 
 // A pass goes over one stream for the sessions that are behind on it.
@@ -145,7 +144,7 @@ func (p *pass) step(ctx context.Context) error {
 	if p.live() {
 		return nil
 	}
-	c, err := p.r.chunks.read(ctx, p.st, p.at)
+	c, err := p.r.chunks.read(ctx, p.st, p.at, replayChunk)
 	if err != nil {
 		return err
 	}
@@ -153,14 +152,18 @@ func (p *pass) step(ctx context.Context) error {
 		pause(ctx, replayRetry) // handed out here already, and not there to be read yet
 		return nil
 	}
-	p.r.hand(ctx, p.st, c, p.at)
-	p.at = c.next
+	var all bool
+	p.at, all = p.r.hand(ctx, p.st, c, p.at)
 	for s := range p.active {
 		if !s.Passed(p.st.id, p.at) {
 			delete(p.active, s)
 		}
 	}
 	p.r.server.Flush()
+	if !all {
+		<-ctx.Done() // the process stops: what was not handed out waits in Kafka for whoever has the sessions next
+		return ctx.Err()
+	}
 	p.live()
 	return nil
 }
@@ -182,16 +185,17 @@ func (p *pass) live() (any bool) {
 	return any
 }
 
-// hand gives the records of a chunk from an offset on to the sessions that joined.
-func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) {
+// hand gives the records of a chunk from an offset on to the sessions that joined. next is the offset below which they
+// have got everything; all is false if that is not the whole chunk, because the process stops.
+func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) (next int64, all bool) {
 	cancels := c.cancels()
 	for i := range c.records {
 		rec := &c.records[i]
-		if ctx.Err() != nil {
-			return
-		}
 		if _, cancels := cancellation(rec); cancels || rec.Offset < from {
 			continue
+		}
+		if ctx.Err() != nil {
+			return rec.Offset, false
 		}
 		cmd, err := r.c.translate(rec)
 		if err != nil || cmd.Connected {
@@ -202,10 +206,11 @@ func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) {
 			cmd.Cancel()
 		}
 		if cmd.settings.Receipts != "" && !r.c.awaitRoom() {
-			return
+			return rec.Offset, false
 		}
 		r.c.replay(cmd)
 	}
+	return c.next, true
 }
 
 // cancels gives the offset of the last cancellation of each name in the chunk.

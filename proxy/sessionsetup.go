@@ -42,7 +42,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	if s.state, err = kafka.NewProducer(scfg); err != nil {
 		return nil, err
 	}
-	s.finder = &finder{reader: s.reader}
+	s.finder = &finder{chunks: newChunks(s.reader)}
 	if s.table, err = kafka.NewConsumer(s.tableConfig(kcfg)); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ const stateLinger = time.Millisecond
 // serveCommands lets sessions get the commands that waited for them.
 func (s *sessions) serveCommands(c *commander) {
 	s.finder.c = c
-	s.replayer = newReplayer(c, s.reader, s.streams, s.log)
+	s.replayer = newReplayer(c, s.finder.chunks, s.streams, s.log)
 	s.forfeits = &forfeits{c: c, streams: s.streams, chunks: s.replayer.chunks, queue: make(chan forfeit, forfeitsQueued)}
 	c.absent, c.tells = s.absent, s.tells
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ const mostSettled = 1 << 16
 
 // A finder fetches the commands of unfinished deliveries.
 type finder struct {
-	reader *kafka.Reader
+	chunks *chunks
 	c      *commander // nil: there are no command rules
 }
 
@@ -131,20 +132,22 @@ func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Com
 // topicGone is how many times in a row a topic has to be missing until its commands are gone with it.
 const topicGone = 8
 
+// flightChunk is about how much is read for one command. It is little, because those of a device may lie far apart; what
+// lies together comes with it, since Kafka gives whole batches.
+const flightChunk = 16 << 10
+
 // command asks for one command once.
-func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (found *mqtt.Command, err error) {
-	_, err = f.reader.Read(ctx, st.topic, st.partition, at.Offset, replayChunk, func(r *kafka.Fetched) bool {
-		if r.Offset != at.Offset {
-			return false
-		}
-		own := *r
-		own.Headers = slices.Clone(r.Headers)
-		if cmd, err := f.c.translate(&own); err == nil {
-			cmd.Place = at
-			cmd.open.expect(1)
-			found = &cmd.Command
-		}
-		return false
-	})
-	return found, err
+func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Command, error) {
+	ch, err := f.chunks.read(ctx, st, at.Offset, flightChunk)
+	i, there := slices.BinarySearchFunc(ch.records, at.Offset, func(r kafka.Fetched, offset int64) int { return cmp.Compare(r.Offset, offset) })
+	if !there {
+		return nil, err
+	}
+	cmd, err := f.c.translate(&ch.records[i])
+	if err != nil {
+		return nil, nil
+	}
+	cmd.Place = at
+	cmd.open.expect(1)
+	return &cmd.Command, nil
 }

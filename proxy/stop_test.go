@@ -71,6 +71,54 @@ func TestCommandThatWaitsForRoomAtTheStopWaitsInKafka(t *testing.T) {
 	next.stop()
 }
 
+// TestReplayWithoutRoomLeavesTheRestInKafka: a device returns while the memory for receipts is spent, and the instance is
+// stopped, the device disconnects or comes back elsewhere. All that waited comes then, once and in its order.
+func TestReplayWithoutRoomLeavesTheRestInKafka(t *testing.T) {
+	const n = 20
+	for _, end := range []string{"stopped", "disconnected", "taken over"} {
+		for qos := range 3 {
+			t.Run(fmt.Sprintf("%s with QoS %d", end, qos), func(t *testing.T) {
+				all := fleetOf(t, 2, toOne)
+				in, next := all[0], all[1]
+				d := dial(t, in.addr, "d1", true)
+				d.subscribe("devices/#", byte(qos))
+				d.leave()
+				var want, receipts []string
+				for i := range n {
+					in.write(now("commands", "d1", fmt.Sprint(i), "name", "x", "id", fmt.Sprint(i), "mqtt.qos", fmt.Sprint(qos)))
+					want, receipts = append(want, fmt.Sprint(i)), append(receipts, fmt.Sprintf("d1 d1 %s (%d)", []string{"sent", "delivered", "delivered"}[qos], i))
+				}
+				in.until("all are read", func() bool { return in.value("sluice_command_records_total", "routed") == n })
+				fill(in.producer.Budget())
+				d = dial(t, in.addr, "d1", true)
+				in.until("what waits is read", func() bool { return in.sessions.replayer.chunks.kept.Len() > 0 })
+				d.nothing()
+				switch end {
+				case "stopped":
+					require.NoError(t, in.end())
+				case "disconnected":
+					d.leave()
+				}
+				d = dial(t, next.addr, "d1", true)
+				var got []string
+				for len(got) < n {
+					first, body := d.read()
+					if first&0xF0 == 0x30 {
+						got = append(got, decode(first, body).payload)
+					}
+					require.NoError(t, d.answer(first, body))
+				}
+				require.Equal(t, want, got)
+				var obeying sync.WaitGroup
+				obeying.Go(d.obey) // ends with its connection
+				in.became(receipts...)
+				require.NoError(t, next.end())
+				obeying.Wait()
+			})
+		}
+	}
+}
+
 // TestCommandsGoOnWhenThereIsRoomAgain, none lost and in their order.
 func TestCommandsGoOnWhenThereIsRoomAgain(t *testing.T) {
 	in := begin(t, 3, toOne)

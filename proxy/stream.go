@@ -11,6 +11,7 @@ type stream struct {
 	id        int32 // from 1
 	topic     string
 	partition int32
+	reading   chan struct{} // has one element while a chunk is read
 
 	// mu is held while a record is handed to the devices that are here, so that who holds it knows that everything
 	// below next was, and nothing at or above it.
@@ -55,7 +56,7 @@ func (s *streams) of(topic string, partition int32) *stream {
 	if st := old.byName[key]; st != nil {
 		return st
 	}
-	st := &stream{id: int32(len(old.all) + 1), topic: topic, partition: partition}
+	st := &stream{id: int32(len(old.all) + 1), topic: topic, partition: partition, reading: make(chan struct{}, 1)}
 	st.next.Store(-1)
 	table := &streamTable{byName: make(map[streamKey]*stream, len(old.all)+1), all: append(slices.Clip(old.all), st), ids: append(slices.Clip(old.ids), st.id)}
 	for k, v := range old.byName {
