@@ -149,6 +149,9 @@ func (c *Claimer) claim() *Session {
 			s = *ended(&s)
 		}
 	}
+	if !s.knowsReceived() {
+		s.Received = nil
+	}
 	s.Claim, s.Released, s.Withdrawn = 0, false, false
 	s.Clean, s.Connected, s.Principal, s.TxID = c.req.Clean, c.req.Now, c.req.Principal, c.txid
 	s.Remote, s.Version = c.req.Remote, c.req.Version
@@ -287,8 +290,8 @@ func (c *Claimer) open(resumed *Session) []Action {
 	if resumed != nil {
 		s = *resumed
 	}
-	if !s.Released {
-		s.Received = nil // as it was some time before its holder died: an id may have been released since
+	if !s.knowsReceived() {
+		s.Received = nil
 	}
 	c.present, c.phase, c.clear = resumed != nil, phaseOpening, nil
 	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.txid, c.req.Principal

@@ -130,7 +130,9 @@ func (c *Claimer) Failed(v View) []Action {
 			acts = c.lose(acts)
 		} else if value.Released && !c.fallback && c.book != nil {
 			c.fallback = true
-			c.next = c.release(c.book)
+			last := *c.book // and of the end what is small
+			last.Received, last.Will, last.Expiry, last.OfflineSince = value.Received, value.Will, value.Expiry, value.OfflineSince
+			c.next = c.release(&last)
 		}
 	}
 	return append(acts, c.step(v)...)

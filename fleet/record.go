@@ -107,6 +107,11 @@ type Instance struct {
 // Opened says that the state was opened under the record's own claim.
 func (s *Session) Opened() bool { return s.StateEpoch > 0 && s.StateEpoch == s.Claim }
 
+// knowsReceived reports whether Received is what the session has. It is written at the end of a connection, and a later
+// claim by the same incarnation carries it on, unopened. In the record of an open connection it is what that found: an id
+// may have been released since, and taken for received it would swallow the next message that has it.
+func (s *Session) knowsReceived() bool { return s.Released || s.StateEpoch < s.Claim }
+
 // Encode is the value of a session record; nil, a tombstone, for nil.
 func (s *Session) Encode() ([]byte, error) {
 	if s == nil {

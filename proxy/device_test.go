@@ -13,13 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A device is an MQTT 5 client: a socket. It reads and writes packets byte by byte, so that it does not judge the
+// A device is an MQTT 5 client, or one of 3.1.1: a socket. It reads and writes packets byte by byte, so that it does not judge the
 // server by the server's own code.
 type device struct {
 	t  testing.TB
 	nc net.Conn
 	in *bufio.Reader
 	id string
+	v4 bool // MQTT 3.1.1
 }
 
 // A delivered is a PUBLISH that a device got.
@@ -49,6 +50,7 @@ type connecting struct {
 	willDelay uint32
 	willProps []byte // beside the delay
 	retain    bool   // of the will
+	v4        bool   // MQTT 3.1.1, which knows no expiry
 }
 
 // lasting is a CONNECT that resumes or begins a session that lasts.
@@ -68,12 +70,19 @@ func (c connecting) packet() []byte {
 	if c.user != "" {
 		flags |= 0x80
 	}
-	body := append(text16("MQTT"), 5, flags, 0, 0, 5, 0x11)
-	body = append(binary.BigEndian.AppendUint32(body, c.expiry), text16(c.id)...)
+	body := append(text16("MQTT"), 5, flags, 0, 0)
+	if c.v4 {
+		body[6] = 4
+	} else {
+		body = binary.BigEndian.AppendUint32(append(body, 5, 0x11), c.expiry)
+	}
+	body = append(body, text16(c.id)...)
 	if c.will != "" {
-		body = append(body, 5+byte(len(c.willProps)), 0x18)
-		body = binary.BigEndian.AppendUint32(body, c.willDelay)
-		body = append(body, c.willProps...)
+		if !c.v4 {
+			body = append(body, 5+byte(len(c.willProps)), 0x18)
+			body = binary.BigEndian.AppendUint32(body, c.willDelay)
+			body = append(body, c.willProps...)
+		}
 		body = append(append(body, text16(c.will)...), text16(c.will)...)
 	}
 	if c.user != "" {
@@ -88,7 +97,7 @@ func (c connecting) try(t testing.TB, addr string) (d *device, present bool, cod
 	nc, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = nc.Close() })
-	d = &device{t: t, nc: nc, in: bufio.NewReader(nc), id: c.id}
+	d = &device{t: t, nc: nc, in: bufio.NewReader(nc), id: c.id, v4: c.v4}
 	d.send(0x10, c.packet())
 	first, body := d.read()
 	require.Equal(t, byte(0x20), first, "CONNACK")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,7 +26,10 @@ func (d *device) publish2(topic string, id uint16, payload string) {
 func (d *device) publishOnly(topic string, id uint16, payload string) {
 	d.t.Helper()
 	body := binary.BigEndian.AppendUint16(text16(topic), id)
-	d.send(0x34, append(append(body, 0), payload...))
+	if !d.v4 {
+		body = append(body, 0)
+	}
+	d.send(0x34, append(body, payload...))
 }
 
 // pubrel ends the exchange.
@@ -76,6 +80,46 @@ func TestMessageIsStoredOnceThoughItComesAgainElsewhere(t *testing.T) {
 			require.Equal(t, []string{"one", "two", "three"}, all[0].payloads("once"))
 		})
 	}
+}
+
+// TestMessageIsStoredOnceThoughItComesAgainHere: at the instance that had the session before, however the connection
+// ended, as often as it comes.
+func TestMessageIsStoredOnceThoughItComesAgainHere(t *testing.T) {
+	in := begin(t, 4, once)
+	ways := map[string]func(d *device){
+		"cut": func(d *device) { _ = d.nc.Close() }, "disconnect": func(d *device) { d.send(0xE0, nil) }, "takeover": func(*device) {},
+	}
+	want := map[string]int{}
+	for _, topic := range []string{"once/", "plain/"} {
+		for way, end := range ways {
+			for _, v4 := range []bool{false, true} {
+				for _, told := range []bool{false, true} {
+					id := fmt.Sprintf("%s%s-%t-%t", topic, way, v4, told)
+					want[id] = 1
+					c := connecting{id: strings.ReplaceAll(id, "/", "-"), expiry: 3600, v4: v4}
+					d := c.to(t, in.addr, false)
+					for range 3 {
+						if d.publishOnly(id, 7, id); told {
+							first, _ := d.read()
+							require.Equal(t, byte(0x50), first, "PUBREC")
+						}
+						end(d)
+						d = c.to(t, in.addr, true)
+					}
+					d.publish2(id, 7, id)
+					d.pubrel(7)
+					d.leave()
+				}
+			}
+		}
+	}
+	in.stop()
+	in.until("all", func() bool { return len(in.payloads("once")) >= len(want) })
+	got := map[string]int{}
+	for _, p := range in.payloads("once") {
+		got[p]++
+	}
+	require.Equal(t, want, got)
 }
 
 // TestNewSessionForgetsPacketIdentifiers: after a clean start the same ones are new messages.
