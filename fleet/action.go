@@ -14,7 +14,8 @@ const (
 	// ActLedger: read the ledger to an end (read committed) that is fetched now. A runtime without exactly-once
 	// rules may answer at once. [LedgerRead]
 	ActLedger
-	// ActWait: start takeover_wait. [Waited; if the attempt has ended meanwhile it is ignored]
+	// ActWait: start takeover_wait, or half of it if Short: who has a successor must not keep that waiting longer than
+	// it waits. [Waited with N; it is ignored if what it was started for is over]
 	ActWait
 	// ActOpened: the session is open and durable: send CONNACK. Present is Session Present, State the session as
 	// opened, Epoch the claim's.
@@ -26,7 +27,7 @@ const (
 	// ActRefused: the client ID's session belongs to Principal, who is not this device. [Gone]
 	ActRefused
 	// ActWill: publish Will of the connection that opened with Epoch, in one transaction with the ledger's record,
-	// unless the ledger at its end says that it is done. The Owner's carries Client. [WillDone]
+	// unless the ledger at its end says that it is done. The Owner's carries Client. [WillDone with Epoch]
 	ActWill
 	// ActIdle: nothing is to be done for this client until its next CONNECT or a [Duty]; the Claimer may go.
 	ActIdle
@@ -54,6 +55,7 @@ type Action struct {
 	State     *Session
 	Epoch     int64
 	N         int64
+	Short     bool
 	Principal string
 	Will      *Will
 	Client    string

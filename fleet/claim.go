@@ -63,7 +63,7 @@ func (c *Claimer) step(v View) []Action {
 // order of claims is the order of CONNECTs and costs no record more.
 func (c *Claimer) pump() []Action {
 	switch {
-	case c.writing != writeNone:
+	case c.writing != writeNone || c.leaving != nil:
 		return nil
 	case c.phase == phaseWanted:
 		if c.next != nil {
@@ -119,6 +119,8 @@ func (c *Claimer) Refuses(req ConnectRequest, v View) (principal string, foreign
 	switch {
 	case c.req != nil && c.req.Principal != req.Principal:
 		return c.req.Principal, true // whose attempt came first
+	case c.leaving != nil:
+		own = c.release(c.leaving)
 	case c.next != nil:
 		own = c.next
 	case c.value != nil && c.value.StateEpoch > 0:
@@ -198,10 +200,42 @@ func (c *Claimer) decide(v View) []Action {
 			resumed = s
 		}
 	}
-	if acts, clear := c.clearTheWay(v, resumed != nil); !clear {
+	acts, clear := c.clearTheWay(v, resumed != nil)
+	if clear {
+		acts, clear = c.clearWill(resumed)
+	}
+	if !clear {
 		return acts
 	}
-	return c.open(resumed)
+	return append(acts, c.open(resumed)...)
+}
+
+// clearWill sees to the Will that the state under our key still asks for. The opening record takes the place of that
+// state, and nobody would know of the Will any more.
+func (c *Claimer) clearWill(resumed *Session) (acts []Action, clear bool) {
+	s := c.book
+	if s == nil || s.Will == nil || !s.dueAtOpening(resumed, c.req.Now) {
+		return nil, true
+	}
+	if !slices.Contains(c.wills, s.StateEpoch) {
+		acts = append(acts, c.publish(s.StateEpoch, s.Will))
+	}
+	if c.clear.waited {
+		return acts, true // the opening record carries it
+	}
+	if !c.clear.waiting {
+		c.clear.waiting = true
+		acts = append(acts, c.wait(false))
+	}
+	return acts, false
+}
+
+// dueAtOpening reports whether a connection that opens with the session resumed, nil for a new one, makes the Will of
+// the state s due: it does unless it has come back to the session within the Will Delay Interval.
+func (s *Session) dueAtOpening(resumed *Session, connected int64) bool {
+	back := resumed != nil && resumed.Began <= s.StateEpoch
+	inTime := connected < s.Will.Due || back && resumed.StateEpoch > s.StateEpoch
+	return s.Will.Delay == 0 || !back || !inTime
 }
 
 // higher says that another connection has the client ID: a state was opened above our claim, or a claim above it is
@@ -232,7 +266,7 @@ func (c *Claimer) principal() string {
 func (c *Claimer) clearTheWay(v View, resumes bool) (acts []Action, clear bool) {
 	clear = true
 	for _, e := range c.undecided(v, resumes) {
-		more, done := c.clearOne(v, e)
+		more, done := c.clearOne(e, resumes)
 		acts, clear = append(acts, more...), clear && done
 	}
 	if !clear || !resumes || c.clear.ledger == ledgerRead {
@@ -248,7 +282,7 @@ func (c *Claimer) clearTheWay(v View, resumes bool) (acts []Action, clear bool) 
 // undecided are the claims below ours that are not settled, down to the newest state of which we know that nothing
 // below it is undecided: whoever opened it had cleared the way. A release or withdrawal by one that never opened
 // says nothing of those below. A claim of another principal that came before ours is waited for in any case: the
-// session it may be opening would be its own.
+// session it may be opening would be its own. So is one of which a Will is to come before what we publish.
 func (c *Claimer) undecided(v View, resumes bool) []*entry {
 	var floor int64
 	for i := range v.entries {
@@ -262,24 +296,27 @@ func (c *Claimer) undecided(v View, resumes bool) []*entry {
 		if e.inc.name == c.me || e.settled() || e.claim < floor || e.claim > c.epoch {
 			continue
 		}
-		if resumes || e.session().Principal != c.req.Principal {
+		if resumes || e.is(flagWill) && e.opened() || e.session().Principal != c.req.Principal {
 			all = append(all, e)
 		}
 	}
 	return all
 }
 
-func (c *Claimer) clearOne(v View, e *entry) (acts []Action, done bool) {
+func (c *Claimer) clearOne(e *entry, resumes bool) (acts []Action, done bool) {
 	i := slices.IndexFunc(c.clear.fences, func(f fence) bool { return f.inc == e.inc.name })
+	over := e.inc.verdict != nil || c.clear.waited
 	switch {
 	case i >= 0:
 		return nil, c.clear.fences[i].done
-	case e.inc.verdict != nil || c.clear.waited:
+	case over && !resumes && e.session().Principal == c.req.Principal:
+		return nil, true // for its Will alone nobody is fenced
+	case over:
 		c.clear.fences = append(c.clear.fences, fence{inc: e.inc.name})
 		return []Action{{Kind: ActFence, Inc: e.inc.name, TxIDs: []string{e.session().TxID}}}, false
 	case !c.clear.waiting:
 		c.clear.waiting = true
-		return []Action{{Kind: ActWait}}, false
+		return []Action{c.wait(false)}, false
 	}
 	return nil, false
 }
@@ -289,6 +326,12 @@ func (c *Claimer) open(resumed *Session) []Action {
 	s := Session{Began: c.epoch}
 	if resumed != nil {
 		s = *resumed
+	}
+	s.Owed = nil
+	if b := c.book; b != nil {
+		if s.Owed = b.Owed; b.Will != nil && b.dueAtOpening(resumed, c.req.Now) {
+			s.Owed = append(slices.Clip(b.Owed), Owed{b.StateEpoch, b.Will})
+		}
 	}
 	if !s.knowsReceived() {
 		s.Received = nil
@@ -312,5 +355,5 @@ func (c *Claimer) opened(v View) []Action {
 	if c.higher(v) {
 		return c.lose(nil)
 	}
-	return []Action{{Kind: ActOpened, Present: c.present, State: c.book, Epoch: c.epoch}}
+	return append([]Action{{Kind: ActOpened, Present: c.present, State: c.book, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
 }

@@ -1,5 +1,7 @@
 package fleet
 
+import "slices"
+
 // A ConnectRequest is what a CONNECT asks for.
 type ConnectRequest struct {
 	Clean     bool
@@ -21,7 +23,6 @@ type Claimer struct {
 	lost             bool // ActLost or ActRefused was given: the runtime is about to call Gone
 	removing         bool // a tombstone is wanted
 	present          bool // a base was taken
-	willing          bool // ActWill was given and is not answered
 	fallback         bool // a release was refused, and the last durable state is released instead
 	judged           bool // there is a verdict on this incarnation
 
@@ -32,6 +33,9 @@ type Claimer struct {
 	value   *Session // the record under way
 	next    *Session // the state to write as soon as nothing is under way
 	clear   *clearing
+	leaving *Session // the state to release as soon as its Will is published
+	wills   []int64  // epochs of the Wills that ActWill was given for, and that are not answered
+	waits   int64    // number of the newest ActWait
 
 	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
 }
@@ -177,17 +181,27 @@ func (c *Claimer) LedgerRead(v View) []Action {
 	return c.step(v)
 }
 
-// Waited says that takeover_wait is over. The runtime stops the timer of an attempt that has ended.
-func (c *Claimer) Waited(v View) []Action {
-	if c.clear != nil {
+// Waited says that the time of ActWait number n is over.
+func (c *Claimer) Waited(n int64, v View) []Action {
+	switch {
+	case n != c.waits:
+	case c.leaving != nil:
+		c.released() // the Will is still to be published, and no reason to keep the device waiting any longer
+	case c.clear != nil:
 		c.clear.waited = true
 	}
 	return c.step(v)
 }
 
+func (c *Claimer) wait(short bool) Action {
+	c.waits++
+	return Action{Kind: ActWait, N: c.waits, Short: short}
+}
+
 // Gone says that the connection has ended, and all transactions begun for it are decided. final is the state to
 // leave, with a Will only if that is still to be published at its Due; nil if ActOpened was not given. A session
-// whose Expiry is 0 ends with it.
+// whose Expiry is 0 ends with it. A Will that is due is published before the state is left, so that it comes before
+// what the next connection publishes.
 func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
 	c.left, c.lost = now, false
 	switch c.phase {
@@ -199,8 +213,11 @@ func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
 		if final == nil {
 			final = withoutWill(c.book)
 		}
-		c.next, c.fallback = c.release(final), false
-		c.phase, c.req = phaseIdle, nil
+		c.phase, c.req, c.leaving = phaseIdle, nil, final
+		if final.Will != nil && final.Will.Due <= now {
+			return []Action{c.publish(c.epoch, final.Will), c.wait(true)}
+		}
+		c.released()
 	}
 	return c.step(v)
 }
@@ -235,14 +252,17 @@ func (c *Claimer) Due(now int64, v View) []Action {
 	return c.rest(v, now)
 }
 
-// WillDone says that the Will of the last ActWill is published, or was found to be done already.
-func (c *Claimer) WillDone(v View) []Action {
-	c.willing = false
-	if c.book != nil && c.book.Will != nil {
-		c.book = withoutWill(c.book)
-		if c.phase == phaseIdle && c.writing == writeNone && c.next == nil {
-			c.next = c.book
-		}
+// WillDone says that the Will of the connection that opened with epoch is published, or was found to be done already.
+func (c *Claimer) WillDone(epoch int64, v View) []Action {
+	c.wills = slices.DeleteFunc(c.wills, func(e int64) bool { return e == epoch })
+	book := c.book
+	c.book, c.next = c.book.published(epoch), c.next.published(epoch)
+	switch {
+	case c.leaving != nil && c.epoch == epoch:
+		c.leaving = withoutWill(c.leaving)
+		c.released()
+	case c.book != book && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseOpen && !c.lost):
+		c.next = c.book
 	}
 	return c.step(v)
 }
@@ -252,7 +272,7 @@ func (c *Claimer) WillDone(v View) []Action {
 func (c *Claimer) Judged() []Action {
 	connected := c.phase != phaseIdle && !c.lost
 	c.judged, c.phase, c.req = true, phaseIdle, nil
-	c.next, c.removing = nil, false
+	c.next, c.leaving, c.removing = nil, nil, false
 	if connected {
 		return []Action{{Kind: ActLost}}
 	}

@@ -85,7 +85,7 @@ func TestTakeoverFencesAHolderThatDoesNotRelease(t *testing.T) {
 		acts := k.run(b, b.Connect(request(false), k.view("c")))
 		if wait {
 			require.Equal(t, []ActionKind{ActWait}, kinds(acts), name)
-			acts = b.Waited(k.view("c"))
+			acts = b.Waited(b.waits, k.view("c"))
 		}
 		require.Equal(t, []Action{{Kind: ActFence, Inc: "A", TxIDs: []string{"tx-A"}}}, acts, name)
 		require.Equal(t, []ActionKind{ActLedger}, kinds(b.Fenced("A", k.view("c"))), name)
@@ -106,7 +106,7 @@ func TestReleaseOfOneThatNeverOpenedSaysNothingOfThoseBefore(t *testing.T) {
 	k.run(b, b.Gone(nil, 1500, k.view("c")))
 	d := NewClaimer("c", "D", "tx-D")
 	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(d, d.Connect(request(false), k.view("c")))))
-	require.Equal(t, "A", d.Waited(k.view("c"))[0].Inc)
+	require.Equal(t, "A", d.Waited(d.waits, k.view("c"))[0].Inc)
 }
 
 func TestCleanStartWaitsForNobody(t *testing.T) {
@@ -253,7 +253,7 @@ func TestDelayedWillIsPublishedWhenDueUnlessTheDeviceIsBack(t *testing.T) {
 	acts := a.Due(6500, k.view("c"))
 	require.Equal(t, []ActionKind{ActWill}, kinds(acts))
 	require.Equal(t, k.view("c").Session("A").StateEpoch, acts[0].Epoch)
-	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.WillDone(k.view("c")))))
+	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.WillDone(a.epoch, k.view("c")))))
 	require.Nil(t, k.view("c").Session("A").Will)
 
 	k = newKafka(t)

@@ -44,6 +44,12 @@ func (o *Owner) zombie(v View, e *entry) bool {
 func (o *Owner) publish(v View, dead []*entry, now int64, l *Ledger) []Action {
 	var acts []Action
 	for _, e := range dead {
+		for _, w := range e.owed() {
+			if id := (willID{v.client, w.Epoch}); !o.wills[id] && !l.WillDone(v.client, w.Epoch) && !o.zombie(v, e) {
+				o.wills[id] = true
+				acts = append(acts, Action{Kind: ActWill, Client: v.client, Epoch: w.Epoch, Will: w.Will})
+			}
+		}
 		id := willID{v.client, e.state}
 		if l.WillDone(v.client, e.state) {
 			delete(o.wills, id)
@@ -63,8 +69,11 @@ func (o *Owner) publish(v View, dead []*entry, now int64, l *Ledger) []Action {
 	return acts
 }
 
-// owes says that the Will of e is not settled yet.
+// owes says that a Will of e is not settled yet.
 func (o *Owner) owes(v View, e *entry, now int64, l *Ledger) bool {
+	if slices.ContainsFunc(e.owed(), func(w Owed) bool { return !l.WillDone(v.client, w.Epoch) }) {
+		return true
+	}
 	if l.WillDone(v.client, e.state) {
 		return false
 	}

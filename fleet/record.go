@@ -44,8 +44,9 @@ type Session struct {
 	Expiry       uint32 `json:"expiry,omitempty"`  // Session Expiry Interval in seconds
 	OfflineSince int64  `json:"offline,omitempty"` // when the connection ended
 
-	Subs []Sub `json:"subs,omitempty"`
-	Will *Will `json:"will,omitempty"`
+	Subs []Sub  `json:"subs,omitempty"`
+	Will *Will  `json:"will,omitempty"`
+	Owed []Owed `json:"owed,omitempty"`
 	Progress
 	Out      []Out    `json:"out,omitempty"`      // deliveries to the device that are under way
 	Received []uint16 `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
@@ -80,6 +81,12 @@ type Will struct {
 	Due             int64       `json:"due,omitempty"`   // when to publish, once the connection has ended
 	Username        string      `json:"username,omitempty"`
 	CommonName      string      `json:"cn,omitempty"` // of the device's certificate
+}
+
+// Owed is a Will that is due and not published yet, of a connection whose state the same incarnation has replaced.
+type Owed struct {
+	Epoch int64 `json:"epoch"` // under which the connection was opened
+	Will  *Will `json:"will"`
 }
 
 // An Out is a delivery to the device that was begun and is not completed: which command has which packet id, and how

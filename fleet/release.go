@@ -1,12 +1,14 @@
 package fleet
 
+import "slices"
+
 // stamp makes the record of a state of this connection.
 func (c *Claimer) stamp(state *Session) *Session {
 	s := *state
 	s.Claim, s.StateEpoch, s.Began = c.epoch, c.epoch, c.book.Began
 	s.TxID, s.Principal, s.Connected, s.Clean = c.txid, c.book.Principal, c.book.Connected, c.book.Clean
 	s.Released, s.Withdrawn, s.Ended = false, false, false
-	s.Remote, s.Version = c.book.Remote, c.book.Version
+	s.Remote, s.Version, s.Owed = c.book.Remote, c.book.Version, c.book.Owed
 	return &s
 }
 
@@ -21,6 +23,27 @@ func (c *Claimer) release(state *Session) *Session {
 		return ended(s)
 	}
 	return s
+}
+
+// released leaves the state of the connection that has ended.
+func (c *Claimer) released() {
+	c.next, c.leaving, c.fallback = c.release(c.leaving), nil, false
+}
+
+// publishOwed asks for the Wills of owed that nobody has asked for.
+func (c *Claimer) publishOwed(owed []Owed) (acts []Action) {
+	for _, w := range owed {
+		if !slices.Contains(c.wills, w.Epoch) {
+			acts = append(acts, c.publish(w.Epoch, w.Will))
+		}
+	}
+	return acts
+}
+
+// publish asks for a Will.
+func (c *Claimer) publish(epoch int64, will *Will) Action {
+	c.wills = append(c.wills, epoch)
+	return Action{Kind: ActWill, Client: c.client, Epoch: epoch, Will: will}
 }
 
 // withdraw leaves an attempt that has not opened: the key gets back the state it had, or goes if it had none.
@@ -40,7 +63,7 @@ func ended(s *Session) *Session {
 	return &Session{
 		Claim: s.Claim, StateEpoch: s.StateEpoch, Began: s.Began, TxID: s.TxID, Principal: s.Principal,
 		Connected: s.Connected, Released: s.Released, Withdrawn: s.Withdrawn, Ended: true, Clean: s.Clean,
-		Expiry: s.Expiry, OfflineSince: s.OfflineSince, Will: s.Will, Remote: s.Remote, Version: s.Version,
+		Expiry: s.Expiry, OfflineSince: s.OfflineSince, Will: s.Will, Owed: s.Owed, Remote: s.Remote, Version: s.Version,
 	}
 }
 
@@ -50,15 +73,32 @@ func withoutWill(s *Session) *Session {
 	return &n
 }
 
+// published is s without the Will of epoch, s itself if it does not ask for it.
+func (s *Session) published(epoch int64) *Session {
+	if s == nil {
+		return nil
+	}
+	i := slices.IndexFunc(s.Owed, func(w Owed) bool { return w.Epoch == epoch })
+	switch {
+	case s.Will != nil && s.StateEpoch == epoch:
+		return withoutWill(s)
+	case i >= 0:
+		n := *s
+		n.Owed = slices.Delete(slices.Clone(s.Owed), i, i+1)
+		return &n
+	}
+	return s
+}
+
 // resting says that there is no attempt, nothing to write, and the table shows all that we wrote.
 func (c *Claimer) resting(v View) bool {
-	return c.phase == phaseIdle && c.writing == writeNone && c.next == nil && !c.removing && !c.judged &&
+	return c.phase == phaseIdle && c.writing == writeNone && c.next == nil && c.leaving == nil && !c.removing && !c.judged &&
 		v.table.Next() >= c.reached
 }
 
 // Settled says that nothing of ours is under way: no attempt, no connection, no record that is not read back, and no
 // Will that is being published. What may be left is a Will that waits for its time.
-func (c *Claimer) Settled(v View) bool { return c.judged || c.resting(v) && !c.willing }
+func (c *Claimer) Settled(v View) bool { return c.judged || c.resting(v) && len(c.wills) == 0 }
 
 // rest does what is left to do for a client that is not connected here: its delayed Will, and the removal of our
 // key when nobody needs it.
@@ -68,12 +108,14 @@ func (c *Claimer) rest(v View, now int64) []Action {
 		c.book = nil
 		return []Action{{Kind: ActIdle}}
 	}
+	if acts := c.publishOwed(e.owed()); acts != nil {
+		return acts
+	}
 	switch fate, _ := v.Will(c.me, now); {
-	case fate == WillWait || c.willing:
+	case fate == WillDue && !slices.Contains(c.wills, e.state):
+		return []Action{c.publish(e.state, e.session().Will)}
+	case fate != WillNone || len(c.wills) > 0:
 		return nil
-	case fate == WillDue:
-		c.willing = true
-		return []Action{{Kind: ActWill, Client: c.client, Epoch: e.state, Will: e.session().Will}}
 	case v.removable(e, now):
 		return c.write(writeTombstone, nil)
 	}
@@ -99,7 +141,7 @@ func (v View) Duty(me string, now int64) (duty Duty, at int64) {
 		return DutyNone, 0
 	}
 	switch fate, at := v.Will(me, now); {
-	case fate == WillDue:
+	case fate == WillDue || e.is(flagOwed):
 		return DutyWill, now
 	case fate == WillWait && at > 0:
 		return DutyWill, at

@@ -35,6 +35,7 @@ const (
 	flagEnded
 	flagWithdrawn
 	flagWill
+	flagOwed
 	flagLasting
 )
 
@@ -139,6 +140,7 @@ type head struct {
 	Ended     bool            `json:"ended"`
 	Withdrawn bool            `json:"withdrawn"`
 	Will      json.RawMessage `json:"will"`
+	Owed      json.RawMessage `json:"owed"`
 	Lasting   positive        `json:"expiry"`
 }
 
@@ -177,7 +179,7 @@ func (h *head) flags() flags {
 		on   bool
 		flag flags
 	}{
-		{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill},
+		{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill}, {len(h.Owed) > 0, flagOwed},
 		{bool(h.Lasting), flagLasting},
 	} {
 		if bit.on {

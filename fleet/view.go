@@ -202,6 +202,31 @@ func (v View) Will(inc string, now int64) (fate WillFate, at int64) {
 	return v.willFate(e, s, at, now)
 }
 
+// owed are the Wills that e still asks for beside that of its own state.
+func (e *entry) owed() []Owed {
+	if !e.is(flagOwed) {
+		return nil
+	}
+	return e.session().Owed
+}
+
+// Lowest is the lowest epoch whose Will a record of the client may still ask for: what the ledger says of lower ones
+// nobody needs. 0: there is none.
+func (v View) Lowest() (lowest int64) {
+	note := func(epoch int64) {
+		if lowest == 0 || epoch > 0 && epoch < lowest {
+			lowest = epoch
+		}
+	}
+	for i := range v.entries {
+		note(v.entries[i].state)
+		for _, w := range v.entries[i].owed() {
+			note(w.Epoch)
+		}
+	}
+	return lowest
+}
+
 // willAt is when the Will is to be published: its time as recorded at the end of the connection, or its delay after
 // the verdict, or the end of the session if that is earlier. 0: the connection lives.
 func (e *entry) willAt(s *Session) int64 {

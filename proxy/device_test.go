@@ -168,7 +168,11 @@ func (d *device) subscribe(filter string, options byte) {
 
 func (d *device) publish(topic, payload string) {
 	d.t.Helper()
-	d.send(0x32, append(append(text16(topic), 0, 1, 0), payload...))
+	body := append(text16(topic), 0, 1)
+	if !d.v4 {
+		body = append(body, 0)
+	}
+	d.send(0x32, append(body, payload...))
 }
 
 // ack sends PUBACK with a Reason Code.

@@ -23,7 +23,6 @@ type holder struct {
 	keeper    *keeper       // of the connection that is open
 	departing *keeper       // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
-	timer     *time.Timer   // of takeoverWait
 	dueAsked  bool          // willDue is under way
 	past      *past         // the session that the one being opened, or open, takes the place of
 }
@@ -76,7 +75,7 @@ func (h *holder) do(acts []fleet.Action) {
 		case fleet.ActLedger:
 			s.errand(h.readLedger)
 		case fleet.ActWait:
-			h.timer = time.AfterFunc(takeoverWait, func() { h.event(h.m.Waited) })
+			h.wait(a)
 		case fleet.ActOpened:
 			h.opened(a)
 		case fleet.ActSaved:
@@ -104,16 +103,17 @@ func (h *holder) idle() {
 	}
 }
 
-func (h *holder) stopTimer() {
-	if h.timer != nil {
-		h.timer.Stop()
-		h.timer = nil
+// wait tells the machine when takeoverWait is over. What it was for may be over before; the machine knows.
+func (h *holder) wait(a fleet.Action) {
+	wait := takeoverWait
+	if a.Short {
+		wait /= 2
 	}
+	time.AfterFunc(wait, func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Waited(a.N, v) }) })
 }
 
 // opened answers the CONNECT.
 func (h *holder) opened(a fleet.Action) {
-	h.stopTimer()
 	at := h.opening
 	h.opening, h.keeper = nil, at.keeper
 	at.keeper.begin(a)
@@ -129,13 +129,7 @@ func (h *holder) opened(a fleet.Action) {
 
 // tidy removes from the ledger what says nothing any more about the client.
 func (h *holder) tidy(state *fleet.Session) {
-	lowest := state.StateEpoch
-	for _, e := range h.p.view(h.id).Entries() {
-		if e.StateEpoch > 0 {
-			lowest = min(lowest, e.StateEpoch)
-		}
-	}
-	h.p.s.sweepLedger(h.id, state.Began, lowest, h.inc.shard(h.id))
+	h.p.s.sweepLedger(h.id, state.Began, h.p.view(h.id).Lowest(), h.inc.shard(h.id))
 }
 
 // sweepLedger writes tombstones for what the ledger says of a client's sessions before an epoch, and of wills below
@@ -154,7 +148,6 @@ func (s *sessions) sweepLedger(client string, began, lowest int64, by interface{
 
 // lost ends the attempt or the connection: another one has the client ID, or it is not the device's to have.
 func (h *holder) lost(a fleet.Action) {
-	h.stopTimer()
 	if at := h.opening; at != nil {
 		h.opening = nil
 		at.answer <- a
@@ -180,7 +173,6 @@ func (h *holder) lost(a fleet.Action) {
 
 // giveUp ends an attempt that nobody waits for any more.
 func (h *holder) giveUp() {
-	h.stopTimer()
 	h.opening = nil
 	h.do(h.m.Gone(nil, millis(), h.p.view(h.id)))
 	h.release()
@@ -242,7 +234,7 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 	if err := w.publish(ctx); err != nil {
 		return err
 	}
-	h.event(h.m.WillDone)
+	h.event(func(v fleet.View) []fleet.Action { return h.m.WillDone(a.Epoch, v) })
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,68 @@ func TestWillIsPublishedOnceWhenTheConnectionIsLost(t *testing.T) {
 	for _, r := range all[0].of("wills") {
 		require.Contains(t, []string{"lost", "fleeting", "moved"}, string(r.Key))
 	}
+}
+
+// TestWillOfAConnectionThatIsTakenOver is published before what the next connection publishes, at the same instance and
+// at another, unless that goes on with the session and the will has a delay.
+func TestWillOfAConnectionThatIsTakenOver(t *testing.T) {
+	all := fleetOf(t, 2, withWills)
+	var devices []*device
+	want := map[string][]string{}
+	f := func(name string, c connecting, clean, due bool) {
+		for i, in := range all {
+			for _, cut := range []bool{false, true} {
+				c.id = fmt.Sprintf("%s %d %t", name, i, cut)
+				c.will = "wills/" + c.id
+				before := c.to(t, all[0].addr, false)
+				if cut {
+					_ = before.nc.Close()
+				}
+				next := connecting{id: c.id, clean: clean, expiry: c.expiry, v4: c.v4}
+				d := next.to(t, in.addr, !clean && (c.expiry > 0 || c.v4))
+				d.publish(c.will, "next")
+				devices = append(devices, d)
+				switch {
+				case !due:
+					want[c.id] = []string{"next"}
+				default:
+					want[c.id] = []string{c.will, "next"}
+				}
+			}
+		}
+	}
+	f("clean, clean", connecting{clean: true}, true, true)
+	f("clean, clean with a delay", connecting{clean: true, willDelay: 30}, true, true)
+	f("kept, kept", connecting{expiry: 3600}, false, true)
+	f("kept, kept with a delay", connecting{expiry: 3600, willDelay: 30}, false, false)
+	f("kept, clean", connecting{expiry: 3600}, true, true)
+	f("kept, clean with a delay", connecting{expiry: 3600, willDelay: 30}, true, true)
+	f("3.1.1 clean, clean", connecting{v4: true, clean: true}, true, true)
+	f("3.1.1 kept, kept", connecting{v4: true}, false, true)
+	f("3.1.1 kept, clean", connecting{v4: true}, true, true)
+	for _, d := range devices {
+		d.send(0xE0, nil)
+	}
+	for _, in := range all {
+		in.stop()
+	}
+	var n int
+	for _, payloads := range want {
+		n += len(payloads)
+	}
+	all[0].until("all", func() bool { return len(all[0].of("wills")) >= n })
+	got := map[string][]string{}
+	for _, r := range all[0].of("wills") {
+		got[string(r.Key)] = append(got[string(r.Key)], string(r.Value))
+	}
+	for id, payloads := range want {
+		if strings.HasPrefix(id, "kept, clean with a delay 1") {
+			require.ElementsMatch(t, payloads, got[id], id) // the clean start ended the session, and made the will due
+		} else {
+			require.Equal(t, payloads, got[id], id)
+		}
+	}
+	require.Len(t, got, len(want))
 }
 
 // TestDelayedWillIsCancelledByAReturnAnywhere and published when there is none, or when the session ends first.

@@ -121,7 +121,7 @@ func (c *conn) over(a fleet.Action) {
 	c.n.do("close", nil, func() { c.close(false) })
 }
 
-// close ends the connection: the Will first, in a transaction, then the state.
+// close ends the connection.
 func (c *conn) close(disconnect bool) {
 	if c.closing || c.n.conn != c {
 		return
@@ -143,11 +143,9 @@ func (c *conn) close(disconnect bool) {
 		c.gone(&final)
 	case disconnect:
 		c.n.dropWill(c.epoch, func() { c.gone(&without) })
-	case c.delay == 0 || final.Expiry == 0:
-		c.n.publishWill(c.epoch, func() { c.gone(&without) })
 	default:
 		will := *final.Will
-		will.Due = c.n.w.now + int64(c.delay)*1000
+		will.Due = c.n.w.now + int64(min(c.delay, final.Expiry))*1000
 		final.Will = &will
 		c.gone(&final)
 	}

@@ -243,13 +243,7 @@ func (n *node) acts(acts []fleet.Action) {
 		case fleet.ActLedger:
 			n.ledgerEnd(tell(func() []fleet.Action { return c.LedgerRead(n.view()) }))
 		case fleet.ActWait:
-			conn := n.conn
-			n.do("waited", nil, tell(func() []fleet.Action {
-				if n.conn != conn {
-					return nil
-				}
-				return c.Waited(n.view())
-			}))
+			n.do("waited", nil, tell(func() []fleet.Action { return c.Waited(a.N, n.view()) }))
 		case fleet.ActOpened:
 			n.conn.opened(a)
 		case fleet.ActSaved:
@@ -257,7 +251,7 @@ func (n *node) acts(acts []fleet.Action) {
 		case fleet.ActLost, fleet.ActRefused:
 			n.conn.over(a)
 		case fleet.ActWill:
-			n.delayedWill(a, tell(func() []fleet.Action { return c.WillDone(n.view()) }))
+			n.delayedWill(a, tell(func() []fleet.Action { return c.WillDone(a.Epoch, n.view()) }))
 		case fleet.ActIdle:
 			if n.conn == nil && len(n.queue) == 0 && n.claimer == c {
 				n.claimer = nil
