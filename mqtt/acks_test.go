@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -169,13 +170,147 @@ func TestRefusalClosesA311ConnectionAfterTheAcksBefore(t *testing.T) {
 			c.publish(pub{topic: "t", qos: qos, id: id})
 		}
 		one, two, three := w.next(), w.next(), w.next()
-		three.Ack(Success)
 		w.refuse(two, NotAuthorized, "no")
+		c.publish(pub{topic: "t", qos: qos, id: 4})
 		c.ping() // nothing before the first is known
 		w.ack(one)
 		c.expect(packet(0x30+0x10*qos, uint16(1)))
+		c.ping() // what was handed over behind it has its turn
+		w.ack(three)
+		c.expect(packet(0x30+0x10*qos, uint16(3)))
 		c.closed()
+		w.noMessage() // and what came when the refusal was known was not handed over
 	}
+}
+
+// TestNothingBehindARefusedMessageIsHandedOverWithoutItsAnswer: a 3.1.1 device sends a refused message and good ones
+// behind it after each CONNECT; each of the good ones that is handed over is acknowledged, whenever the refusal comes.
+func TestNothingBehindARefusedMessageIsHandedOverWithoutItsAnswer(t *testing.T) {
+	const good = 20
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(drawn{t, rt}, nil)
+		left, stored := seq(good+1), map[string]int{} // payload 0 is refused
+		settle := func(m *Message) {
+			if string(m.Payload) == "0" {
+				m.Refuse(NotAuthorized, "no")
+				return
+			}
+			stored[string(m.Payload)]++
+			m.Ack(Success)
+		}
+		for turn := range 3 {
+			w.answer = nil
+			atOnce := rapid.Bool().Draw(rt, "at once")
+			if atOnce {
+				w.answer = settle
+			}
+			c := w.stored(4, "dev")
+			var packets []byte
+			for _, n := range left {
+				packets = cat(packets, pub{topic: "t", qos: 1, id: uint16(n + 1), dup: turn > 0, payload: fmt.Sprint(n)}.packet(4))
+			}
+			c.send(packets)
+			if !atOnce {
+				until(w.t, "handed over", func() bool { return len(w.got) == len(left) })
+				held := make([]*Message, len(left))
+				for _, i := range rapid.Permutation(seq(len(left))).Draw(rt, "order") {
+					held[i] = w.next()
+				}
+				for _, m := range held {
+					settle(m)
+				}
+				w.s.Flush()
+			}
+			for {
+				first, body, err := c.tryRead()
+				if err != nil {
+					break
+				}
+				require.Equal(w.t, byte(0x40), first)
+				acked := int(body[1]) - 1
+				left = slices.DeleteFunc(left, func(n int) bool { return n == acked })
+			}
+			until(w.t, "closed", func() bool { return w.open() == 0 })
+		}
+		for payload, n := range stored {
+			require.Equal(w.t, 1, n, "records of message %s", payload)
+		}
+		require.Equal(w.t, good+1-len(stored), len(left), "what is stored is acknowledged")
+	})
+}
+
+// TestRepeatsInFlightAreTheSameMessage: a device that sends each message again while Kafka is slow gets one record and
+// one answer for each, also where reading is paused.
+func TestRepeatsInFlightAreTheSameMessage(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		for qos := 1; qos <= 2; qos++ {
+			w := newWorld(t, nil)
+			c := w.device(v, "dev")
+			message := func(id uint16) pub { return pub{topic: "t", qos: qos, id: id, payload: fmt.Sprint(id)} }
+			for id := uint16(1); id <= 10; id++ {
+				c.publish(message(id))
+			}
+			for range 30 {
+				for id := uint16(1); id <= 10; id++ {
+					c.publish(message(id).again())
+				}
+			}
+			c.ping()
+			require.Len(t, w.got, 10)
+			for id := uint16(1); id <= 10; id++ {
+				m := w.next()
+				require.Equal(t, fmt.Sprint(id), string(m.Payload))
+				w.ack(m)
+				c.expect(packet(0x30+0x10*qos, id))
+			}
+			c.ping()
+			if qos == 1 { // answered: the identifier is free, and what has it is a new message [MQTT-4.3.2-5]
+				c.publish(message(3).again())
+				w.ack(w.next())
+				c.expect(puback(3))
+			}
+			c.publish(message(11))
+			c.publish(pub{topic: "t", qos: 1, id: 12})
+			c.publish(pub{topic: "t", qos: 1, id: 12}) // without DUP it says that it is another one
+			w.ack(w.next())
+			w.ack(w.next())
+			w.ack(w.next())
+			c.expect(packet(0x30+0x10*qos, uint16(11)), puback(12), puback(12))
+			c.ping()
+			w.noMessage()
+		}
+	})
+}
+
+// TestRepeatsBehindAPauseAreTheSameMessage: they wait unread, and the first may be answered before their turn.
+func TestRepeatsBehindAPauseAreTheSameMessage(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 4 })
+	c := w.device(4, "dev")
+	message := func(id uint16) pub { return pub{topic: "t", qos: 1 + int(id%2), id: id, payload: fmt.Sprint(id)} }
+	for range 3 {
+		for id := uint16(1); id <= 4; id++ {
+			p := message(id)
+			p.dup = w.reserved() > 0
+			c.publish(p)
+		}
+		c.ping()
+	}
+	c.publish(message(5))
+	until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+	for range 3 {
+		for id := uint16(1); id <= 4; id++ {
+			c.publish(message(id).again())
+		}
+		c.ping()
+	}
+	for id := uint16(1); id <= 5; id++ {
+		m := w.next()
+		require.Equal(t, fmt.Sprint(id), string(m.Payload))
+		w.ack(m)
+		c.expect(packet(0x40+0x10*int(id%2), id))
+	}
+	c.ping()
+	w.noMessage()
 }
 
 func TestAckOf311IsPlainWhateverTheCode(t *testing.T) {
@@ -227,59 +362,48 @@ func TestAckAfterTheConnectionEndedIsHarmless(t *testing.T) {
 	})
 }
 
-func TestReceiveMaximumIsEnforced(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 3 })
-	c := w.device(5, "dev")
-	c.publish(pub{topic: "t", qos: 1, id: 1})
-	c.publish(pub{topic: "t", qos: 2, id: 2})
-	c.publish(pub{topic: "t", qos: 2, id: 3})
-	for _, id := range []uint16{1, 2} {
-		w.ack(w.next())
-		c.expect(packet(map[uint16]int{1: 0x40, 2: 0x50}[id], id))
-	}
-	w.refuse(w.next(), NotAuthorized, "")
-	c.expect(packet(0x50, uint16(3), 0x87))
-	// In use: id 2 until PUBCOMP. 1 was freed by PUBACK, 3 by its PUBREC with an error.
-	c.publish(pub{topic: "t", qos: 1, id: 4})
-	c.publish(pub{topic: "t", qos: 1, id: 5})
-	c.ping()
-	c.send(pubrel(2))
-	c.expect(pubcomp(2))
-	c.publish(pub{topic: "t", qos: 1, id: 6})
-	c.ping()
-	c.publish(pub{topic: "t"}) // QoS 0 is free
-	c.publish(pub{topic: "t", qos: 1, id: 7})
-	c.goodbye(ReceiveMaximumExceeded)
-	require.Len(t, w.got, 4)
-}
-
-func TestReceiveMaximumCountsAlsoWhatIsSentAgainOnANewConnection(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 3 })
-	c := w.stored(5, "dev")
-	for id := uint16(1); id <= 3; id++ {
-		c.publish(pub{topic: "t", qos: 2, id: id})
-	}
-	w.ack(w.next())
-	c.expect(pubrec(1))
-	c = w.stored(5, "dev") // its quota begins anew (section 4.9)
-	for id := uint16(1); id <= 3; id++ {
-		c.publish(pub{topic: "t", qos: 2, id: id}.again())
-	}
-	c.expect(pubrec(1))
-	c.publish(pub{topic: "t", qos: 1, id: 4})
-	c.goodbye(ReceiveMaximumExceeded)
-}
-
-func TestSendingOneQoS2MessageForeverCostsABoundedNumberOfSlots(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 10 })
-	c := w.device(5, "dev")
-	for range 30 {
-		if _, err := c.pipe.Write(pub{topic: "t", qos: 2, id: 1, dup: true}.packet(5)); err != nil {
-			break
+// TestBurstAboveTheReceiveMaximumIsHeldBack: a client that does not keep to it, as MQTT.js, is read no further until
+// what is in flight is settled, and gets everything stored and acknowledged, whatever the QoS.
+func TestBurstAboveTheReceiveMaximumIsHeldBack(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		for qos := 1; qos <= 2; qos++ {
+			w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 16 })
+			c := w.connect(hello{version: v, id: "dev", keep: 10})
+			const burst = 1000
+			sent := c.flood(burstOf(v, qos, burst))
+			until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+			w.pass(60) // the silence is ours
+			require.Len(t, w.got, 16)
+			var work sync.WaitGroup
+			work.Go(func() {
+				for range burst {
+					w.ack(w.next())
+				}
+			})
+			for id := uint16(1); id <= burst; id++ {
+				c.expect(packet(0x30+0x10*qos, id))
+			}
+			work.Wait()
+			<-sent
+			if qos == 2 {
+				require.EqualValues(t, (burst-16)*idBytes, w.s.extra.used.Load())
+				for id := uint16(1); id <= burst; id++ {
+					c.send(pubrel(id))
+					c.expect(pubcomp(id))
+				}
+			}
+			c.ping()
+			require.Zero(t, w.s.extra.used.Load())
 		}
+	})
+}
+
+// burstOf is many messages with packet identifiers from 1.
+func burstOf(v byte, qos, n int) (packets []byte) {
+	for id := range n {
+		packets = append(packets, pub{topic: "t", qos: qos, id: uint16(id + 1)}.packet(v)...)
 	}
-	c.goodbye(ReceiveMaximumExceeded)
-	require.Len(t, w.got, 1)
+	return packets
 }
 
 func TestManyInFlightOnManyConnectionsAreAcknowledgedToTheirOwn(t *testing.T) {

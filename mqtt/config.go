@@ -16,7 +16,7 @@ type Config struct {
 	// MaxPacketSize is the largest packet accepted, in bytes, fixed header included.
 	MaxPacketSize int
 	// ReceiveMaximum is how many QoS 1 and 2 messages of one connection may be unacknowledged, 1 to 65535.
-	// MQTT 5 devices are told; the reading of an MQTT 3.1.1 connection pauses at this number.
+	// MQTT 5 devices are told; the reading of a connection that sends more all the same pauses at this number.
 	ReceiveMaximum int
 	// MaxInFlightBytes bounds the unacknowledged bytes of one connection; its reading pauses above it.
 	MaxInFlightBytes int
@@ -32,6 +32,9 @@ type Config struct {
 	MaxUnreadBytes int
 	// MaxPartialBytes bounds the bytes of incomplete packets over all connections.
 	MaxPartialBytes int64
+	// MaxExtraBytes bounds, over all connections and sessions, topic aliases above 1 KiB a connection and QoS 2 packet
+	// identifiers above ReceiveMaximum a session.
+	MaxExtraBytes int64
 	// SessionExpiryMax caps the Session Expiry Interval and is that of MQTT 3.1.1 sessions with clean session 0;
 	// 0: every session ends with its connection.
 	SessionExpiryMax time.Duration
@@ -112,6 +115,7 @@ func DefaultConfig() Config {
 		WriteTimeout:       20 * time.Second,
 		MaxUnreadBytes:     64 << 10,
 		MaxPartialBytes:    32 << 20,
+		MaxExtraBytes:      32 << 20,
 		SessionExpiryMax:   24 * time.Hour,
 		MaxStoredSessions:  100_000,
 		MaxSubscriptions:   100,
@@ -141,6 +145,7 @@ func (c *Config) check() error {
 	within("MaxInFlightBytes", c.MaxInFlightBytes, 1, math.MaxInt)
 	within("MaxUnreadBytes", c.MaxUnreadBytes, 1, math.MaxInt)
 	within("MaxPartialBytes", int(c.MaxPartialBytes), 1, math.MaxInt)
+	within("MaxExtraBytes", int(c.MaxExtraBytes), 1, math.MaxInt)
 	within("MaxSubscriptions", c.MaxSubscriptions, 1, math.MaxInt)
 	within("SubscriptionMemory", int(c.SubscriptionMemory), 1, math.MaxInt)
 	within("CommandsInFlight", c.CommandsInFlight, 1, math.MaxUint16)

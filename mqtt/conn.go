@@ -21,28 +21,29 @@ type Conn struct {
 	serial uint64 // no other connection of this Server has it
 
 	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
-	partial  []byte // bytes read and not yet consumed, from the start of a packet
-	holding  bool   // reading is paused; partial begins with the packet that must wait
-	flooded  bool   // and with more PINGREQ than are answered at once
-	scanned  int    // up to where partial was searched for PINGREQ
-	charged  int    // part of partial that is counted in Server.partial
-	aliases  [][]byte
-	will     *Message
-	session  *session
-	method   string    // of enhanced authentication; "": none
-	now      time.Time // when the bytes at hand were read
-	since    time.Time
-	handed   *Message // in the Handler's Publish now
-	handedID uint16
-	device   net.Addr // as the PROXY header says; nil: there is none
-	entrance entrance
-	rates    rates
-	version  byte // 0 until CONNECT
-	proxy    proxyState
-	tidy     bool // DISCONNECT came: no will
-	persists bool // CONNECT asked for a Session Expiry Interval above 0
-	problems bool // Request Problem Information: reasons may be told
-	willWait uint32
+	partial    []byte // bytes read and not yet consumed, from the start of a packet
+	holding    bool   // reading is paused; partial begins with the packet that must wait
+	flooded    bool   // and with more PINGREQ than are answered at once
+	scanned    int    // up to where partial was searched for PINGREQ
+	charged    int    // part of partial that is counted in Server.partial
+	aliases    [][]byte
+	aliasBytes int // what they take
+	will       *Message
+	session    *session
+	method     string    // of enhanced authentication; "": none
+	now        time.Time // when the bytes at hand were read
+	since      time.Time
+	handed     *Message // in the Handler's Publish now
+	handedID   uint16
+	device     net.Addr // as the PROXY header says; nil: there is none
+	entrance   entrance
+	rates      rates
+	version    byte // 0 until CONNECT
+	proxy      proxyState
+	tidy       bool // DISCONNECT came: no will
+	persists   bool // CONNECT asked for a Session Expiry Interval above 0
+	problems   bool // Request Problem Information: reasons may be told
+	willWait   uint32
 
 	maxPacket   uint32 // the client's Maximum Packet Size
 	sendMaximum int    // its Receive Maximum
@@ -53,7 +54,6 @@ type Conn struct {
 	mu        sync.Mutex // guards all below
 	slots     slots
 	inFlight  int    // bytes of the messages in slots
-	quota     int    // QoS 1 and 2 messages received and not completed, MQTT 5
 	keepAlive uint32 // seconds, 0: none
 	out       []byte
 	tail      []byte // belongs into out at tailAt, shared with other connections
@@ -68,6 +68,7 @@ type Conn struct {
 	wants     bool   // reading is paused until slots or bytes are free
 	delayed   bool   // the pacer resumes the reading
 	nudged    bool   // the read deadline was set to end a wait, not the connection
+	refusal   error  // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
 	ending    bool
 	silent    bool   // the last word is in out: no acknowledgement may follow
 	end       error  // why it ends

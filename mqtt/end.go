@@ -31,6 +31,7 @@ func (c *Conn) finish(err error) {
 	_ = c.nc.Close()
 	c.srv.admission.leave(c)
 	c.charge(0)
+	c.srv.extra.give(c.aliasesCounted())
 	// Somebody may hold c for long, the budget's list of those who wait for one; not what it has read.
 	c.partial, c.aliases = nil, nil
 	c.srv.ended(c, err)
@@ -66,7 +67,7 @@ func (c *Conn) leave(err error) {
 	}
 	due, ended := c.srv.sessions.detach(c.session, will, c.willWait)
 	if ended {
-		c.session.end()
+		c.session.end(c.srv)
 	}
 	if due != nil {
 		c.srv.publishWill(due)
@@ -85,6 +86,7 @@ func (c *Conn) leaveKept(err error) {
 	default:
 		o.end()
 	}
+	s.uncount(c.srv)
 	s.keeper.Left(l)
 	c.srv.sessions.release(s)
 }

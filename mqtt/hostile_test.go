@@ -185,3 +185,41 @@ func TestConnectIsNotKeptInMemory(t *testing.T) {
 		require.Less(t, heap(), before+devices*password/4)
 	})
 }
+
+// TestTopicAliasesAreBounded: what ordinary devices need is never refused, a connection has a bound for more, and so have
+// all together.
+func TestTopicAliasesAreBounded(t *testing.T) {
+	set := func(alias uint16, length int) pub {
+		return pub{topic: strings.Repeat("x", length), props: cat(0x23, alias)}
+	}
+	w := newWorld(t, func(c *Config) { c.MaxExtraBytes = 100_000 })
+	w.answer = func(m *Message) { m.Ack(Success) }
+	ordinary := w.device(5, "ordinary")
+	for round := range 3 {
+		for alias := range uint16(16) {
+			ordinary.publish(set(alias+1, 30+round))
+		}
+	}
+	ordinary.ping()
+	require.Zero(t, w.s.extra.used.Load())
+
+	long := w.device(5, "long")
+	for range 10 {
+		long.publish(set(16, 60_000)) // in place of the one before
+	}
+	long.ping()
+	require.EqualValues(t, 60_000+16*aliasOverhead-aliasesUncounted, w.s.extra.used.Load())
+	other := w.device(5, "other")
+	other.publish(set(1, 60_000))
+	other.goodbye(QuotaExceeded)
+	ordinary.publish(set(1, 20))
+	ordinary.ping()
+	long.publish(set(15, 6_000))
+	long.goodbye(QuotaExceeded)
+	until(t, "given back", func() bool { return w.s.extra.used.Load() == 0 })
+	other = w.device(5, "other")
+	other.publish(set(1, 60_000))
+	other.publish(set(1, 100))
+	other.ping()
+	require.Zero(t, w.s.extra.used.Load(), "a shorter one takes less")
+}

@@ -42,7 +42,7 @@ func over(t *testing.T, ways []layers, f func(t *testing.T)) {
 func TestDevicesAreServedAlikeOverEveryLayer(t *testing.T) {
 	promises := []func(*testing.T){
 		TestPubackNotBeforeAck, TestAcksLeaveInOrderOfReceipt, TestAcksFromManyGoroutinesLeaveInOrder, TestRefusalClosesA311ConnectionAfterTheAcksBefore,
-		TestReceiveMaximumIsEnforced, TestQoS2ExchangeAndReuseOfItsID, TestQoS2HandedOverOnceThroughReconnect,
+		TestBurstAboveTheReceiveMaximumIsHeldBack, TestQoS2ExchangeAndReuseOfItsID, TestQoS2HandedOverOnceThroughReconnect,
 		TestPingIsAnsweredWhileNothingIsAcknowledged, TestPacketsADeviceMayNotSend, TestDisconnectMayCarryAReason,
 		TestCommandReachesEveryDeviceThatSubscribed, TestOrderIsKeptWhateverTheQoS, TestReconnectSendsAgainWhatWasNotCompleted, TestFloodOfAcks,
 		TestReadingOf311PausesAtTheReceiveMaximum, TestReadingPausesUntilTheBudgetHasRoom, TestResumeInsideAdmitIsNotLost, TestPausedConnectionKeepsWhatItRead,

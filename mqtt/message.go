@@ -47,6 +47,8 @@ type Message struct {
 	Received  time.Time
 	ClientID  string
 	Username  string
+	// TooDeep says that the topic has more levels than Config.TopicLevels: the Handler is to refuse it.
+	TooDeep bool
 	// Reserved is the number of bytes that Admit granted for it; 0 for a will.
 	Reserved int
 
@@ -128,12 +130,15 @@ func (m *Message) Keeper() (k Keeper, id uint16) {
 	return m.session.keeper, m.id
 }
 
+// CanRefuse says that the device can be told of a refusal, as MQTT 5 devices can. A will has nobody to tell.
+func (m *Message) CanRefuse() bool { return m.conn == nil || m.conn.version == 5 }
+
 // Ack says that the message is stored (Success), or was accepted and not kept (NoMatchingSubscribers).
 func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
 
 // Refuse says for good that the message will not be stored. code is 0x80 or above and reason its Reason
-// String, left out if it is longer than 100 bytes. An MQTT 3.1.1 connection closes, since its PUBACK can't
-// say no.
+// String, left out if it is longer than 100 bytes. An MQTT 3.1.1 connection, whose PUBACK can't say no, is read no
+// further, and closes when what it had handed over is settled and acknowledged.
 func (m *Message) Refuse(code Code, reason string) {
 	m.settle(outcome{state: slotRefused, code: code, reason: reason})
 }

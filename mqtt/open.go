@@ -60,7 +60,7 @@ func (c *Conn) attach(p *connectParams) (present bool, err error) {
 				return c.openStored(a.session, p)
 			}
 			c.own(a.session)
-			a.replaced.end()
+			a.replaced.end(c.srv)
 			if a.due != nil {
 				c.srv.publishWill(a.due)
 			}

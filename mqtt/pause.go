@@ -166,8 +166,22 @@ func (c *Conn) whole(b []byte) []byte {
 	return b[:size]
 }
 
+// isHeldRepeat says that p is an MQTT 3.1.1 PUBLISH that is a repeat now. When its turn comes the first may have its
+// answer, and a device that sends all again each second while Kafka is away would have it stored once for each time.
+func (c *Conn) isHeldRepeat(p []byte) bool {
+	qos := p[0] >> 1 & 3
+	if c.version == 5 || p[0]>>4 != typePublish || p[0]&8 == 0 || qos == 0 || qos == 3 {
+		return false
+	}
+	header, _, _ := frame(p)
+	r := cursor{b: p[header:]}
+	r.binary()
+	id := r.uint16()
+	return r.err == nil && c.isRepeat(qos, id)
+}
+
 // answerPings answers the PINGREQ among the packets that wait, and takes them out, until there are too many: then
-// c.flooded. Each byte is moved once, since a device may send thousands of them.
+// c.flooded. Repeats of messages that are in flight are taken out too. Each byte is moved once, since a device may send thousands of them.
 func (c *Conn) answerPings() {
 	c.flooded = false
 	kept, rest := c.partial[:c.scanned], c.partial[c.scanned:]
@@ -177,6 +191,9 @@ func (c *Conn) answerPings() {
 			break
 		}
 		rest = rest[len(p):]
+		if c.isHeldRepeat(p) {
+			continue
+		}
 		if !isPing {
 			kept = append(kept, p...)
 			continue

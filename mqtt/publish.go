@@ -14,6 +14,12 @@ func (c *Conn) publish(first byte, body []byte) error {
 		m.free()
 		return err
 	}
+	if first&8 != 0 && c.isRepeat(m.QoS, m.id) {
+		c.countPublish(len(body))
+		c.srv.m.received[m.QoS].Inc()
+		m.free()
+		return nil
+	}
 	qos, cost := m.QoS, len(body)+MessageOverhead+len(m.User)*propertyOverhead
 	admitted, err := c.room(qos, cost)
 	if err == nil {
@@ -34,15 +40,24 @@ func (c *Conn) publish(first byte, body []byte) error {
 		m.free()
 		return err
 	}
-	if c.tooDeep(m.Topic) {
-		c.srv.handler.Release(cost)
-		m.Refuse(TopicNameInvalid, "more topic levels than allowed")
-		return nil
-	}
+	m.TooDeep = c.tooDeep(m.Topic)
 	c.handed, c.handedID = m, m.id
 	c.srv.handler.Publish(m)
 	c.handed = nil
 	return nil
+}
+
+// isRepeat says that a PUBLISH with DUP came on this connection before and was not answered yet: it is the same
+// message, and has one answer. After the answer it is a new one [MQTT-4.3.2-5], also if the device did not have the
+// answer when it sent this one; of QoS 2 the session knows more. MQTT 5 forbids to send it again on the same
+// connection [MQTT-4.4.0-1], and who does so all the same means the same.
+func (c *Conn) isRepeat(qos byte, id uint16) bool {
+	if qos == 2 {
+		return c.session.isPending(id, c.serial)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.slots.awaits(id)
 }
 
 // room asks for the memory of a message. false: it is dropped. errPause: it waits unread.
@@ -55,16 +70,14 @@ func (c *Conn) room(qos byte, n int) (bool, error) {
 		return admitted, nil
 	}
 	c.mu.Lock()
-	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes ||
-		c.version < 5 && c.slots.len() >= c.srv.cfg.ReceiveMaximum
-	if full {
+	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum
+	if full || c.refusal != nil { // behind a refused message nothing is handled: the connection is about to end
 		c.canPause()
 		c.wants = true
-	}
-	c.mu.Unlock()
-	if full {
+		c.mu.Unlock()
 		return false, errPause
 	}
+	c.mu.Unlock()
 	if c.srv.handler.Admit(n, nil) {
 		return true, nil
 	}
@@ -126,11 +139,7 @@ func (c *Conn) resolveAlias(m *Message) error {
 		return &ProtocolFault{TopicAliasInvalid, "0 or above the Topic Alias Maximum"} // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
 	}
 	if len(m.Topic) > 0 {
-		if len(c.aliases) < alias {
-			c.aliases = append(c.aliases, make([][]byte, alias-len(c.aliases))...)
-		}
-		c.aliases[alias-1] = append([]byte(nil), m.Topic...)
-		return nil
+		return c.setAlias(alias, m.Topic)
 	}
 	if alias > len(c.aliases) || c.aliases[alias-1] == nil {
 		return violation("a topic alias that was not set")
@@ -138,6 +147,41 @@ func (c *Conn) resolveAlias(m *Message) error {
 	m.Topic = c.aliases[alias-1] // never written again, only replaced
 	return nil
 }
+
+// setAlias keeps a topic alias, unless it would take too much.
+func (c *Conn) setAlias(alias int, topic []byte) error {
+	bytes := c.aliasBytes + len(topic)
+	if alias > len(c.aliases) {
+		bytes += (alias - len(c.aliases)) * aliasOverhead
+	} else {
+		bytes -= len(c.aliases[alias-1])
+	}
+	if bytes > c.srv.cfg.TopicAliasMaximum*aliasMost || !c.countAliases(bytes) {
+		return &ProtocolFault{QuotaExceeded, "the topic aliases take too much memory"}
+	}
+	if len(c.aliases) < alias {
+		c.aliases = append(c.aliases, make([][]byte, alias-len(c.aliases))...)
+	}
+	c.aliases[alias-1] = append([]byte(nil), topic...)
+	return nil
+}
+
+// countAliases notes that the topic aliases take so many bytes; false: all connections' take too much.
+func (c *Conn) countAliases(bytes int) bool {
+	before := c.aliasesCounted()
+	more := max(0, bytes-aliasesUncounted) - before
+	if more > 0 && !c.srv.extra.take(more) {
+		return false
+	}
+	if more < 0 {
+		c.srv.extra.give(-more)
+	}
+	c.aliasBytes = bytes
+	return true
+}
+
+// aliasesCounted is how much of the topic aliases is counted in Server.extra.
+func (c *Conn) aliasesCounted() int { return max(0, c.aliasBytes-aliasesUncounted) }
 
 // enter gives a message with QoS 1 or 2 its slot. fresh is false for a QoS 2 message that was received
 // before: its slot is settled by what is known of the first.
@@ -147,13 +191,7 @@ func (c *Conn) enter(m *Message) (fresh bool, err error) {
 		kind = typePubrec
 	}
 	c.mu.Lock()
-	// The slots count too: the same message sent again and again is one of the quota.
-	if most := c.srv.cfg.ReceiveMaximum; c.version == 5 && (c.quota >= most || c.slots.len() >= most) {
-		c.mu.Unlock()
-		return false, &ProtocolFault{ReceiveMaximumExceeded, "more unacknowledged messages than the Receive Maximum"}
-	}
 	m.slot = c.slots.push(m.id, kind)
-	c.quota++
 	c.inFlight += m.Reserved
 	c.mu.Unlock()
 	if m.QoS == 1 {
@@ -163,7 +201,7 @@ func (c *Conn) enter(m *Message) (fresh bool, err error) {
 }
 
 func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
-	r := c.session.receive(m, max(1024, c.srv.cfg.ReceiveMaximum))
+	r := c.session.receive(m)
 	switch r.how {
 	case receivedFirst:
 		return true, nil
@@ -174,11 +212,6 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 	case receivedAgain:
 		c.mu.Lock()
 		c.inFlight -= m.Reserved
-		c.mu.Unlock()
-	}
-	if r.counted {
-		c.mu.Lock()
-		c.quota = max(0, c.quota-1)
 		c.mu.Unlock()
 	}
 	return false, nil
@@ -196,7 +229,7 @@ func (c *Conn) pubrel(body []byte) error {
 	if id == 0 {
 		return violation("packet identifier 0")
 	}
-	known := c.session.release(id)
+	known := c.session.release(id, c.srv)
 	if !known {
 		c.countControl()
 	}
@@ -239,7 +272,6 @@ func (c *Conn) pubcompLater(id uint16) {
 func (c *Conn) pubcomp(id uint16, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.quota = max(0, c.quota-1)
 	if c.silent {
 		return
 	}

@@ -202,38 +202,27 @@ func TestFloodOfPingsInAPauseIsReadSlowly(t *testing.T) {
 	c.expect(puback(1))
 }
 
-func TestTopicOfTooManyLevelsIsRefused(t *testing.T) {
+func TestTopicOfTooManyLevelsIsMarked(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.TopicLevels = 3 })
 	c := w.device(5, "dev")
 	c.publish(pub{topic: "a/b/c", qos: 1, id: 1})
 	w.ack(w.next())
 	c.expect(puback(1))
-	c.publish(pub{topic: "a/b/c/d"})
-	for qos := 1; qos <= 2; qos++ {
+	for qos := range 3 {
 		c.publish(pub{topic: "a/b/c/", qos: qos, id: 7})
-		first, body := c.read()
-		require.Equal(t, byte(0x30+0x10*qos), first)
-		require.Equal(t, cat(uint16(7), TopicNameInvalid), body[:3])
+		m := w.next()
+		require.True(t, m.TooDeep, "for the Handler to refuse")
+		w.refuse(m, TopicNameInvalid, "")
+		if qos > 0 {
+			c.expect(packet(0x30+0x10*qos, uint16(7), TopicNameInvalid))
+		}
 	}
 	c.publish(pub{topic: "a/b", qos: 2, id: 7}) // the packet identifier is free again
-	require.Equal(t, "a/b", string(w.next().Topic))
+	m := w.next()
+	require.False(t, m.TooDeep)
+	require.Equal(t, "a/b", string(m.Topic))
 	w.noMessage()
 	require.Equal(t, 3, count(w.s.limits.levels))
-	old := w.device(4, "old")
-	old.publish(pub{topic: "a/b/c/d", qos: 1, id: 1})
-	old.closed()
-}
-
-func TestTopicOfTooManyLevelsGivesItsMemoryBack(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.TopicLevels = 1 })
-	c := w.device(5, "dev")
-	for qos := range 3 {
-		c.publish(pub{topic: "a/b", qos: qos, id: uint16(1 + qos)})
-	}
-	for range 2 {
-		c.read()
-	}
-	require.Zero(t, w.reserved())
 }
 
 func TestFilterAndWillOfTooManyLevelsAreRefused(t *testing.T) {

@@ -146,10 +146,11 @@ func (r *registry) find(clientID string) (s *session, connected bool) {
 }
 
 // end settles what a session leaves, when it is no longer in the registry. s may be nil.
-func (s *session) end() {
+func (s *session) end(srv *Server) {
 	if s == nil {
 		return
 	}
+	s.uncount(srv)
 	if o := s.outbox.Load(); o != nil {
 		o.end()
 	}

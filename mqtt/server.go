@@ -33,6 +33,7 @@ type Server struct {
 	unheld   chan struct{} // signalled when held comes to 0
 	tick     atomic.Int64  // seconds since start
 	serial   atomic.Uint64 // of the last connection
+	extra    extra
 	partial  atomic.Int64  // bytes of incomplete packets beyond a read buffer each
 	patience chan struct{} // closed when Shutdown waits no longer
 	hurry    sync.Once     // closes patience
@@ -54,6 +55,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.WriteTimeout, d.WriteTimeout)
 	setDefault(&cfg.MaxUnreadBytes, d.MaxUnreadBytes)
 	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
+	setDefault(&cfg.MaxExtraBytes, d.MaxExtraBytes)
 	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
 	setDefault(&cfg.MaxSubscriptions, d.MaxSubscriptions)
 	setDefault(&cfg.SubscriptionMemory, d.SubscriptionMemory)
@@ -77,6 +79,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		patience: make(chan struct{}),
 		rates:    newRateLimits(&cfg),
 	}
+	s.extra.most = cfg.MaxExtraBytes
 	s.admission.init(&cfg)
 	s.pacer.signal = make(chan struct{}, 1)
 	s.sessions.elsewhere = cfg.Store != nil
@@ -215,7 +218,7 @@ func (s *Server) sweep(now time.Time) {
 func (s *Server) sweepSessions(now time.Time, all bool) {
 	due, ended := s.sessions.sweep(now, all)
 	for _, ss := range ended {
-		ss.end()
+		ss.end(s)
 	}
 	for _, m := range due {
 		s.publishWill(m)

@@ -32,7 +32,8 @@ type session struct {
 
 	mu       sync.Mutex // guards all below
 	received map[uint16]inbound
-	pending  int                 // of received, those whose outcome is awaited
+	pending  int32               // of received, those whose outcome is awaited
+	counted  int32               // of received, those counted in Server.extra
 	quiet    func(ids []uint16)  // is called when there is none
 	freeing  map[uint16]struct{} // released, and not yet in the Store
 }
@@ -52,9 +53,8 @@ type waiter struct {
 
 // A receipt says what a PUBLISH with QoS 2 is.
 type receipt struct {
-	how     receiptKind
-	code    Code // of the PUBREC, if receivedStored
-	counted bool // it came before on this connection
+	how  receiptKind
+	code Code // of the PUBREC, if receivedStored
 }
 
 type receiptKind int
@@ -63,17 +63,18 @@ const (
 	receivedFirst   receiptKind = iota // hand it over
 	receivedAgain                      // its outcome is awaited, the slot gets it too
 	receivedStored                     // acknowledge at once
-	receivedTooMany                    // there are limit others that were not released
+	receivedTooMany                    // too many others were not released
 )
 
 // receive enters a PUBLISH with QoS 2. m.slot is the place of its PUBREC on m.conn.
-func (s *session) receive(m *Message, limit int) receipt {
+func (s *session) receive(m *Message) receipt {
+	srv := m.conn.srv
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in, known := s.received[m.id]
-	r := receipt{counted: known && in.serial == m.conn.serial}
+	var r receipt
 	switch {
-	case !known && len(s.received) >= limit:
+	case !known && !s.mayReceive(srv):
 		return receipt{how: receivedTooMany}
 	case !known:
 		if s.received == nil {
@@ -90,6 +91,35 @@ func (s *session) receive(m *Message, limit int) receipt {
 	in.serial = m.conn.serial
 	s.received[m.id] = in
 	return r
+}
+
+// mayReceive says whether the session may have one more packet identifier. mu is held.
+func (s *session) mayReceive(srv *Server) bool {
+	free := srv.cfg.ReceiveMaximum
+	switch n := len(s.received); {
+	case n < free:
+		return true
+	case n >= max(idsMost, free) || !srv.extra.take(idBytes):
+		return false
+	}
+	s.counted++
+	return true
+}
+
+// uncount gives back what is counted of a session that ends here.
+func (s *session) uncount(srv *Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	srv.extra.give(int(s.counted) * idBytes)
+	s.counted = 0
+}
+
+// isPending says that a PUBLISH with QoS 2 and id came on a connection, and that its outcome is awaited.
+func (s *session) isPending(id uint16, serial uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, known := s.received[id]
+	return known && in.pending != nil && in.serial == serial
 }
 
 // restore enters the ids that the session had received before this connection.
@@ -109,7 +139,7 @@ func (s *session) restore(ids []uint16) {
 func (s *session) forget(id uint16, m *Message) {
 	s.mu.Lock()
 	if in, known := s.received[id]; known && in.pending == m {
-		s.remove(id)
+		s.remove(id, m.conn.srv)
 	}
 	quiet := s.quieted()
 	s.mu.Unlock()
@@ -128,7 +158,7 @@ func (s *session) settle(m *Message, o outcome) {
 			s.received[m.id] = in
 			s.pending--
 		} else {
-			s.remove(m.id)
+			s.remove(m.id, m.conn.srv)
 		}
 	}
 	quiet := s.quieted()
@@ -162,18 +192,22 @@ func (s *session) receivedIDs() (ids []uint16) {
 
 // release frees id at its PUBREL; false if nothing was received with it. A PUBREL before PUBREC breaks the
 // protocol and frees it too: an id that stayed would swallow the next message that uses it.
-func (s *session) release(id uint16) bool {
+func (s *session) release(id uint16, srv *Server) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, known := s.received[id]; !known {
 		return false
 	}
-	s.remove(id)
+	s.remove(id, srv)
 	return true
 }
 
 // remove frees id. mu is held.
-func (s *session) remove(id uint16) {
+func (s *session) remove(id uint16, srv *Server) {
+	if s.counted > 0 {
+		s.counted--
+		srv.extra.give(idBytes)
+	}
 	if s.received[id].pending != nil {
 		s.pending--
 	}

@@ -84,27 +84,31 @@ func TestStoredSessionsAreBoundedExactly(t *testing.T) {
 	require.Equal(t, 6, r.storedCount())
 }
 
+// connOfTest is a Conn of a Server that nobody connects to.
+func connOfTest() *Conn { return &Conn{srv: &Server{cfg: DefaultConfig()}} }
+
 func TestLateOutcomeOfAForgottenMessageSettlesNoOther(t *testing.T) {
 	s := &session{}
-	c := newConn()
+	c := connOfTest()
 	first, second := &Message{id: 1, conn: c}, &Message{id: 1, conn: c}
-	require.Equal(t, receivedFirst, s.receive(first, 10).how)
+	require.Equal(t, receivedFirst, s.receive(first).how)
 	s.forget(1, first)
-	require.Equal(t, receivedFirst, s.receive(second, 10).how)
+	require.Equal(t, receivedFirst, s.receive(second).how)
 	s.settle(first, outcome{state: slotAcked})
-	require.Equal(t, receivedAgain, s.receive(&Message{id: 1, conn: c}, 10).how, "the second is still awaited")
+	require.Equal(t, receivedAgain, s.receive(&Message{id: 1, conn: c}).how, "the second is still awaited")
 	s.settle(second, outcome{state: slotAcked})
-	require.Equal(t, receivedStored, s.receive(&Message{id: 1, conn: c}, 10).how)
+	require.Equal(t, receivedStored, s.receive(&Message{id: 1, conn: c}).how)
 }
 
 func TestFewerStoredIDsHoldNoMap(t *testing.T) {
 	s := &session{}
-	m := &Message{id: 1, conn: newConn()}
-	s.receive(m, 10)
+	c := connOfTest()
+	m := &Message{id: 1, conn: c}
+	s.receive(m)
 	s.settle(m, outcome{state: slotAcked})
-	require.True(t, s.release(1))
+	require.True(t, s.release(1, c.srv))
 	require.Nil(t, s.received)
-	require.False(t, s.release(1))
+	require.False(t, s.release(1, c.srv))
 }
 
 func TestNoSessionIsStoredWhenNoneMayBe(t *testing.T) {

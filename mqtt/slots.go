@@ -27,6 +27,7 @@ type outcome struct {
 type slots struct {
 	ring       []slot // length is a power of 2
 	head, tail uint32
+	ids        map[uint16]uint32 // where an id stands that waits for PUBACK; nil until somebody asks
 }
 
 func (s *slots) len() int { return int(s.tail - s.head) }
@@ -40,12 +41,33 @@ func (s *slots) push(id uint16, kind byte) uint32 {
 	}
 	seq := s.tail
 	*s.at(seq) = slot{id: id, kind: kind}
+	if s.ids != nil && kind == typePuback {
+		s.ids[id] = seq
+	}
 	s.tail++
 	return seq
 }
 
+// awaits says that a PUBACK for id is in the queue. The first question makes an index that lives until the queue is
+// empty: devices that send again ask for each message, the others never.
+func (s *slots) awaits(id uint16) bool {
+	if s.len() == 0 {
+		return false
+	}
+	if s.ids == nil {
+		s.ids = make(map[uint16]uint32, s.len())
+		for q := s.head; q != s.tail; q++ {
+			if x := s.at(q); x.kind == typePuback {
+				s.ids[x.id] = q
+			}
+		}
+	}
+	seq, known := s.ids[id]
+	return known && s.holds(seq) && s.at(seq).id == id && s.at(seq).kind == typePuback
+}
+
 func (s *slots) grow() {
-	bigger := slots{ring: make([]slot, max(8, 2*len(s.ring))), head: s.head, tail: s.tail}
+	bigger := slots{ring: make([]slot, max(8, 2*len(s.ring))), head: s.head, tail: s.tail, ids: s.ids}
 	for q := s.head; q != s.tail; q++ {
 		*bigger.at(q) = *s.at(q)
 	}
@@ -71,7 +93,11 @@ func (s *slots) settled() *slot {
 func (s *slots) pop() {
 	*s.at(s.head) = slot{}
 	s.head++
-	if s.head == s.tail && len(s.ring) > 32 {
+	if s.head != s.tail {
+		return
+	}
+	s.ids = nil
+	if len(s.ring) > 32 {
 		s.ring = nil
 	}
 }

@@ -18,6 +18,9 @@ func (c *Conn) settle(seq uint32, bytes int, o outcome) {
 		return
 	}
 	c.slots.at(seq).outcome = o
+	if o.state == slotRefused && c.version < 5 && c.refusal == nil {
+		c.refusal = &ProtocolFault{o.code, o.reason}
+	}
 	enlist := seq == c.slots.head && !c.dirty
 	if enlist {
 		c.dirty = true
@@ -28,16 +31,24 @@ func (c *Conn) settle(seq uint32, bytes int, o outcome) {
 	}
 }
 
-// drain moves the acknowledgements whose turn has come to out. At a message that can't be answered it ends
-// the connection. mu is held.
+// drain moves the acknowledgements whose turn has come to out. At a message of which nobody knows whether it is stored
+// it ends the connection. A refused one has no answer in MQTT 3.1.1 and ends it too, but what was handed over behind it
+// is acknowledged first: the device would send it again after each CONNECT, behind the same refused one, and each time
+// it would be stored once more. mu is held.
 func (c *Conn) drain() {
 	h := c.slots.settled()
-	for ; h != nil && !c.silent && !c.unanswerable(h); h = c.slots.settled() {
-		c.acknowledge(h)
+	for ; h != nil && !c.silent && h.state != slotAbandoned; h = c.slots.settled() {
+		if h.state != slotRefused || c.version == 5 {
+			c.acknowledge(h)
+		}
 		c.slots.pop()
 	}
-	if h != nil && !c.silent {
+	switch {
+	case c.silent:
+	case h != nil:
 		c.shutdownLocked(&ProtocolFault{h.code, h.reason})
+	case c.refusal != nil && c.slots.len() == 0:
+		c.shutdownLocked(c.refusal)
 	}
 	if c.idle != nil && (h != nil || c.slots.len() == 0) {
 		close(c.idle)
@@ -49,16 +60,9 @@ func (c *Conn) drain() {
 	}
 }
 
-func (c *Conn) unanswerable(h *slot) bool {
-	return h.state == slotAbandoned || h.state == slotRefused && c.version < 5
-}
-
 // acknowledge appends PUBACK or PUBREC for h, without its Reason String if the device doesn't want it or it
 // would not fit [MQTT-3.1.2-24] [MQTT-3.1.2-29].
 func (c *Conn) acknowledge(h *slot) {
-	if h.kind == typePuback || h.code >= 0x80 {
-		c.quota = max(0, c.quota-1)
-	}
 	first := h.kind << 4
 	if c.version < 5 || h.code == Success {
 		c.out = append(c.out, first, 2, byte(h.id>>8), byte(h.id))

@@ -37,8 +37,9 @@ type Explanation struct {
 	KafkaTopic string // "" if dropped or refused
 	DeadLetter bool   // KafkaTopic is the dead-letter topic
 	Dropped    bool
-	Key        []byte // nil: no key
-	Partition  int32  // -1: not computed, or any for a record without a key
+	Refusal    config.Refused // what an MQTT 3.1.1 device gets if the message is refused
+	Key        []byte         // nil: no key
+	Partition  int32          // -1: not computed, or any for a record without a key
 	Headers    []kafka.Header
 }
 
@@ -52,7 +53,7 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &publisher{unmatched: cfg.Unmatched, m: m}
+	p := &publisher{unmatched: cfg.Unmatched, refused: cfg.Refused, m: m}
 	msg := &mqtt.Message{Topic: []byte(s.MQTTTopic), ClientID: s.ClientID, Username: s.Username, Payload: []byte(s.Payload),
 		QoS: s.QoS, Retain: s.Retain, User: s.UserProperties, Received: time.Now()}
 	d := &delivery{p: p, msg: msg}
@@ -100,10 +101,10 @@ func (p *publisher) explainRefusal(e *Explanation, d *delivery, err error) bool 
 	if errors.As(err, &detail) && detail.Detail != "" {
 		e.Refused += ": " + detail.Detail
 	}
-	fate := p.fate(d, r)
-	e.DeadLetter, e.Dropped = fate == deadLettered, fate == dropped
+	fate, topic := p.fate(d, r)
+	e.DeadLetter, e.Dropped, e.Refusal = fate == deadLettered, fate == dropped, p.refused
 	if e.DeadLetter {
-		d.fillDead(p.unmatched.DeadLetter, r.reason)
+		d.fillDead(topic, r.reason)
 	}
 	return e.DeadLetter
 }

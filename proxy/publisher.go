@@ -20,6 +20,7 @@ type publisher struct {
 	producers   []*kafka.Producer // by rule
 	budget      *kafka.Budget
 	unmatched   config.Unmatched
+	refused     config.Refused
 	access      *acl.List // nil: everybody may do everything
 	exactlyOnce []bool    // by rule
 	flush       func()    // sends what was settled
@@ -34,6 +35,7 @@ func newPublisher(rules *topicmap.Map, producers *producers, cfg *config.Config,
 		producer:  producers.main,
 		budget:    producers.main.Budget(),
 		unmatched: cfg.Unmatched,
+		refused:   cfg.Refused,
 		m:         m,
 		log:       log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
 	}
@@ -68,6 +70,11 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	d := deliveries.Get().(*delivery)
 	d.p, d.msg = p, m
 	d.describe(m)
+	if m.TooDeep {
+		d.rule = p.m.rule(noRule)
+		p.refuse(d, tooDeep)
+		return
+	}
 	if err := denied(m); err != nil {
 		d.rule = p.m.rule(noRule)
 		p.refuse(d, refusalOf(err))

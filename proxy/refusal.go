@@ -29,6 +29,9 @@ func ruleOf(err error) int {
 	return noRule
 }
 
+// tooDeep refuses what has more topic levels than allowed.
+var tooDeep = refusal{reason: "topic_levels", code: mqtt.TopicNameInvalid, text: "more topic levels than allowed"}
+
 func refusalOf(err error) refusal {
 	var r *topicmap.Refusal
 	switch {
@@ -69,15 +72,15 @@ func ofRoute(r *topicmap.Refusal) refusal {
 func (p *publisher) refuse(d *delivery, r refusal) {
 	m := d.msg
 	p.m.refused.WithLabelValues(r.reason).Inc()
-	fate := p.fate(d, r)
+	fate, topic := p.fate(d, r)
 	if fate == deadLettered {
-		d.fillDead(p.unmatched.DeadLetter, r.reason)
+		d.fillDead(topic, r.reason)
 		p.producer.Produce(&d.rec)
 		return
 	}
 	reserved := m.Reserved
 	d.rule.count(fate, len(m.Payload))
-	if fate == dropped {
+	if fate == dropped || p.refused.Acknowledge && !m.CanRefuse() {
 		m.Ack(mqtt.NoMatchingSubscribers)
 	} else {
 		m.Refuse(r.code, r.text)
@@ -86,14 +89,16 @@ func (p *publisher) refuse(d *delivery, r refusal) {
 	d.free()
 }
 
-// fate is what the configuration makes of a refusal: the dead letter, except for a dead letter itself; dropped,
-// if no rule matches; else refused.
-func (p *publisher) fate(d *delivery, r refusal) outcome {
+// fate is what the configuration makes of a refusal: the dead letter in a topic, except for a dead letter itself;
+// dropped, if no rule matches; else refused. What MQTT 3.1.1 devices get instead of a refusal comes last.
+func (p *publisher) fate(d *delivery, r refusal) (fate outcome, topic string) {
 	switch {
 	case p.unmatched.Mode == config.DeadLetter && !d.dead && !r.denied:
-		return deadLettered
+		return deadLettered, p.unmatched.DeadLetter
 	case p.unmatched.Mode == config.Drop && r.norule:
-		return dropped
+		return dropped, ""
+	case p.refused.DeadLetter != "" && !d.dead && !d.msg.CanRefuse():
+		return deadLettered, p.refused.DeadLetter
 	}
-	return refused
+	return refused, ""
 }

@@ -53,6 +53,7 @@ func requiredTopics(cfg *config.Config, rules *topicmap.Map) []string {
 		}
 	}
 	add(cfg.Unmatched.DeadLetter)
+	add(cfg.Refused.DeadLetter)
 	for _, c := range cfg.Commands {
 		add(c.Topic)
 		add(c.Receipts)

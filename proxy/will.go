@@ -193,12 +193,12 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 	r := refusalOf(err)
 	d.rule = p.m.rule(ruleOf(err))
 	p.m.refused.WithLabelValues(r.reason).Inc()
-	fate := p.fate(d, r)
+	fate, topic := p.fate(d, r)
 	d.rule.count(fate, len(m.Payload))
 	if fate != deadLettered {
 		return nil, fleet.WillDropped, taken
 	}
-	d.fillDead(p.unmatched.DeadLetter, r.reason)
+	d.fillDead(topic, r.reason)
 	return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, taken
 }
 

@@ -123,6 +123,39 @@ func TestRefusalsCarryTheirCode(t *testing.T) {
 	budgetIsFree(t, s)
 }
 
+// TestGoodMessagesBehindARefusedOneAreStoredOnce: MQTT 3.1.1 has no answer for the refused one, which Kafka refuses when
+// the others are on their way; what is stored is acknowledged before the connection closes.
+func TestGoodMessagesBehindARefusedOneAreStoredOnce(t *testing.T) {
+	kafka := cluster.Shared(t)
+	topic := newTopic(t, kafka, 1)
+	require.NoError(t, kafka.CreateTopic(topic+"-small", 1, 1, map[string]string{"max.message.bytes": "2000"}))
+	s := serve(t, kafka.Brokers(), fmt.Sprintf(refusingRules, topic, topic), "")
+	left := map[uint16]bool{}
+	for id := uint16(2); id <= 51; id++ {
+		left[id] = true
+	}
+	for range 3 {
+		d := connectDevice(t, s.address, "behind", 4)
+		d.publish("few/small", 1, string(bytes.Repeat([]byte{'x'}, 3000)))
+		for id := uint16(2); id <= 51; id++ {
+			if left[id] {
+				d.publish("ok/x", id, fmt.Sprint(id))
+			}
+		}
+		for first, body := d.packet(); first != 0; first, body = d.packet() {
+			require.Equal(t, byte(0x40), first)
+			delete(left, uint16(body[0])<<8|uint16(body[1]))
+		}
+	}
+	seen := map[string]int{}
+	for _, r := range records(t, kafka.Brokers(), topic, 50-len(left)) {
+		seen[string(r.Value)]++
+		require.Equal(t, 1, seen[string(r.Value)], "%s is stored again", r.Value)
+	}
+	require.EqualValues(t, 50-len(left), s.metric("sluice_publish_messages_total", `outcome="stored"`))
+	budgetIsFree(t, s)
+}
+
 // budgetIsFree waits until every message has given its memory back.
 func budgetIsFree(t *testing.T, s *instance) {
 	t.Helper()

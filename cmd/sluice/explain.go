@@ -105,7 +105,14 @@ func printExplanation(w io.Writer, e *proxy.Explanation, partitions int32) {
 		field("answer", "MQTT 5: 0x%02X %s; 3.1.1: acknowledged; the message is dropped, as `unmatched: drop` says", byte(mqtt.NoMatchingSubscribers), mqtt.NoMatchingSubscribers)
 		return
 	case e.KafkaTopic == "":
-		field("answer", "MQTT 5: 0x%02X %s (%s); 3.1.1: the connection closes", byte(e.Code), e.Code, e.ReasonText)
+		old := "the connection closes"
+		switch {
+		case e.Refusal.DeadLetter != "":
+			old = "stored in the dead-letter topic " + e.Refusal.DeadLetter
+		case e.Refusal.Acknowledge:
+			old = "acknowledged and forgotten"
+		}
+		field("answer", "MQTT 5: 0x%02X %s (%s); 3.1.1: %s", byte(e.Code), e.Code, e.ReasonText, old)
 		return
 	case e.DeadLetter:
 		field("Kafka topic", "%s  (dead letter)", e.KafkaTopic)

@@ -17,7 +17,8 @@ func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
 	d.checkKafka(&c.Kafka)
 	d.checkMemory(c)
-	d.checkDeadLetter(c.Unmatched)
+	d.checkDeadLetter("unmatched.dead_letter", c.Unmatched.DeadLetter)
+	d.checkDeadLetter("refused.dead_letter", c.Refused.DeadLetter)
 	d.checkState(c)
 	d.checkRules(c)
 	d.checkCommands(c)
@@ -160,12 +161,12 @@ func (d *decoder) isBad(path string) bool {
 	return p != nil && p.bad
 }
 
-func (d *decoder) checkDeadLetter(u Unmatched) {
-	if u.Mode != DeadLetter || d.places["unmatched.dead_letter"] == nil {
+func (d *decoder) checkDeadLetter(path, topic string) {
+	if d.places[path] == nil {
 		return
 	}
-	if err := topicmap.LegalKafkaTopic(u.DeadLetter); err != nil {
-		d.report("unmatched.dead_letter", -1, "dead_letter: %v", err)
+	if err := topicmap.LegalKafkaTopic(topic); err != nil {
+		d.report(path, -1, "dead_letter: %v", err)
 	}
 }
 

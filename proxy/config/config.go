@@ -22,6 +22,9 @@ type Config struct {
 	Commands []Command `yaml:"commands"`
 	// Unmatched says what becomes of a message that no rule takes, or whose rule can't store it.
 	Unmatched Unmatched `yaml:"unmatched"`
+	// Refused says what an MQTT 3.1.1 device gets for a message that is refused, because its protocol has no negative
+	// answer. MQTT 5 devices get a reason code whatever stands here.
+	Refused Refused `yaml:"refused"`
 	// Sessions says where and how sessions are kept.
 	Sessions Sessions `yaml:"sessions"`
 	// Presence tells back ends which devices are connected.

@@ -53,6 +53,7 @@ var (
 	durationType  = reflect.TypeFor[time.Duration]()
 	bytesType     = reflect.TypeFor[Bytes]()
 	unmatchedType = reflect.TypeFor[Unmatched]()
+	refusedType   = reflect.TypeFor[Refused]()
 	fieldsType    = reflect.TypeFor[[]topicmap.Field]()
 	secretType    = reflect.TypeFor[Secret]()
 )
@@ -90,7 +91,18 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.bytes(path, n, v)
 		return
 	case unmatchedType:
-		d.unmatched(path, n, v)
+		if word, topic, ok := d.wordOrTopic(path, n, unmatchedWords); ok && topic {
+			v.Set(reflect.ValueOf(Unmatched{DeadLetter, word}))
+		} else if ok {
+			v.Set(reflect.ValueOf(Unmatched{Mode: Mode(slices.Index(unmatchedWords, word))}))
+		}
+		return
+	case refusedType:
+		if word, topic, ok := d.wordOrTopic(path, n, refusedWords); ok && topic {
+			v.Set(reflect.ValueOf(Refused{DeadLetter: word}))
+		} else if ok {
+			v.Set(reflect.ValueOf(Refused{Acknowledge: word == RefusedAcknowledge}))
+		}
 		return
 	case fieldsType:
 		d.fields(path, n, v)
@@ -182,34 +194,31 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 
 func tag(f reflect.StructField) string { return f.Tag.Get("yaml") }
 
-// unmatched decodes one of the words, or a mapping with the dead-letter topic.
-func (d *decoder) unmatched(path string, n ast.Node, v reflect.Value) {
-	if _, ok := n.(*ast.StringNode); ok {
-		d.unmatchedWord(path, n, v)
-		return
-	}
-	if _, ok := n.(*ast.MappingNode); !ok {
-		d.mismatch(path, n, "reject, drop or {dead_letter: TOPIC}")
-		return
-	}
-	var m struct {
-		DeadLetter string `yaml:"dead_letter"`
-	}
-	d.structure(path, n, reflect.ValueOf(&m).Elem())
-	v.Set(reflect.ValueOf(Unmatched{DeadLetter, m.DeadLetter}))
-}
+// The words of the fields that may have a mapping with a dead-letter topic instead.
+var (
+	unmatchedWords = []string{Reject.String(), Drop.String()}
+	refusedWords   = []string{RefusedClose, RefusedAcknowledge}
+)
 
-func (d *decoder) unmatchedWord(path string, n ast.Node, v reflect.Value) {
-	text, ok := d.text(path, n)
-	switch {
-	case !ok:
-	case text == Reject.String():
-		v.Set(reflect.ValueOf(Unmatched{Mode: Reject}))
-	case text == Drop.String():
-		v.Set(reflect.ValueOf(Unmatched{Mode: Drop}))
-	default:
-		d.fail(path, d.places[path].value, "unmatched must be reject, drop or {dead_letter: TOPIC}, not %q", text)
+// wordOrTopic decodes one of two words, or a mapping with the dead-letter topic.
+func (d *decoder) wordOrTopic(path string, n ast.Node, words []string) (text string, topic, ok bool) {
+	allowed := strings.Join(words, ", ") + " or {dead_letter: TOPIC}"
+	switch n.(type) {
+	case *ast.StringNode:
+		if text, ok = d.text(path, n); ok && !slices.Contains(words, text) {
+			d.fail(path, d.places[path].value, "%s must be %s, not %q", name(path), allowed, text)
+			ok = false
+		}
+		return text, false, ok
+	case *ast.MappingNode:
+		var m struct {
+			DeadLetter string `yaml:"dead_letter"`
+		}
+		d.structure(path, n, reflect.ValueOf(&m).Elem())
+		return m.DeadLetter, true, true
 	}
+	d.mismatch(path, n, allowed)
+	return "", false, false
 }
 
 // A pair is one line of a mapping.

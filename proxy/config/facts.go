@@ -66,6 +66,7 @@ var facts = map[string]fact{
 	"commands.expiry":                    seconds(0, maxMessageExpiry),
 	"commands.offline":                   {words: []string{OfflineKeep, OfflineDrop}},
 	"unmatched.dead_letter":              {required: true},
+	"refused.dead_letter":                {required: true},
 	"auth":                               {single: true},
 	"auth.jwt.algorithms":                {words: algorithms},
 	"auth.jwt.from":                      {words: []string{FromPassword, FromUsername}},

@@ -59,7 +59,7 @@ var entryMark = map[reflect.Kind]string{reflect.Slice: "[]", reflect.Map: "[NAME
 // sectionOf gives the struct of defaults below a field, if it has fields of its own.
 func sectionOf(t reflect.Type, v reflect.Value) (reflect.Value, bool) {
 	switch {
-	case t == unmatchedType || t == fieldsType:
+	case t == unmatchedType || t == refusedType || t == fieldsType:
 		return reflect.Value{}, false
 	case t.Kind() == reflect.Struct:
 		return v, true
@@ -81,7 +81,7 @@ func typeName(t reflect.Type) string {
 		return "duration"
 	case bytesType:
 		return "size"
-	case unmatchedType:
+	case unmatchedType, refusedType:
 		return "word or mapping"
 	case fieldsType:
 		return "mapping of texts"
@@ -117,6 +117,8 @@ func defaultOf(path string, v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case Unmatched:
 		return x.Mode.String()
+	case Refused:
+		return x.String()
 	case Bytes:
 		return x.String()
 	case []topicmap.Field:

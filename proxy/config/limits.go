@@ -9,8 +9,10 @@ type Limits struct {
 	// changed it): what passes here and is too large there is refused.
 	MaxPacketSize Bytes `yaml:"max_packet_size"`
 	// ReceiveMaximum is how many messages with QoS 1 and 2 one connection may have unacknowledged. MQTT 5
-	// devices are told; an MQTT 3.1.1 connection is not read while it has that many. Low values bound what a
-	// device can send by this number per round trip to Kafka.
+	// devices are told; one that sends more all the same, and an MQTT 3.1.1 connection, is not read while it has that
+	// many. Low values bound what a device can send by this number per round trip to Kafka. Of QoS 2, 4096 packet
+	// identifiers of a session may wait for PUBREL, or this number if it is larger; beyond it the connection is closed,
+	// in MQTT 5 with Receive Maximum exceeded.
 	ReceiveMaximum int `yaml:"receive_maximum"`
 	// KeepAliveMax is the longest keep-alive an MQTT 5 device gets; one that asks for more, or for none, is
 	// told this one instead. Whole seconds; 0s sets no limit, and a device that asked for none is never
@@ -18,8 +20,9 @@ type Limits struct {
 	KeepAliveMax time.Duration `yaml:"keep_alive_max"`
 	// ConnectTimeout is how long a new connection may take until its CONNECT packet is complete.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
-	// TopicAliasMaximum is how many topic aliases one MQTT 5 connection may set; each can hold memory of the
-	// length of a topic. 0: none.
+	// TopicAliasMaximum is how many topic aliases one MQTT 5 connection may set, of 4 KiB on average. A connection that
+	// makes more of them, or one above 1 KiB in all when those of all connections take too much, is closed with Quota
+	// exceeded. 0: none.
 	TopicAliasMaximum int `yaml:"topic_alias_maximum"`
 	// ShutdownTimeout is how long a stopping process waits for Kafka to acknowledge what it has received.
 	// What is open after that is not acknowledged to its devices, which send it again elsewhere. Give the

@@ -190,6 +190,10 @@ func TestUnmatchedWords(t *testing.T) {
 	require.Equal(t, Unmatched{Mode: Drop}, parse(t, base+"unmatched: drop\n").Unmatched)
 	require.Equal(t, Unmatched{Mode: Reject}, parse(t, base+"unmatched: 'reject'\n").Unmatched)
 	require.Equal(t, Unmatched{DeadLetter, "x"}, parse(t, base+"unmatched: {dead_letter: x}\n").Unmatched)
+	require.Equal(t, Refused{}, parse(t, base).Refused)
+	require.Equal(t, Refused{}, parse(t, base+"refused: close\n").Refused)
+	require.Equal(t, Refused{Acknowledge: true}, parse(t, base+"refused: acknowledge\n").Refused)
+	require.Equal(t, Refused{DeadLetter: "x"}, parse(t, base+"refused: {dead_letter: x}\n").Refused)
 }
 
 func TestKeyAbsentAndEmptyDiffer(t *testing.T) {

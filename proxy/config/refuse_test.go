@@ -28,7 +28,7 @@ func TestUnknownFieldsAreNamedWithWhatIsNear(t *testing.T) {
 	refuse(t, base+"linger: 5ms\n", `8:1: unknown field "linger" (it belongs under "kafka.producer")`)
 	refuse(t, base+"address: x\n", `8:1: unknown field "address" (known here: listeners, kafka,`)
 	refuse(t, base+"max_topics: 1\n", `8:1: unknown field "max_topics" (it belongs under "publish")`)
-	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, sessions, presence, retained, auth, acl, limits, admin, log)`)
+	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, refused, sessions, presence, retained, auth, acl, limits, admin, log)`)
 	refuse(t, base+"1: x\ntrue: y\n? z\n", "10:1: complex keys (?) are not supported")
 	refuse(t, base+"1: x\ntrue: y\n", `8:1: unknown field "1"`, `9:1: unknown field "true"`)
 	refuse(t, base+"kafka.brokers: [x]\n'a[0]': 1\n", `8:1: unknown field "kafka.brokers"`, `9:1: unknown field "a[0]"`)
@@ -57,6 +57,9 @@ func TestWrongTypesAreRefused(t *testing.T) {
 	refuse(t, base+"    headers: {a: 1.10, b: true, c: [x]}\n", `8:18: "a" must be a text; write it in quotes: "1.10"`,
 		`8:27: "b" must be a text; write it in quotes: "true"`, `8:36: "c" must be a text, not a list`)
 	refuse(t, base+"unmatched: [a]\n", "8:12: unmatched must be reject, drop or {dead_letter: TOPIC}, not a list")
+	refuse(t, base+"refused: 3\n", "8:10: refused must be close, acknowledge or {dead_letter: TOPIC}, not the number 3")
+	refuse(t, base+"refused: drop\n", `8:10: refused must be close, acknowledge or {dead_letter: TOPIC}, not "drop"`)
+	refuse(t, base+"refused: {}\n", "8:1: dead_letter is missing")
 	refuse(t, base+"unmatched: dorp\n", `8:12: unmatched must be reject, drop or {dead_letter: TOPIC}, not "dorp"`)
 	refuse(t, base+"limits: {receive_maximum: \"5\"}\n", `8:27: receive_maximum must be a whole number, not the text "5"`)
 	refuse(t, base+"limits: {receive_maximum: 1.5}\n", "8:27: receive_maximum must be a whole number, not the number 1.5")
@@ -211,6 +214,7 @@ func TestTwoListenersCannotShareAnAddress(t *testing.T) {
 
 func TestTheDeadLetterTopicIsALegalKafkaTopic(t *testing.T) {
 	refuse(t, base+"unmatched: {dead_letter: a b}\n", "8:26: dead_letter: illegal Kafka topic name")
+	refuse(t, base+"refused: {dead_letter: a b}\n", "8:24: dead_letter: illegal Kafka topic name")
 	refuse(t, base+"unmatched: {dead_letter: ''}\n", "8:26: dead_letter: illegal Kafka topic name")
 	refuse(t, base+"unmatched:\n  dead_letter: __dead\n", "9:16: dead_letter: internal Kafka topic")
 	refuse(t, base+"unmatched: {dead_letter: sluice-dead}\n", "8:26: dead_letter: internal Kafka topic")

@@ -48,13 +48,19 @@ func leaf(t reflect.Type) *jsonschema.Schema {
 	case fieldsType:
 		return &jsonschema.Schema{Type: "object", AdditionalProperties: text}
 	case unmatchedType:
-		topic := jsonschema.NewProperties()
-		topic.Set("dead_letter", text)
-		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
-			{Enum: []any{Reject.String(), Drop.String()}}, env(),
-			{Type: "object", Properties: topic, Required: []string{"dead_letter"}, AdditionalProperties: jsonschema.FalseSchema}}}
+		return wordOrTopic(unmatchedWords)
+	case refusedType:
+		return wordOrTopic(refusedWords)
 	}
 	return nil
+}
+
+// wordOrTopic is the schema of a field with a word, or with a mapping of a dead-letter topic.
+func wordOrTopic(words []string) *jsonschema.Schema {
+	topic := jsonschema.NewProperties()
+	topic.Set("dead_letter", &jsonschema.Schema{Type: "string"})
+	return &jsonschema.Schema{AnyOf: append(oneOfWords(words).AnyOf,
+		&jsonschema.Schema{Type: "object", Properties: topic, Required: []string{"dead_letter"}, AdditionalProperties: jsonschema.FalseSchema})}
 }
 
 func env() *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Pattern: fromEnv} }

@@ -99,6 +99,7 @@ func TestTheSchemaRefusesCommonFaults(t *testing.T) {
 	mark(base+"limits: {connect_timeout: 5}\n", "$.limits.connect_timeout: anyOf")
 	mark(base+"limits: {max_packet_size: 5Mib s}\n", "$.limits.max_packet_size: anyOf")
 	mark(base+"unmatched: {dead_letters: x}\n", "$.unmatched: anyOf")
+	mark(base+"refused: drop\n", "$.refused: anyOf")
 	mark(strings.Replace(base, "[localhost:9092]", "[]", 1), "$.kafka.brokers: minItems")
 	mark(strings.Replace(base, "[localhost:9092]", "x", 1), "$.kafka.brokers: type")
 }

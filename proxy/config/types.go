@@ -69,7 +69,7 @@ func (b Bytes) String() string {
 type Mode int
 
 const (
-	// Reject refuses it: MQTT 5 devices get a reason code, MQTT 3.1.1 connections are closed.
+	// Reject refuses it: MQTT 5 devices get a reason code, those of MQTT 3.1.1 what Refused says.
 	Reject Mode = iota
 	// Drop acknowledges a message that no rule matches and forgets it; other refusals are as with Reject.
 	Drop
@@ -87,10 +87,41 @@ func (m Mode) String() string {
 	return modeNames[m]
 }
 
+// Refused is one of
+//
+//   - `close`: the connection is read no further and closes, after the acknowledgements of all that was handed over.
+//     The device sends the message again after its next CONNECT, as long as it is in its queue.
+//   - `acknowledge`: the message is acknowledged, counted and forgotten.
+//   - `dead_letter: TOPIC`: the message is stored in this Kafka topic and then acknowledged, with the reason in the
+//     header `sluice.refused` and the client ID as key; also what the `acl` denies. What even this topic can't take
+//     closes the connection. The name must be legal in Kafka and not internal.
+type Refused struct {
+	Acknowledge bool
+	// DeadLetter is the Kafka topic for dead_letter, else "".
+	DeadLetter string
+}
+
+// The words of Refused.
+const (
+	RefusedClose       = "close"
+	RefusedAcknowledge = "acknowledge"
+)
+
+// String gives the word of the file.
+func (r Refused) String() string {
+	switch {
+	case r.DeadLetter != "":
+		return DeadLetter.String()
+	case r.Acknowledge:
+		return RefusedAcknowledge
+	}
+	return RefusedClose
+}
+
 // Unmatched is one of
 //
-//   - `reject`: an MQTT 5 device gets a negative acknowledgement with a reason code, an MQTT 3.1.1 connection is
-//     closed, because its protocol has no negative answer.
+//   - `reject`: an MQTT 5 device gets a negative acknowledgement with a reason code. MQTT 3.1.1 has none; `refused`
+//     says what its devices get.
 //   - `drop`: a message that no rule matches is acknowledged, counted and forgotten. Messages that a rule
 //     matches and can't store are rejected.
 //   - `dead_letter: TOPIC`: every message that would be refused is stored in this Kafka topic and then

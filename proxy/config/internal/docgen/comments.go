@@ -40,8 +40,8 @@ func commentTable(dir string) ([]byte, error) {
 	return format.Source(b.Bytes())
 }
 
-// collect adds the comments of one file: those of structs with yaml tags, and of Unmatched, which has none
-// because the file spells it in more than one way.
+// collect adds the comments of one file: those of structs with yaml tags, and of Unmatched and Refused, which have none
+// because the file spells them in more than one way.
 func collect(name string, comments map[string]string) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -78,7 +78,7 @@ func collectType(gen *ast.GenDecl, spec *ast.TypeSpec, comments map[string]strin
 			comments[spec.Name.Name+"."+n.Name] = reflow(f.Doc.Text())
 		}
 	}
-	if tagged || spec.Name.Name == "Unmatched" {
+	if tagged || spec.Name.Name == "Unmatched" || spec.Name.Name == "Refused" {
 		comments[spec.Name.Name] = reflow(gen.Doc.Text())
 	}
 }
