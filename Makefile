@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails.
 CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate soak chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate histories soak chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -46,6 +46,12 @@ bench:
 SCHEDULES ?= 1000000
 simulate:
 	SLUICE_SCHEDULES=$(SCHEDULES) $(GO) test -count=1 -v -timeout 3h ./fleet/sim
+
+# Random histories of two devices and a back end against a model of a session: make histories HISTORIES=20000.
+# They begin with the seed SLUICE_SEED=n; a script that failed is played with SLUICE_SCRIPT=file go test ./test -run Once.
+HISTORIES ?= 20000
+histories:
+	SLUICE_HISTORIES=$(HISTORIES) $(GO) test -count=1 -v -timeout 12h -run 'TestHistor' ./test
 
 # The tests of the real binary in their long versions.
 soak:

@@ -1,0 +1,294 @@
+package oracle
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A told is a history as the specifications want it, written down by hand.
+type told struct {
+	History
+	offset int64
+}
+
+func (h *told) message(m Message) int {
+	h.Messages = append(h.Messages, m)
+	return len(h.Messages) - 1
+}
+
+// see adds events, a millisecond apart.
+func (h *told) see(events ...Event) {
+	for _, e := range events {
+		e.At = time.Duration(len(h.Events)) * time.Millisecond
+		h.Events = append(h.Events, e)
+	}
+}
+
+// record adds a record of Kafka for a message.
+func (h *told) record(n int) {
+	m := h.Messages[n]
+	h.offset++
+	h.see(Event{What: Record, Message: n, Dev: m.From, Kafka: m.Kafka, Topic: m.Topic, QoS: m.QoS, Offset: h.offset})
+}
+
+// The numbers of the messages of right.
+const (
+	plain1 = iota
+	once2
+	say2
+	say1
+	will
+	command
+	keep
+	sayBack
+)
+
+// right is two devices: a publishes, is taken over with a will, repeats what was not acknowledged; b subscribes, loses its
+// connection with a delivery in flight, and comes back.
+func right() *told {
+	h := &told{History: History{ID: "h"}}
+	none := -1
+	for _, m := range []Message{
+		plain1:  {Topic: "up/h/a", Kafka: Plain, QoS: 1, To: none},
+		once2:   {Topic: "once/h/a", Kafka: Once, QoS: 2, To: none},
+		say2:    {Topic: "say/h/a/1", Kafka: Loop, QoS: 2, To: none},
+		say1:    {Topic: "say/h/a/2", Kafka: Loop, QoS: 1, To: none},
+		will:    {Topic: "up/h/a", Kafka: Plain, QoS: 1, Will: true, To: none},
+		command: {From: Backend, Topic: "cmd/h/b", Kafka: Commands, QoS: 1, To: 1},
+		keep:    {Topic: "keep/h/a", Kafka: Loop, QoS: 1, Keep: true, To: none},
+		sayBack: {Topic: "up/h/a", Kafka: Plain, QoS: 1, To: none},
+	} {
+		h.message(m)
+	}
+	a := func(what What, e Event) {
+		e.What, e.Dev = what, 0
+		h.see(e)
+	}
+	b := func(what What, e Event) {
+		e.What, e.Dev = what, 1
+		h.see(e)
+	}
+	publish := func(conn, n int, id uint16, dup bool) {
+		m := h.Messages[n]
+		a(Publish, Event{Conn: conn, Message: n, ID: id, QoS: m.QoS, Topic: m.Topic, Retain: m.Keep, Dup: dup})
+	}
+	a(Connect, Event{Conn: 1, Version: 5, Expiry: 3600, Message: will})
+	a(GotConnack, Event{Conn: 1, Message: none})
+	b(Connect, Event{Conn: 1, Version: 5, Expiry: 3600, Message: none})
+	b(GotConnack, Event{Conn: 1, Message: none})
+	for i, filter := range []string{"say/h/#", "cmd/h/b"} {
+		b(Subscribe, Event{Conn: 1, ID: uint16(9 + i), Message: none, Options: Filter{Name: filter, QoS: 2}})
+		b(GotSuback, Event{Conn: 1, ID: uint16(9 + i), Message: none, Code: 2})
+	}
+	publish(1, plain1, 1, false)
+	publish(1, once2, 2, false)
+	h.record(plain1)
+	a(GotPuback, Event{Conn: 1, ID: 1, Message: none})
+	h.record(once2)
+	a(GotPubrec, Event{Conn: 1, ID: 2, Message: none})
+	a(Pubrel, Event{Conn: 1, ID: 2, Message: once2})
+	a(GotPubcomp, Event{Conn: 1, ID: 2, Message: none})
+	publish(1, say2, 1, false)
+	a(Connect, Event{Conn: 2, Version: 5, Expiry: 3600, Message: none})
+	a(GotDisconnect, Event{Conn: 1, Code: 0x8E, Message: none})
+	a(GotEnd, Event{Conn: 1, Message: none})
+	h.record(will)
+	a(GotConnack, Event{Conn: 2, Present: true, Message: none})
+	publish(2, say2, 1, true)
+	publish(2, say1, 2, false)
+	h.record(say2)
+	a(GotPubrec, Event{Conn: 2, ID: 1, Message: none})
+	a(Pubrel, Event{Conn: 2, ID: 1, Message: say2})
+	a(GotPubcomp, Event{Conn: 2, ID: 1, Message: none})
+	h.record(say1)
+	a(GotPuback, Event{Conn: 2, ID: 2, Message: none})
+	b(GotPublish, Event{Conn: 1, Message: say2, ID: 1, QoS: 2, Topic: "say/h/a/1"})
+	b(Pubrec, Event{Conn: 1, Message: say2, ID: 1})
+	b(GotPublish, Event{Conn: 1, Message: say1, ID: 2, QoS: 1, Topic: "say/h/a/2"})
+	b(Cut, Event{Conn: 1, Message: none})
+	publish(2, keep, 3, false)
+	h.record(keep)
+	a(GotPuback, Event{Conn: 2, ID: 3, Message: none})
+	publish(2, sayBack, 4, false)
+	h.record(sayBack)
+	a(GotPuback, Event{Conn: 2, ID: 4, Message: none})
+	h.see(Event{What: Written, Message: command, Dev: 1}, Event{What: Stored, Message: command, Dev: 1})
+	b(Connect, Event{Conn: 2, Version: 5, Expiry: 3600, Message: none})
+	b(GotConnack, Event{Conn: 2, Present: true, Message: none})
+	b(GotPubrel, Event{Conn: 2, ID: 1, Message: none})
+	b(Pubcomp, Event{Conn: 2, ID: 1, Message: none})
+	b(GotPublish, Event{Conn: 2, Message: say1, ID: 2, QoS: 1, Topic: "say/h/a/2", Dup: true})
+	b(Puback, Event{Conn: 2, Message: say1, ID: 2})
+	b(GotPublish, Event{Conn: 2, Message: command, ID: 1, QoS: 1, Topic: "cmd/h/b"})
+	b(Puback, Event{Conn: 2, Message: command, ID: 1})
+	h.see(Event{What: Receipt, Message: command, Dev: 1, Outcome: "delivered"})
+	b(Subscribe, Event{Conn: 2, ID: 11, Message: none, Options: Filter{Name: "keep/h/+", QoS: 1}})
+	b(GotSuback, Event{Conn: 2, ID: 11, Message: none, Code: 1})
+	b(GotPublish, Event{Conn: 2, Message: keep, ID: 1, QoS: 1, Topic: "keep/h/a", Retain: true})
+	b(Puback, Event{Conn: 2, Message: keep, ID: 1})
+	h.see(Event{What: Over, Message: none})
+	return h
+}
+
+// at finds the nth event of a kind of a device, or of a message of the back end.
+func (h *told) at(what What, dev, nth int) int {
+	for i, e := range h.Events {
+		if e.What == what && e.Dev == dev {
+			if nth--; nth < 0 {
+				return i
+			}
+		}
+	}
+	panic("no such event")
+}
+
+func (h *told) event(what What, dev, nth int) *Event { return &h.Events[h.at(what, dev, nth)] }
+
+func (h *told) drop(i int) { h.Events = slices.Delete(h.Events, i, i+1) }
+
+func (h *told) repeat(i int) { h.Events = slices.Insert(h.Events, i+1, h.Events[i]) }
+
+func (h *told) swap(i, k int) { h.Events[i], h.Events[k] = h.Events[k], h.Events[i] }
+
+func (h *told) recordOf(n int) int {
+	return slices.IndexFunc(h.Events, func(e Event) bool { return e.What == Record && e.Message == n })
+}
+
+// hearItself lets a subscribe, before the given event, to its last message with QoS 1, and get it.
+func (h *told) hearItself(at int) {
+	got := h.at(GotPuback, 0, 1) + 1
+	h.Events = slices.Insert(h.Events, got, Event{What: GotPublish, Conn: 2, Message: say1, Topic: "say/h/a/2"})
+	h.Events = slices.Insert(h.Events, at, Event{What: Subscribe, Conn: 2, ID: 9, Message: -1, Options: Filter{Name: "say/h/a/2"}},
+		Event{What: GotSuback, Conn: 2, ID: 9, Message: -1})
+}
+
+func TestWhatTheSpecificationsWantIsNoViolation(t *testing.T) {
+	require.Empty(t, Judge(&right().History))
+	h := right()
+	h.hearItself(h.at(Publish, 0, 3)) // before say2 is sent again, and before say1
+	require.Empty(t, Judge(&h.History))
+}
+
+// TestWhatTheSpecificationsForbidIsAViolation takes the right history, falsifies one thing, and wants the clause named.
+func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
+	for _, c := range []struct {
+		name, clause string
+		falsify      func(h *told)
+	}{
+		{"a session is forgotten", "[MQTT-3.1.2-5]", func(h *told) { h.event(GotConnack, 1, 1).Present = false }},
+		{"a session out of nothing", "[MQTT-3.2.2-3]", func(h *told) { h.event(GotConnack, 0, 0).Present = true }},
+		{"a session in spite of Clean Start", "[MQTT-3.2.2-2]", func(h *told) { h.event(Connect, 1, 1).Clean = true }},
+		{"a session that was to end with its connection", "[MQTT-3.2.2-3]", func(h *told) { h.event(Connect, 0, 0).Expiry = 0 }},
+		{"a CONNECT is refused", "CONNACK", func(h *told) { h.event(GotConnack, 1, 1).Code = 0x88 }},
+		{"the server leaves", "DISCONNECT", func(h *told) { *h.event(Cut, 1, 0) = Event{What: GotEnd, Dev: 1, Conn: 1, Message: -1} }},
+		{"another reason at takeover", "[MQTT-3.1.4-3]", func(h *told) { h.event(GotDisconnect, 0, 0).Code = 0x8B }},
+		{"no reason at takeover", "[MQTT-3.1.4-3]", func(h *told) { h.drop(h.at(GotDisconnect, 0, 0)) }},
+		{"the older connection stays", "[MQTT-3.1.4-3]", func(h *told) { h.drop(h.at(GotDisconnect, 0, 0)); h.drop(h.at(GotEnd, 0, 0)) }},
+		{"acknowledged and lost, QoS 1", "DESIGN 1, PUBACK only after Kafka", func(h *told) { h.drop(h.recordOf(plain1)) }},
+		{"acknowledged and lost, QoS 2", "DESIGN 1, PUBACK only after Kafka", func(h *told) { h.drop(h.recordOf(once2)) }},
+		{"QoS 2 stored twice", "[MQTT-4.3.3-10]", func(h *told) { h.repeat(h.recordOf(say2)) }},
+		{"QoS 1 stored twice on one connection", "DESIGN 1, PUBLISH QoS 1 repeated with DUP on the same connection", func(h *told) { h.repeat(h.recordOf(plain1)) }},
+		{"no PUBACK", "[MQTT-4.3.2-4]", func(h *told) { h.drop(h.at(GotPuback, 0, 2)) }},
+		{"PUBACK twice", "[MQTT-4.3.2-4]", func(h *told) { h.repeat(h.at(GotPuback, 0, 0)) }},
+		{"PUBREC for QoS 1", "[MQTT-4.3.2-4]", func(h *told) { h.event(GotPuback, 0, 0).What = GotPubrec }},
+		{"a refusal", "docs/acknowledgement.md", func(h *told) { h.event(GotPuback, 0, 0).Code = 0x97 }},
+		{"acknowledgements change places", "[MQTT-4.6.0-2]", func(h *told) { h.swap(h.at(GotPuback, 0, 0), h.at(GotPubrec, 0, 0)) }},
+		{"records change places", "[MQTT-4.6.0-1], DESIGN 1, order", func(h *told) { h.Events[h.recordOf(sayBack)].Offset = 0 }},
+		{"one key in two partitions", "DESIGN 1, two records with one key", func(h *told) { h.Events[h.recordOf(say1)].Partition = 5 }},
+		{"another header", "DESIGN 3", func(h *told) { h.Events[h.recordOf(say1)].QoS = 2 }},
+		{"no will", "[MQTT-3.1.2-8]", func(h *told) { h.drop(h.recordOf(will)) }},
+		{"two wills", "[MQTT-3.1.2-8]", func(h *told) { h.repeat(h.recordOf(will)) }},
+		{"a will after the next connection's message", "[MQTT-3.1.2-8], order", func(h *told) { h.Events[h.recordOf(will)].Offset = 99 }},
+		{"a will although the session goes on within its delay", "[MQTT-3.1.2-10]", func(h *told) { h.event(Connect, 0, 0).Delay = 3600 }},
+		{"a will of a connection that said DISCONNECT", "[MQTT-3.1.2-10]", func(h *told) {
+			h.Events = slices.Insert(h.Events, h.at(Connect, 0, 1), Event{What: Disconnect, Dev: 0, Conn: 1, Expiry: -1, Message: -1})
+		}},
+		{"a delivery is missing", "[MQTT-3.3.4-2]", func(h *told) { h.drop(h.at(GotPublish, 1, 3)); h.drop(h.at(Puback, 1, 1)) }},
+		{"QoS 2 is delivered twice", "[MQTT-4.3.3-1]", func(h *told) {
+			*h.event(GotPublish, 1, 3) = Event{What: GotPublish, Dev: 1, Conn: 2, Message: say2, ID: 3, QoS: 2, Topic: "say/h/a/1"}
+		}},
+		{"QoS 1 twice on a connection", "[MQTT-4.4.0-1]", func(h *told) { e := *h.event(GotPublish, 1, 2); e.ID = 7; *h.event(GotPublish, 1, 3) = e }},
+		{"no DUP", "[MQTT-3.3.1-1]", func(h *told) { h.event(GotPublish, 1, 2).Dup = false }},
+		{"DUP the first time", "[MQTT-3.3.1-2]", func(h *told) { h.event(GotPublish, 1, 0).Dup = true }},
+		{"not sent again", "[MQTT-4.4.0-1]", func(h *told) { h.drop(h.at(GotPublish, 1, 2)); h.drop(h.at(Puback, 1, 0)) }},
+		{"not released", "[MQTT-4.3.3-8]", func(h *told) { h.drop(h.at(GotPubrel, 1, 0)); h.drop(h.at(Pubcomp, 1, 0)) }},
+		{"an identifier that is in use", "[MQTT-2.2.1-4]", func(h *told) { h.drop(h.at(Puback, 1, 0)); h.event(GotPublish, 1, 3).ID = 2 }},
+		{"an identifier stands for another message", "[MQTT-4.4.0-1]", func(h *told) { h.event(GotPublish, 1, 2).Message = command }},
+		{"a QoS 2 identifier stands for another message", "[MQTT-4.3.3-2]", func(h *told) {
+			h.Events = slices.Insert(h.Events, h.at(GotPubrel, 1, 0), Event{What: GotPublish, Dev: 1, Conn: 2, Message: command, ID: 1, QoS: 2, Topic: "cmd/h/b"})
+		}},
+		{"more than the granted QoS", "[MQTT-3.8.4-8]", func(h *told) { h.event(GotPublish, 1, 3).QoS = 2 }},
+		{"another QoS granted", "[MQTT-3.8.4-8]", func(h *told) { h.event(GotSuback, 1, 0).Code = 1 }},
+		{"without a subscription", "[MQTT-3.3.4-2]", func(h *told) { h.event(Subscribe, 1, 0).Options.Name = "say/h/b/#" }},
+		{"published before the SUBSCRIBE on the same connection", "[MQTT-3.3.4-2]", func(h *told) { h.hearItself(h.at(GotPuback, 0, 1)) }},
+		{"RETAIN on a live message", "[MQTT-3.3.1-12]", func(h *told) { h.event(GotPublish, 1, 3).Retain = true }},
+		{"No Local", "[MQTT-3.3.4-2]", func(h *told) {
+			h.event(Subscribe, 1, 0).Options.NoLocal = true
+			h.Messages[say1].From = 1
+		}},
+		{"the order of deliveries", "[MQTT-4.6.0-5]", func(h *told) {
+			h.Messages[say1].QoS, h.Messages[say1].From, h.Messages[say2].From = 2, Backend, Backend
+			one, two := h.event(GotPublish, 1, 0), h.event(GotPublish, 1, 1)
+			one.Message, two.Message, two.QoS = say1, say2, 2
+		}},
+		{"no retained message", "[MQTT-3.3.1-9]", func(h *told) { h.drop(h.at(GotPublish, 1, 4)) }},
+		{"a retained message that was ended", "[MQTT-3.3.1-5]", func(h *told) {
+			h.Messages[sayBack] = Message{Topic: "keep/h/a", Kafka: Loop, QoS: 1, Keep: true, Empty: true, To: -1}
+			h.drop(h.recordOf(sayBack))
+		}},
+		{"a retained message that nobody asked for", "[MQTT-3.3.1-5]", func(h *told) { h.event(Subscribe, 1, 2).Options.Handling = 2 }},
+		{"no receipt", "docs/commands.md, receipts", func(h *told) { h.drop(h.at(Receipt, 1, 0)) }},
+		{"two receipts", "docs/commands.md, receipts", func(h *told) { h.repeat(h.at(Receipt, 1, 0)) }},
+		{"a receipt without PUBACK", "docs/commands.md, receipts", func(h *told) { h.drop(h.at(Puback, 1, 1)) }},
+		{"a command for another", "docs/commands.md, client", func(h *told) { h.Messages[command].To = 0 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := right()
+			c.falsify(h)
+			var clauses []string
+			for _, v := range Judge(&h.History) {
+				clauses = append(clauses, v.Clause)
+			}
+			require.Contains(t, clauses, c.clause)
+		})
+	}
+}
+
+// TestFiltersMatch has the examples of section 4.7.
+func TestFiltersMatch(t *testing.T) {
+	f := func(want bool, filter, topic string) {
+		t.Helper()
+		require.Equal(t, want, matches(filter, topic))
+	}
+	f(true, "sport/tennis/player1/#", "sport/tennis/player1")
+	f(true, "sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon")
+	f(true, "sport/#", "sport")
+	f(true, "#", "a/b")
+	f(true, "sport/tennis/+", "sport/tennis/player1")
+	f(false, "sport/tennis/+", "sport/tennis/player1/ranking")
+	f(false, "sport/+", "sport")
+	f(true, "sport/+", "sport/")
+	f(true, "+/+", "/finance")
+	f(true, "/+", "/finance")
+	f(false, "+", "/finance")
+}
+
+// TestAScriptIsItsSeedAndItsText: the same seed gives the same script, and its text is read as it was.
+func TestAScriptIsItsSeedAndItsText(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		seed := rapid.IntRange(0, 1<<30).Draw(rt, "seed")
+		o := Options{Instances: rapid.IntRange(1, 2).Draw(rt, "instances"), Timed: rapid.Bool().Draw(rt, "timed")}
+		s := Draw(seed, o)
+		require.Equal(rt, s, Draw(seed, o))
+		read, err := ParseScript(s.String())
+		require.NoError(rt, err)
+		require.Equal(rt, s, read)
+	})
+}

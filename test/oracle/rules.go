@@ -1,0 +1,452 @@
+package oracle
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// before says that one message was published before another, beyond doubt.
+func before(a, b *facts) bool {
+	if a.Will || b.Will {
+		return a.From == b.From && a.to < b.from
+	}
+	if a.to < b.from {
+		return true
+	}
+	return a.From == b.From && a.From != Backend && a.conn == b.conn && len(a.sends) == 1 && len(b.sends) == 1 && a.lastSent < b.from ||
+		a.From == Backend && b.From == Backend && a.from < b.from
+}
+
+// records judges how often Kafka has what devices sent.
+func (j *judge) records() {
+	for _, m := range j.messages {
+		if m.From == Backend || m.Will || m.Empty {
+			continue
+		}
+		n, most := len(m.records), 1
+		if m.QoS == 1 || m.QoS == 2 && m.Kafka != Once && j.rough() {
+			most = len(m.sends)
+		}
+		if n > most {
+			clause := "DESIGN 1, PUBLISH QoS 1 repeated with DUP on the same connection"
+			if m.QoS == 2 {
+				clause = "[MQTT-4.3.3-10]"
+			}
+			j.forbid(clause, "message %d with QoS %d, sent on %d connections, is %d records of %s", m.number, m.QoS, len(m.sends), n, m.Kafka)
+		}
+		if n == 0 && m.QoS > 0 && m.to != never {
+			j.miss("DESIGN 1, PUBACK only after Kafka", "message %d with QoS %d is acknowledged and not in %s", m.number, m.QoS, m.Kafka)
+		}
+		if n == 0 && m.QoS == 0 && !j.rough() && j.lasted(m) {
+			j.miss("DESIGN 1, PUBLISH QoS 0", "message %d is not in %s, and its connection went on", m.number, m.Kafka)
+		}
+		for _, r := range m.records {
+			if r.QoS != m.QoS || r.Topic != m.Topic {
+				j.forbid("DESIGN 3", "message %d has the headers %s and QoS %d", m.number, r.Topic, r.QoS)
+			}
+		}
+	}
+}
+
+// lasted says that the server answered something that came behind a message, or took a DISCONNECT.
+func (j *judge) lasted(m *facts) bool {
+	c := j.devices[m.From].conn(m.conn)
+	for _, o := range j.messages {
+		if o.From == m.From && !o.Will && o.conn == m.conn && o.from > m.lastSent && o.to < c.end {
+			return true
+		}
+	}
+	return false
+}
+
+// order judges the order in which Kafka has the messages of a device.
+func (j *judge) order() {
+	for i, a := range j.messages {
+		for k, b := range j.messages {
+			if i == k || a.From != b.From || a.From == Backend || a.Kafka != b.Kafka || len(a.records) != 1 || len(b.records) != 1 || a.Will && b.Will {
+				continue
+			}
+			ra, rb := a.records[0], b.records[0]
+			if ra.Partition != rb.Partition {
+				j.forbid("DESIGN 1, two records with one key", "messages %d and %d are in partitions %d and %d", a.number, b.number, ra.Partition, rb.Partition)
+			}
+			if before(a, b) && ra.Offset > rb.Offset {
+				j.forbid("[MQTT-4.6.0-1], DESIGN 1, order", "message %d is behind %d in %s", a.number, b.number, a.Kafka)
+			}
+		}
+	}
+}
+
+// wills judges for each connection with a will whether it is published.
+func (j *judge) wills() {
+	for _, d := range j.devices {
+		for i, c := range d.conns {
+			if c.will < 0 {
+				continue
+			}
+			m := j.messages[c.will]
+			can, must, delayed := j.due(c, d.conns[i+1:])
+			switch n := len(m.records); {
+			case n > 1:
+				j.forbid("[MQTT-3.1.2-8]", "the will of %c%d is published %d times", 'a'+rune(d.number), c.number, n)
+			case n == 1 && !can:
+				j.forbid("[MQTT-3.1.2-10]", "the will of %c%d is published, although it ended with %s and %s", 'a'+rune(d.number), c.number, c.how, j.next(d.conns[i+1:]))
+			case n == 0 && must:
+				j.miss("[MQTT-3.1.2-8]", "the will of %c%d is not published, although it ended with %s 0x%02X and %s", 'a'+rune(d.number), c.number, c.how, c.code, j.next(d.conns[i+1:]))
+			case n == 1 && must && !delayed:
+				j.inTime(d, c, m)
+			}
+		}
+	}
+}
+
+func (j *judge) next(later []*conn) string {
+	if len(later) == 0 {
+		return "nothing followed"
+	}
+	return "the next CONNECT was " + later[0].hello.String()
+}
+
+// inTime holds a will that was due at once to being before what the device said on later connections.
+func (j *judge) inTime(d *device, c *conn, will *facts) {
+	for _, m := range j.messages {
+		if m.From != d.number || m.Will || m.Kafka != will.Kafka || len(m.records) != 1 {
+			continue
+		}
+		r, w := m.records[0], will.records[0]
+		if r.Partition != w.Partition {
+			continue // order says so
+		}
+		if m.conn > c.number && r.Offset < w.Offset && !j.rough() {
+			j.forbid("[MQTT-3.1.2-8], order", "the will of %c%d is behind message %d of connection %d", 'a'+rune(d.number), c.number, m.number, m.conn)
+		}
+		if m.conn <= c.number && m.to < c.end && r.Offset > w.Offset {
+			j.forbid("[MQTT-3.1.2-8], order", "message %d, acknowledged on %c%d, is behind its will", m.number, 'a'+rune(d.number), c.number)
+		}
+	}
+}
+
+// due says whether the will of a connection can, and must, be published by now, and whether it waits for its delay.
+func (j *judge) due(c *conn, later []*conn) (can, must, delayed bool) {
+	switch {
+	case c.connack == never:
+		return true, false, false
+	case c.how == "":
+		return false, false, false
+	case c.how == Disconnect && c.code == 0:
+		return j.rough(), false, false
+	}
+	delay := min(time.Duration(c.hello.Delay)*time.Second, c.expiry)
+	for _, n := range later {
+		switch {
+		case n.connack == never:
+			return true, false, true // it may have resumed the session or ended it
+		case !n.present || delay == 0:
+			return true, true, delay > 0
+		case n.opened-c.closed[0] < delay:
+			return j.rough() && c.how == Disconnect, false, true
+		default:
+			return true, n.hello.At-c.closed[1] > delay+slack, true
+		}
+	}
+	return true, false, true
+}
+
+// taking gives the subscriptions of a session that can, and that must, take a message, with the QoS of the delivery at
+// most and at least.
+func (s *session) taking(m *facts, until int) (can, must bool, most, least byte) {
+	for _, l := range s.lives {
+		// What matters is when Sluice reads the record, which may be after who wrote it heard that it is stored.
+		if !matches(l.filter, m.Topic) || m.from > l.mayUntil {
+			continue
+		}
+		sure := m.from > l.mustFrom && m.to < l.mustUntil && m.to < s.over
+		low, high, any := byte(2), byte(0), false
+		for i, v := range l.versions {
+			if v.from > until {
+				continue
+			}
+			if i+1 < len(l.versions) && l.versions[i+1].sure < m.from {
+				continue // another one was in force
+			}
+			if i == 0 && v.from > m.from && m.From == s.dev.number && len(m.sends) == 1 && m.conn == v.conn.number {
+				sure = false
+				continue // it was published before on this very connection
+			}
+			if v.NoLocal && m.From == s.dev.number {
+				sure = false
+				continue
+			}
+			any = true
+			low, high = min(low, v.QoS), max(high, v.QoS)
+		}
+		if !any {
+			continue
+		}
+		can, most = true, max(most, min(high, m.QoS))
+		if sure {
+			must, least = true, max(least, min(low, m.QoS))
+		}
+	}
+	return can, must, most, least
+}
+
+// deliveries judges what a session was given of what is published live.
+func (j *judge) deliveries(s *session) {
+	by := map[*facts][]*delivery{}
+	for _, g := range s.got {
+		if g.m != nil {
+			by[g.m] = append(by[g.m], g)
+		}
+	}
+	for _, m := range j.messages {
+		if m.Will || m.Kafka == Plain || m.Kafka == Once || m.Keep {
+			continue
+		}
+		j.delivered(s, m, by[m])
+	}
+	j.deliveredInOrder(s, by)
+}
+
+func (j *judge) delivered(s *session, m *facts, got []*delivery) {
+	if m.Kafka == Commands && m.To != s.dev.number {
+		if len(got) > 0 {
+			j.forbid("docs/commands.md, client", "device %c has message %d, a command for the other one", 'a'+rune(s.dev.number), m.number)
+		}
+		return
+	}
+	who := 'a' + rune(s.dev.number)
+	last := never
+	for _, g := range got {
+		can, _, most, least := s.taking(m, g.at)
+		switch {
+		case !can:
+			j.forbid("[MQTT-3.3.4-2]", "device %c is given message %d, for which it had no subscription", who, m.number)
+			return
+		case g.QoS > most || g.QoS < least:
+			j.forbid("[MQTT-3.8.4-8]", "device %c is given message %d with QoS %d, the subscriptions say %d to %d", who, m.number, g.QoS, least, most)
+		}
+		if g.Retain && !s.rap(m) {
+			j.forbid("[MQTT-3.3.1-12]", "message %d has RETAIN at device %c", m.number, who)
+		}
+	}
+	copies := max(1, len(m.records))
+	j.copies(s, m, got, copies)
+	if _, must, _, least := s.taking(m, last); must && least > 0 && len(got) == 0 && s.end == never && !s.unsure && j.over {
+		j.miss("[MQTT-3.3.4-2]", "device %c is not given message %d, for which it had a subscription", who, m.number)
+	}
+}
+
+// rap says whether a subscription with Retain As Published can have taken a message.
+func (s *session) rap(m *facts) bool {
+	for _, l := range s.lives {
+		for _, v := range l.versions {
+			if v.Rap && matches(v.Name, m.Topic) && m.Keep {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// copies judges how often a session has a message.
+func (j *judge) copies(s *session, m *facts, got []*delivery, most int) {
+	who := 'a' + rune(s.dev.number)
+	once, zero, done := 0, 0, 0
+	on := map[int]int{}
+	for _, g := range got {
+		switch g.QoS {
+		case 0:
+			zero++
+		case 1:
+			if on[g.Conn]++; on[g.Conn] > most {
+				j.forbid("[MQTT-4.4.0-1]", "message %d with QoS 1 comes twice on connection %c%d", m.number, who, g.Conn)
+			}
+			if done >= most && !j.rough() {
+				j.forbid("[MQTT-4.3.2-5]", "message %d comes to device %c again, although the server has its PUBACK", m.number, who)
+			}
+			if g.sure {
+				done++
+			}
+		case 2:
+			if g.fresh {
+				once++
+			}
+		}
+	}
+	if once > most {
+		j.forbid("[MQTT-4.3.3-1]", "message %d with QoS 2 comes to device %c %d times", m.number, who, once)
+	}
+	if zero > most && !j.rough() {
+		j.forbid("[MQTT-4.3.1-1]", "message %d with QoS 0 comes to device %c %d times", m.number, who, zero)
+	}
+}
+
+// deliveredInOrder judges the order of first deliveries with one QoS from one source.
+func (j *judge) deliveredInOrder(s *session, by map[*facts][]*delivery) {
+	var first []*delivery
+	for m, got := range by {
+		if can, _, _, _ := s.taking(m, got[0].at); can && !m.Keep && len(m.records) <= 1 {
+			first = append(first, got[0])
+		}
+	}
+	slices.SortFunc(first, func(a, b *delivery) int { return a.at - b.at })
+	for i, a := range first {
+		for _, b := range first[i+1:] {
+			if a.QoS == b.QoS && a.m.From == b.m.From && a.m.Kafka == b.m.Kafka && before(b.m, a.m) {
+				j.forbid("[MQTT-4.6.0-5]", "device %c is given message %d after %d", 'a'+rune(s.dev.number), b.m.number, a.m.number)
+			}
+		}
+	}
+}
+
+// ends judges what has to be settled at the end.
+func (j *judge) ends(d *device) {
+	if !j.over || len(d.conns) == 0 {
+		return
+	}
+	for id, m := range d.pending {
+		j.miss("[MQTT-4.3.2-4]", "message %d of device %c, identifier %d, is not acknowledged", m.number, 'a'+rune(d.number), id)
+	}
+	for _, c := range d.conns[:len(d.conns)-1] {
+		if c.how == Connect && c.connack != never && !c.toldToGo {
+			j.miss("[MQTT-3.1.4-3]", "%c%d was taken over and is open", 'a'+rune(d.number), c.number)
+		}
+	}
+	s := d.session
+	if s == nil || s.unsure {
+		return
+	}
+	for id, g := range s.open {
+		j.miss("[MQTT-4.4.0-1]", "message %d, identifier %d, is not sent again to device %c", g.Message, id, 'a'+rune(d.number))
+	}
+	for id, g := range s.received {
+		j.miss("[MQTT-4.3.3-8]", "message %d, identifier %d, is not released at device %c", g.Message, id, 'a'+rune(d.number))
+	}
+}
+
+// retained judges what a session was given of retained messages. Every topic with such has one publisher, so that it is
+// known which message is the last.
+func (j *judge) retained(s *session) {
+	last := s.dev.conns[len(s.dev.conns)-1]
+	for _, l := range s.lives {
+		for _, v := range l.versions {
+			for from := range 2 {
+				j.handedOut(s, v, from, v.conn == last)
+			}
+		}
+	}
+	for _, g := range s.got {
+		if g.m != nil && g.m.Keep {
+			j.fromNowhere(s, g)
+		}
+	}
+}
+
+// kept gives the messages that were retained, in the order of their publisher.
+func (j *judge) kept(from int) (all []*facts) {
+	for _, m := range j.messages {
+		if m.Keep && m.From == from && m.from != never {
+			all = append(all, m)
+		}
+	}
+	slices.SortFunc(all, func(a, b *facts) int { return a.from - b.from })
+	return all
+}
+
+// handedOut holds one SUBSCRIBE to giving the retained message that there was.
+func (j *judge) handedOut(s *session, v *version, from int, open bool) {
+	var last *facts
+	for _, m := range j.kept(from) {
+		switch {
+		case !matches(v.Name, m.Topic):
+			return
+		case m.to < v.from:
+			last = m
+		default:
+			return // it came with the SUBSCRIBE or later, or nobody knows when: another rule
+		}
+	}
+	if last == nil || last.Empty || v.sure == never || v.Handling == 2 || v.Handling == 1 && !v.fresh || !open || !j.over || v.QoS == 0 || last.QoS == 0 ||
+		v.NoLocal && from == s.dev.number {
+		return
+	}
+	for _, g := range s.got {
+		if g.m == last && g.at > v.from && g.Retain {
+			return
+		}
+	}
+	j.miss("[MQTT-3.3.1-9]", "device %c subscribed to %s and is not given the retained message %d", 'a'+rune(s.dev.number), v.Name, last.number)
+}
+
+// fromNowhere judges a delivery of a message that is retained: it is live, or there was a SUBSCRIBE for it.
+func (j *judge) fromNowhere(s *session, g *delivery) {
+	if can, _, _, _ := s.taking(g.m, g.at); can && !g.Retain {
+		return
+	} else if can && s.rap(g.m) {
+		return
+	}
+	who := 'a' + rune(s.dev.number)
+	if !g.Retain {
+		j.forbid("[MQTT-3.3.1-8] of 3.1.1", "device %c is given message %d without RETAIN, for which it had no subscription when it was published", who, g.m.number)
+		return
+	}
+	why := "without a SUBSCRIBE that asks for it"
+	for _, l := range s.lives {
+		for _, v := range l.versions {
+			if v.from > g.at || !matches(v.Name, g.m.Topic) || v.Handling == 2 || g.m.from > g.at || v.Handling == 1 && !v.fresh && l.versions[0].sure < v.from && len(l.versions) > 1 {
+				continue
+			}
+			stale := false
+			for _, m := range j.kept(g.m.From) {
+				if m.to < v.from && before(g.m, m) {
+					stale = true
+					why = "after message " + strconv.Itoa(m.number) + " took its place"
+				}
+			}
+			if !stale {
+				return
+			}
+		}
+	}
+	j.forbid("[MQTT-3.3.1-5]", "device %c is given the retained message %d %s", who, g.m.number, why)
+}
+
+// commands judges receipts.
+func (j *judge) commands() {
+	for _, m := range j.messages {
+		if m.Kafka != Commands || m.to == never {
+			continue
+		}
+		d := j.devices[m.To]
+		if n := len(m.receipts); n > 1 && !j.rough() {
+			j.forbid("docs/commands.md, receipts", "command %d has %d receipts: %s, %s", m.number, n, m.receipts[0].Outcome, m.receipts[1].Outcome)
+		}
+		acked, got, waits := false, false, false
+		var zero bool
+		for _, s := range d.all {
+			_, must, _, least := s.taking(m, never)
+			waits = waits || must && least > 0 && s.stored && !s.unsure
+			for _, g := range s.got {
+				if g.m == m {
+					got = true
+					acked = acked || g.ack != never
+					zero = zero || g.QoS == 0
+				}
+			}
+		}
+		for _, r := range m.receipts {
+			if strings.HasPrefix(r.Outcome, "delivered") && !acked {
+				j.forbid("docs/commands.md, receipts", "command %d is said to be delivered, and device %c has not acknowledged it", m.number, 'a'+rune(m.To))
+			}
+			if r.Outcome == "sent" && got && !zero {
+				j.forbid("docs/commands.md, receipts", "command %d is said to be sent, and its QoS was above 0", m.number)
+			}
+		}
+		if len(m.receipts) == 0 && waits && !j.rough() && j.over {
+			j.miss("docs/commands.md, receipts", "command %d has no receipt", m.number)
+		}
+	}
+}
