@@ -1,12 +1,18 @@
 package fleet
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Progress is how far a session has got in the command topics: per partition the first offset that is not settled,
 // and what is settled above it. Both are needed: a QoS 2 command that was settled above an unsettled one would be
 // delivered a second time. The zero value is that of a session that knows no topic.
 type Progress struct {
-	Pos     map[string]map[int32]int64      `json:"pos,omitempty"`
+	Pos map[string]map[int32]int64 `json:"pos,omitempty"`
+	// IDs are those of the topics that Pos, Settled and a session's deliveries are about. A topic of the same name with
+	// another ID is another topic. Not known where Kafka has none, and in records from before there was this field.
+	IDs     map[string]string               `json:"ids,omitempty"`
 	Settled map[string]map[int32][][2]int64 `json:"settled,omitempty"` // ranges [from,to), ascending, apart
 }
 
@@ -20,6 +26,23 @@ func (p *Progress) Start(topic string, partition int32, offset int64) {
 	}
 	p.Pos[topic][partition] = offset
 	p.setRanges(topic, partition, nil)
+}
+
+// Bind says which topic of its name is meant; "" is not known.
+func (p *Progress) Bind(topic, id string) {
+	if id == "" {
+		return
+	}
+	if p.IDs == nil {
+		p.IDs = make(map[string]string)
+	}
+	p.IDs[topic] = id
+}
+
+// Means says whether the topic with an ID is the one of its name that is meant, as far as that is known.
+func (p *Progress) Means(topic, id string) bool {
+	meant := p.IDs[topic]
+	return meant == "" || id == "" || meant == id
 }
 
 // Resume is where a returning session goes on in a partition whose tail is tail. A topic that the session does not
@@ -123,6 +146,7 @@ func (p *Progress) Keep(known func(topic string) bool) {
 		if !known(topic) {
 			delete(p.Pos, topic)
 			delete(p.Settled, topic)
+			delete(p.IDs, topic)
 		}
 	}
 }
@@ -140,5 +164,6 @@ func (p *Progress) Clone() Progress {
 			c.setRanges(topic, partition, slices.Clone(ranges))
 		}
 	}
+	c.IDs = maps.Clone(p.IDs)
 	return c
 }

@@ -80,3 +80,29 @@ func TestSnapshotSharesNothing(t *testing.T) {
 	require.EqualValues(t, 1, snapshot.Pos["t"][0])
 	require.Equal(t, [][2]int64{{5, 6}}, snapshot.Settled["t"][0])
 }
+
+// TestPositionsAreThoseOfOneTopic: another one of the same name has another ID. Records from before there were IDs, and
+// Kafka without them, leave it open.
+func TestPositionsAreThoseOfOneTopic(t *testing.T) {
+	var p Progress
+	p.Start("t", 0, 5)
+	require.True(t, p.Means("t", "one"), "a record from before")
+	p.Bind("t", "")
+	require.True(t, p.Means("t", "one"))
+	p.Bind("t", "one")
+	c := p.Clone()
+	for _, q := range []*Progress{&p, &c} {
+		require.True(t, q.Means("t", "one"))
+		require.False(t, q.Means("t", "two"))
+		require.True(t, q.Means("t", ""))
+		require.True(t, q.Means("other", "two"))
+	}
+	value, err := (&Session{Progress: p}).Encode()
+	require.NoError(t, err)
+	require.JSONEq(t, `{"v": 1, "pos": {"t": {"0": 5}}, "ids": {"t": "one"}}`, string(value))
+	again, err := DecodeSession(value)
+	require.NoError(t, err)
+	require.False(t, again.Means("t", "two"))
+	p.Keep(func(string) bool { return false })
+	require.Empty(t, p.IDs)
+}

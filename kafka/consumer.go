@@ -36,6 +36,10 @@ type ConsumerConfig struct {
 	// handled, or holds nothing to handle, as control records, aborted transactions and what was compacted away. The
 	// first call tells where a partition begins that is followed from its end. May be nil.
 	Progress func(topic string, partition int32, next int64)
+	// Begin is called on the goroutine of Handle and in order with it, before anything else is told of a partition, and
+	// again when its log was cut: what comes from here on begins at next, whatever offsets came before. id is the
+	// topic's, "" if Kafka has none: a topic that was deleted and made anew has another one. May be nil.
+	Begin func(topic, id string, partition int32, next int64)
 	// Burst is called on the goroutine of Handle after a run of its calls, when no more record of that partition is
 	// at hand or 256 were handled, so that the caller can join work. May be nil.
 	Burst func()
@@ -120,6 +124,9 @@ func (cfg ConsumerConfig) withDefaults() (ConsumerConfig, []*regexp.Regexp, erro
 	cfg.Topics = slices.Compact(sorted(slices.Clone(cfg.Topics)))
 	if cfg.Burst == nil {
 		cfg.Burst = func() {}
+	}
+	if cfg.Begin == nil {
+		cfg.Begin = func(string, string, int32, int64) {}
 	}
 	if cfg.Progress == nil {
 		cfg.Progress = func(string, int32, int64) {}

@@ -240,7 +240,7 @@ func (c *Consumer) accept(ctx context.Context, p *follower, block *sarama.FetchR
 	p.recovered(c)
 	if next := after(block, p.next); next > p.next {
 		p.limit = fetchPart
-		c.push(ctx, p, span{block, p.next, next})
+		c.push(ctx, p, span{block: block, from: p.next, next: next})
 		return true
 	}
 	if next, ok := afterLegacy(block); ok && next > p.next {

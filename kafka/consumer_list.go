@@ -232,12 +232,20 @@ func (c *Consumer) resize(t *followedTopic, md *sarama.TopicMetadata) {
 	}
 	t.id = md.Uuid
 	for id := len(t.parts); id < len(md.Partitions); id++ {
-		p := newFollower(t.name, int32(id), start)
+		p := newFollower(t.name, topicIDOf(md.Uuid), int32(id), start)
 		if id < len(old) {
 			old[id].bequeath(p)
 		}
 		t.parts = append(t.parts, p)
 	}
+}
+
+// topicIDOf writes a topic's ID as Kafka's tools do; "" for none.
+func topicIDOf(id sarama.Uuid) string {
+	if id == (sarama.Uuid{}) {
+		return ""
+	}
+	return id.String()
 }
 
 // lead gives a partition to the fetcher of its leader. The caller holds mu.
@@ -255,6 +263,7 @@ func (c *Consumer) lead(ctx context.Context, p *follower, pm *sarama.PartitionMe
 		f = c.startFetcher(ctx, pm.Leader, addr)
 	}
 	p.moveTo(f)
+	c.start(ctx, p)
 	p.epoch = pm.LeaderEpoch
 	if number > p.doubt {
 		p.settled = true

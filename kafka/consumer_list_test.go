@@ -126,7 +126,7 @@ func TestPartitionFollowsItsLeader(t *testing.T) {
 	cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := newFollower("t", 0, 0)
+	p := newFollower("t", "", 0, 0)
 	addrs := map[int32]string{1: "127.0.0.1:1", 2: "127.0.0.1:2"}
 	lead := func(leader int32) *fetcher {
 		c.lead(ctx, p, &sarama.PartitionMetadata{Leader: leader, LeaderEpoch: leader}, addrs, 1)

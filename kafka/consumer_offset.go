@@ -42,7 +42,7 @@ func (c *Consumer) beginAt(ctx context.Context, p *follower, start, end *sarama.
 	p.end, p.target = end.Offset, end.Offset
 	p.handled.Store(start.Offset)
 	p.recovered(c)
-	c.push(ctx, p, span{next: start.Offset}) // tells Progress
+	c.push(ctx, p, span{next: start.Offset, begins: true}) // tells Progress
 }
 
 // seekLost finds where to go on for followers whose offset is not in the log.
@@ -98,7 +98,7 @@ func (c *Consumer) jump(ctx context.Context, p *follower, to int64) {
 		c.log.Warn().Str("kafka_topic", p.topic).Int32("partition", p.id).Int64("offset", from).Int64("start", to).Int64("gap", to-from).
 			Msg("records of the Kafka partition are missing, going on after them")
 	})
-	c.push(ctx, p, span{next: to}) // behind what was fetched and is not handled
+	c.push(ctx, p, span{next: to, begins: to < from}) // behind what was fetched and is not handled
 }
 
 // offsets asks for one offset of each partition. The answer has an entry for each.

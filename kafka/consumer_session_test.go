@@ -59,7 +59,7 @@ func TestSessionThatTheBrokerForgetsIsBegunAnew(t *testing.T) {
 }
 
 func TestSessionTellsChangesAndBeginsAnewWithoutAPartition(t *testing.T) {
-	a, b := newFollower("t", 0, 0), newFollower("t", 1, 0)
+	a, b := newFollower("t", "", 0, 0), newFollower("t", "", 1, 0)
 	at := func(p *follower, offset int64) place { return place{p, offset, fetchPart, 0} }
 	var s session
 	step := func(id, wantID, wantEpoch int32, want []place, fetch ...place) {
@@ -85,7 +85,7 @@ func TestSessionTellsChangesAndBeginsAnewWithoutAPartition(t *testing.T) {
 func TestWhatIsNotGivenIsAskedForWithALargerLimit(t *testing.T) {
 	c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {}})
 	require.NoError(t, err)
-	p := newFollower("t", 0, 10)
+	p := newFollower("t", "", 0, 10)
 	empty := &sarama.FetchResponseBlock{LastStableOffset: 11}
 	for _, want := range []int32{fetchMax, fetchMax} {
 		require.False(t, c.accept(t.Context(), p, empty))
@@ -107,7 +107,7 @@ func TestWhatIsNotGivenIsAskedForWithALargerLimit(t *testing.T) {
 func TestAnswerCountsOnlyWhereItWasAskedFor(t *testing.T) {
 	c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {}})
 	require.NoError(t, err)
-	p, f := newFollower("t", 0, 0), &fetcher{c: c}
+	p, f := newFollower("t", "", 0, 0), &fetcher{c: c}
 	w := plan{fetch: []place{{p: p, offset: 0}}}
 	s := spanOf(10)
 	answer := &sarama.FetchResponse{Blocks: map[string]map[int32]*sarama.FetchResponseBlock{"t": {0: s.block}}}
@@ -134,7 +134,7 @@ func TestAnswerCountsOnlyWhereItWasAskedFor(t *testing.T) {
 func TestRecordsOfTheOldFormatArePassedAndCounted(t *testing.T) {
 	c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {}})
 	require.NoError(t, err)
-	p := newFollower("t", 0, 10)
+	p := newFollower("t", "", 0, 10)
 	old := &sarama.FetchResponseBlock{LastStableOffset: 15, RecordsSet: []*sarama.Records{{MsgSet: &sarama.MessageSet{Messages: []*sarama.MessageBlock{{Offset: 10}, {Offset: 14}}}}}}
 	require.True(t, c.accept(t.Context(), p, old))
 	c.work.Wait()
@@ -150,14 +150,14 @@ func spanOf(n int) span {
 		b.Records = append(b.Records, &sarama.Record{OffsetDelta: int64(i), Key: []byte("k"), Value: []byte(fmt.Sprint(i)),
 			Headers: []*sarama.RecordHeader{{Key: []byte("h"), Value: []byte("v")}}})
 	}
-	return span{&sarama.FetchResponseBlock{RecordsSet: []*sarama.Records{{RecordBatch: b}}}, 0, int64(n)}
+	return span{block: &sarama.FetchResponseBlock{RecordsSet: []*sarama.Records{{RecordBatch: b}}}, next: int64(n)}
 }
 
 // TestHandlingARecordAllocatesNothing: what there is belongs to the span.
 func TestHandlingARecordAllocatesNothing(t *testing.T) {
 	c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {}})
 	require.NoError(t, err)
-	p := newFollower("t", 0, 0)
+	p := newFollower("t", "", 0, 0)
 	allocs := func(s span) float64 { return testing.AllocsPerRun(100, func() { c.handle(t.Context(), p, s, 0) }) }
 	one, many := spanOf(1), spanOf(1000)
 	require.Equal(t, allocs(one), allocs(many))
@@ -167,7 +167,7 @@ func TestHandlingARecordAllocatesNothing(t *testing.T) {
 func BenchmarkHandle(b *testing.B) {
 	c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {}})
 	require.NoError(b, err)
-	p, s := newFollower("t", 0, 0), spanOf(1000)
+	p, s := newFollower("t", "", 0, 0), spanOf(1000)
 	b.ReportAllocs()
 	for b.Loop() {
 		c.handle(b.Context(), p, s, 0)

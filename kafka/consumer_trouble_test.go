@@ -236,14 +236,21 @@ func TestLogThatWasCutIsFollowedFromItsEnd(t *testing.T) {
 	answer := func(offset int64) *sarama.OffsetResponseBlock { return &sarama.OffsetResponseBlock{Offset: offset} }
 	f := func(next, oldest, newest, stable, want int64, gaps, records float64) {
 		t.Helper()
-		c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {}})
+		var begun []int64
+		c, err := NewConsumer(ConsumerConfig{Config: testConfig([]string{"127.0.0.1:1"}), Topics: []string{"t"}, Handle: func(*Fetched) {},
+			Begin: func(_, _ string, _ int32, next int64) { begun = append(begun, next) }})
 		require.NoError(t, err)
-		p := newFollower("t", 0, next)
-		p.lost = true
+		p := newFollower("t", "", 0, next)
+		p.queue, p.lost = nil, true
 		c.goOn(t.Context(), place{p: p, offset: next}, answer(oldest), answer(newest), answer(stable))
 		c.work.Wait()
 		require.False(t, p.lost)
 		require.Equal(t, want, p.next)
+		if want < next {
+			require.Equal(t, []int64{want}, begun)
+		} else {
+			require.Empty(t, begun)
+		}
 		require.Equal(t, gaps, counted(c.m.gaps))
 		require.Equal(t, records, counted(c.m.gapRecords))
 		if gaps > 0 {
@@ -289,6 +296,44 @@ func TestTopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	require.Zero(t, counted(c.m.gaps))
 }
 
+// TestBeginComesBeforeAllElse of a partition, also of one without records, and tells the topic's ID.
+func TestBeginComesBeforeAllElse(t *testing.T) {
+	k := fake(t, kfake.SeedTopics(1, "t"))
+	cl := client(t, k)
+	put(t, cl, "t", 0, numbers(1, 30)...)
+	cfg := following(k.ListenAddrs(), newTape(), "t")
+	var mu sync.Mutex
+	var told []string
+	tell := func(what string, at int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprint(what, at))
+	}
+	ids := map[string]bool{}
+	cfg.Begin = func(_, id string, _ int32, next int64) {
+		tell("begin ", next)
+		ids[id] = true
+	}
+	cfg.Handle = func(r *Fetched) { tell("record ", r.Offset) }
+	cfg.Progress = nil
+	positioned(t, follow(t, cfg))
+	put(t, cl, "t", 0, "31")
+	has := func(n int, what string) {
+		t.Helper()
+		eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(told) == n }, what)
+	}
+	has(2, "the record that is new")
+	_, err := kadm.NewClient(cl).DeleteTopic(t.Context(), "t")
+	require.NoError(t, err)
+	require.NoError(t, k.CreateTopic("t", 2, nil))
+	has(4, "the new topic begins, though it is empty")
+	put(t, client(t, k), "t", 0, "32")
+	has(5, "its record")
+	require.Equal(t, []string{"begin 30", "record 30", "begin 0", "begin 0", "record 0"}, told)
+	require.Len(t, ids, 2)
+	require.NotContains(t, ids, "")
+}
+
 // TestTopicMadeAnewWaitsForTheCallUnderWay: calls of Handle for one partition are never made at once.
 func TestTopicMadeAnewWaitsForTheCallUnderWay(t *testing.T) {
 	k := fake(t, kfake.SeedTopics(1, "t"))
@@ -316,7 +361,7 @@ func TestTopicMadeAnewWaitsForTheCallUnderWay(t *testing.T) {
 			p := only(c, "t")
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return p != old && len(p.queue) == 1
+			return p != old && len(p.queue) == 2 // where it begins, and the record
 		}, "the new topic's record is at hand")
 		old = only(c, "t")
 	}

@@ -39,6 +39,9 @@ func (c *Consumer) End(ctx context.Context, topic string, partition int32) (int6
 	}
 }
 
+// Look has new topics and partitions looked for now, and not only when Refresh is over.
+func (c *Consumer) Look() { c.look.wake() }
+
 // Ends gives End for every partition of a topic, by partition. It waits for a topic that is not known yet.
 func (c *Consumer) Ends(ctx context.Context, topic string) (map[int32]int64, error) {
 	n := c.Partitions(topic)

@@ -18,8 +18,9 @@ const (
 
 // A follower is one partition that is followed. Guarded by Consumer.mu, save what says otherwise.
 type follower struct {
-	topic string
-	id    int32
+	topic   string
+	topicID string
+	id      int32
 
 	fetcher *fetcher // of its leader; nil: none known
 	epoch   int32    // of the leader
@@ -50,11 +51,15 @@ type follower struct {
 type span struct {
 	block      *sarama.FetchResponseBlock // nil: there was nothing to read
 	from, next int64
+	begins     bool // at next: Begin is to be told
 }
 
-func newFollower(topic string, id int32, start int64) *follower {
-	p := &follower{topic: topic, id: id, next: start, limit: fetchPart, told: min(start, 0)}
+func newFollower(topic, topicID string, id int32, start int64) *follower {
+	p := &follower{topic: topic, topicID: topicID, id: id, next: start, limit: fetchPart, told: min(start, 0)}
 	p.record.Topic, p.record.Partition = topic, id
+	if start != atEnd {
+		p.queue = []span{{next: start, begins: true}}
+	}
 	return p
 }
 
@@ -165,6 +170,9 @@ func (c *Consumer) handle(ctx context.Context, p *follower, r span, calls int) i
 			}
 		}
 		p.record.clear()
+	}
+	if r.begins {
+		c.cfg.Begin(p.topic, p.topicID, p.id, r.next)
 	}
 	c.cfg.Progress(p.topic, p.id, r.next)
 	p.handled.Store(r.next)

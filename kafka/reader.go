@@ -21,7 +21,13 @@ type Reader struct {
 	asks  singleflight.Group // for leaders, by topic: many callers may want the same
 
 	mu      sync.Mutex
-	leaders map[string][]string // addresses by topic and partition; "" is none
+	leaders map[string]leaders
+}
+
+// leaders are what was last heard of a topic.
+type leaders struct {
+	id    string   // the topic's; "": Kafka has none
+	addrs []string // of the leaders by partition; "" is none
 }
 
 // NewReader checks cfg, of which it uses Brokers, ClientID, the time-outs and Logger. It connects with the first call.
@@ -30,7 +36,7 @@ func NewReader(cfg Config) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a reader: %w", err)
 	}
-	return &Reader{asker: asker{net: newLinks(cfg, cfg.RequestTimeout)}, leaders: map[string][]string{}}, nil
+	return &Reader{asker: asker{net: newLinks(cfg, cfg.RequestTimeout)}, leaders: map[string]leaders{}}, nil
 }
 
 // Close ends what is under way, and waits for it. Calls give ErrClosed afterwards.
@@ -139,31 +145,40 @@ func (r *Reader) fetch(ctx context.Context, topic string, partition int32, from 
 // leader gives the address of a partition's leader.
 func (r *Reader) leader(ctx context.Context, topic string, partition int32) (string, error) {
 	r.mu.Lock()
-	leaders, known := r.leaders[topic]
+	l, known := r.leaders[topic]
 	r.mu.Unlock()
 	if !known {
 		var err error
-		if leaders, err = r.ask(ctx, topic); err != nil {
+		if l, err = r.ask(ctx, topic); err != nil {
 			return "", err
 		}
 	}
-	if partition < 0 || int(partition) >= len(leaders) || leaders[partition] == "" {
+	if partition < 0 || int(partition) >= len(l.addrs) || l.addrs[partition] == "" {
 		r.forget(topic)
 		return "", errNoLeader
 	}
-	return leaders[partition], nil
+	return l.addrs[partition], nil
+}
+
+// TopicID asks for the ID of a topic as it is now; "" if Kafka has none. ErrTopicMissing: there is no such topic.
+func (r *Reader) TopicID(ctx context.Context, topic string) (string, error) {
+	l, err := askAt(ctx, &r.asker, func(ctx context.Context) (leaders, error) { return r.ask(ctx, topic) })
+	if err != nil {
+		return "", fmt.Errorf("cannot ask for the ID of %s: %w", topic, err)
+	}
+	return l.id, nil
 }
 
 // ask asks the cluster who leads the partitions of a topic.
-func (r *Reader) ask(ctx context.Context, topic string) ([]string, error) {
-	leaders, err, _ := r.asks.Do(topic, func() (any, error) { return r.askOnce(ctx, topic) })
+func (r *Reader) ask(ctx context.Context, topic string) (leaders, error) {
+	l, err, _ := r.asks.Do(topic, func() (any, error) { return r.askOnce(ctx, topic) })
 	if err != nil {
-		return nil, err
+		return leaders{}, err
 	}
-	return leaders.([]string), nil
+	return l.(leaders), nil
 }
 
-func (r *Reader) askOnce(ctx context.Context, topic string) (leaders []string, err error) {
+func (r *Reader) askOnce(ctx context.Context, topic string) (l leaders, err error) {
 	admin := r.asker.net.admin
 	missing := false
 	err = admin.ask(ctx, func(b *sarama.Broker) error {
@@ -173,20 +188,20 @@ func (r *Reader) askOnce(ctx context.Context, topic string) (leaders []string, e
 		}
 		for _, t := range resp.Topics {
 			missing = t.Err == sarama.ErrUnknownTopicOrPartition
-			leaders = leadersOf(t, resp.Brokers)
+			l = leaders{topicIDOf(t.Uuid), leadersOf(t, resp.Brokers)}
 		}
 		return nil
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return leaders{}, err
 	case missing:
-		return nil, ErrTopicMissing
+		return leaders{}, ErrTopicMissing
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.leaders[topic] = leaders
-	return leaders, nil
+	r.leaders[topic] = l
+	return l, nil
 }
 
 func (r *Reader) forget(topic string) {

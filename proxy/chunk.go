@@ -16,6 +16,7 @@ type chunk struct {
 	from, next int64
 	records    []kafka.Fetched
 	bytes      int
+	gone       bool // its records were deleted
 }
 
 // chunks reads records of streams and keeps those read last: devices that return together, but not at once, are
@@ -76,6 +77,7 @@ func (c *chunks) read(ctx context.Context, st *stream, from int64, most int32) (
 		return true
 	})
 	if errors.Is(err, kafka.ErrOffsetGone) {
+		ch.gone = true
 		if ch.next, err = c.reader.Start(ctx, st.topic, st.partition); err == nil && ch.next <= from {
 			err = kafka.ErrOffsetGone
 		}

@@ -85,6 +85,34 @@ func (c *commander) handle(r *kafka.Fetched) {
 	st.advance(r.Offset + 1)
 }
 
+// begin notes where a partition begins: it is new, or its topic was made anew, or its log was cut. Devices that are here
+// get what comes from there on.
+func (c *commander) begin(kafkaTopic, topicID string, partition int32, next int64) {
+	ended := c.streams.begin(kafkaTopic, topicID, partition, next)
+	switch {
+	case ended == nil:
+	case ended.has(0):
+		c.lost(ended, lostCut, 1)
+	default:
+		c.withdrawn.forget(kafkaTopic)
+		c.lost(ended, lostAnew, 1)
+	}
+}
+
+// The reasons for which positions in the command topics are lost.
+const (
+	lostAnew    = "topic_made_anew"
+	lostCut     = "log_cut"
+	lostDeleted = "records_deleted"
+)
+
+// lost says that positions in a stream do not hold any more.
+func (c *commander) lost(st *stream, reason string, positions int) {
+	c.m.lost.WithLabelValues(reason).Add(float64(positions))
+	c.log.Warn().Str("kafka_topic", st.topic).Int32("partition", st.partition).Str("reason", reason).Int("positions", positions).
+		Msg("positions in a command topic do not hold any more, going on where there are records")
+}
+
 // progress notes that everything below next was handled.
 func (c *commander) progress(kafkaTopic string, partition int32, next int64) {
 	st := c.streams.of(kafkaTopic, partition)

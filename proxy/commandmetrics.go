@@ -12,7 +12,7 @@ import (
 // commandMetrics are the counts of the way from Kafka to the devices.
 type commandMetrics struct {
 	bytes                           prometheus.Counter
-	refused, dropped                *prometheus.CounterVec
+	refused, dropped, lost          *prometheus.CounterVec
 	leftOut                         prometheus.Counter
 	found, unknown                  prometheus.Counter
 	receiptsStored, receiptsLost    prometheus.Counter
@@ -65,6 +65,7 @@ func newCommandMetrics(reg prometheus.Registerer, rules []topicmap.CommandRule) 
 		nobody:  counter("unmatched_records_total", "Commands without a named client that no session of this instance had subscribed to, by rule.", "rule"),
 		fates:   counter("outcomes_total", "What became of commands, one for each device, by rule and outcome as in receipts.", "rule", "outcome"),
 		dropped: counter("dropped_total", "Commands dropped by a bound of this process or because a record makes no command, by reason.", "reason"),
+		lost:    counter("lost_positions_total", "Positions of sessions, and of this instance, in partitions of command topics that did not hold any more, by reason: the topic was made anew (it is read from its beginning), the log was cut (it is read from its end), or the records were deleted (those after them are read).", "reason"),
 		leftOut: counter("left_out_headers_total", "Record headers left out of a command because they are no UTF-8 strings of at most 65535 bytes, so that they can't be User Properties.").WithLabelValues(),
 		found:   cancels.WithLabelValues("true"), unknown: cancels.WithLabelValues("false"),
 		receiptsStored: receipts.WithLabelValues("stored"), receiptsLost: receipts.WithLabelValues("lost"),

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 
 	"sluice/fleet"
 	"sluice/mqtt"
@@ -52,7 +53,11 @@ func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
 	if _, known := e.state.Pos[st.topic]; !known {
 		return
 	}
-	for at := e.state.Resume(st.topic, st.partition, end); at < end && ctx.Err() == nil; {
+	at := e.state.Resume(st.topic, st.partition, end)
+	if !st.means(&e.state.Progress) {
+		at = 0
+	}
+	for at < end && ctx.Err() == nil {
 		c, err := f.chunks.read(ctx, st, at, replayChunk)
 		if err != nil || c.next <= at {
 			pause(ctx, replayRetry)
@@ -101,7 +106,7 @@ const reasonNotAcknowledged = "not_acknowledged"
 // sent says whether a command was sent to the device, and with QoS 2 whether PUBREC has come.
 func (e *forfeit) sent(st *stream, offset int64) (sent, received bool) {
 	for _, o := range e.state.Out {
-		if o.Topic == st.topic && o.Partition == st.partition && o.Offset == offset {
+		if st.means(&e.state.Progress) && o.Topic == st.topic && o.Partition == st.partition && o.Offset == offset {
 			return true, o.Received
 		}
 	}
@@ -123,10 +128,5 @@ func (e *forfeit) subscribed(cmd *command) bool {
 
 // settled says whether the session had got a command.
 func (e *forfeit) settled(st *stream, offset int64) bool {
-	for _, r := range e.state.Settled[st.topic][st.partition] {
-		if r[0] <= offset && offset < r[1] {
-			return true
-		}
-	}
-	return false
+	return st.means(&e.state.Progress) && slices.ContainsFunc(e.state.Settled[st.topic][st.partition], func(r [2]int64) bool { return r[0] <= offset && offset < r[1] })
 }

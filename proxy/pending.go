@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -116,6 +117,17 @@ func (w *withdrawn) add(name string, offset int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last.Add(name, offset)
+}
+
+// forget forgets the cancellations of a Kafka topic that is no more.
+func (w *withdrawn) forget(topic string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range w.last.Keys() {
+		if strings.HasPrefix(name, topic+"\x00") {
+			w.last.Remove(name)
+		}
+	}
 }
 
 // has says whether c was cancelled after it was written.

@@ -121,10 +121,12 @@ func (p *Proxy) command(log zerolog.Logger, registry Registry) error {
 		Config:   p.clients.config(registry),
 		Topics:   rules.Topics(),
 		Patterns: rules.Patterns(),
+		Begin:    p.commands.begin,
 		Handle:   p.commands.handle,
 		Progress: p.commands.progress,
 		Burst:    p.server.Flush,
 	})
+	p.sessions.consumer = p.consumer
 	return err
 }
 

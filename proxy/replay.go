@@ -152,6 +152,9 @@ func (p *pass) step(ctx context.Context) error {
 		pause(ctx, replayRetry) // handed out here already, and not there to be read yet
 		return nil
 	}
+	if c.gone {
+		p.r.c.lost(p.st, lostDeleted, len(p.active))
+	}
 	var all bool
 	p.at, all = p.r.hand(ctx, p.st, c, p.at)
 	for s := range p.active {
@@ -172,7 +175,7 @@ func (p *pass) step(ctx context.Context) error {
 func (p *pass) live() (any bool) {
 	p.st.mu.Lock()
 	defer p.st.mu.Unlock()
-	next := p.st.next.Load()
+	next := p.st.end()
 	if next < 0 || p.at < next {
 		return false
 	}
@@ -194,6 +197,9 @@ func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) (n
 		if _, cancels := cancellation(rec); cancels || rec.Offset < from {
 			continue
 		}
+		if !st.has(rec.Offset) {
+			break
+		}
 		if ctx.Err() != nil {
 			return rec.Offset, false
 		}
@@ -210,7 +216,7 @@ func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) (n
 		}
 		r.c.replay(cmd)
 	}
-	return c.next, true
+	return min(c.next, st.until.Load()), true
 }
 
 // cancels gives the offset of the last cancellation of each name in the chunk.

@@ -33,7 +33,8 @@ type sessions struct {
 	state     *kafka.Producer // of the sessions topic
 	publisher *publisher
 	streams   *streams
-	replayer  *replayer // nil: there are no command rules
+	replayer  *replayer       // nil: there are no command rules
+	consumer  *kafka.Consumer // of the command topics; nil: likewise
 	finder    *finder
 	presence  *presence
 
@@ -224,7 +225,11 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	}
 	st := &opened.State
 	st.Subscriptions = subscriptionsOf(a.State)
-	st.Behind, st.Done = s.streams.resume(a.State)
+	if s.finder.c != nil {
+		if st.Behind, st.Done, err = s.replays(ctx, a.State); err != nil {
+			return nil, err
+		}
+	}
 	st.Received = k.received
 	st.Flight, err = s.finder.flight(ctx, s.streams, a.State)
 	return opened, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"sluice/fleet"
 	"sluice/kafka"
@@ -41,18 +42,28 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 	if len(s.Subs) > 0 || len(snap.Flight) > 0 {
 		for _, p := range snap.Next {
 			st := all.get(p.Stream)
-			s.Start(st.topic, st.partition, p.Offset)
+			// Of a stream that has ended only what is still there counts, beside what the one in its place says.
+			at, other := s.Pos[st.topic][st.partition]
+			if st.has(p.Offset) && (!other || p.Offset < at) {
+				s.Start(st.topic, st.partition, p.Offset)
+				s.Bind(st.topic, st.topicID)
+			}
 		}
 	}
 	for _, p := range snap.Done {
-		st := all.get(p.Stream)
-		s.Settle(st.topic, st.partition, p.Offset)
+		if st := all.get(p.Stream); st.has(p.Offset) {
+			s.Settle(st.topic, st.partition, p.Offset)
+		}
 	}
 	for _, f := range snap.Flight {
 		out := fleet.Out{ID: f.ID, QoS: f.QoS, Received: f.Received}
-		if f.Place.Stream != 0 {
+		switch {
+		case f.Place.Stream != 0 && all.get(f.Place.Stream).has(f.Place.Offset):
 			st := all.get(f.Place.Stream)
 			out.Topic, out.Partition, out.Offset = st.topic, st.partition, f.Place.Offset
+			s.Bind(st.topic, st.topicID)
+		case f.QoS < 2:
+			continue // nobody can send it again
 		}
 		s.Out = append(s.Out, out)
 	}
@@ -60,21 +71,80 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 }
 
 // resume says from where on the streams are to be replayed for a stored session, and what is settled there.
-func (s *streams) resume(state *fleet.Session) (behind, done []mqtt.Place) {
-	for _, st := range s.all() {
+func (s *sessions) replays(ctx context.Context, state *fleet.Session) (behind, done []mqtt.Place, err error) {
+	if err := s.agree(ctx, state); err != nil {
+		return nil, nil, err
+	}
+	for _, st := range s.streams.all() {
 		tail := st.next.Load()
 		if _, known := state.Pos[st.topic]; !known || tail < 0 {
 			continue // new to the session: it begins where the devices here are
 		}
-		behind = append(behind, mqtt.Place{Stream: st.id, Offset: state.Resume(st.topic, st.partition, tail)})
+		if !st.means(&state.Progress) {
+			s.finder.c.lost(st, lostAnew, 1)
+			behind = append(behind, mqtt.Place{Stream: st.id})
+			continue
+		}
+		from := state.Resume(st.topic, st.partition, tail)
+		if from > tail { // another instance was farther, or the log was cut
+			if end := s.logEnd(ctx, st, from); end < from {
+				s.finder.c.lost(st, lostCut, 1)
+				from = end
+			}
+		}
+		behind = append(behind, mqtt.Place{Stream: st.id, Offset: from})
 		for _, r := range state.Settled[st.topic][st.partition] {
 			for offset := r[0]; offset < min(r[1], tail) && len(done) < mostSettled; offset++ {
 				done = append(done, mqtt.Place{Stream: st.id, Offset: offset})
 			}
 		}
 	}
-	return behind, done
+	return behind, done, nil
 }
+
+// agree waits until this instance knows the topics that a session has its positions in, if those are newer than what is
+// known here. It does not wait for those that are no more.
+func (s *sessions) agree(ctx context.Context, state *fleet.Session) error {
+	for topic, id := range state.IDs {
+		for !s.knows(topic, &state.Progress) {
+			now, err := s.reader.TopicID(ctx, topic)
+			if err == nil && now != id || errors.Is(err, kafka.ErrTopicMissing) {
+				break // a topic that is no more
+			}
+			s.consumer.Look()
+			if pause(ctx, agreePause); ctx.Err() != nil {
+				return fmt.Errorf("the Kafka topic %s is another one than the session's: %w", topic, cmp.Or(err, ctx.Err()))
+			}
+		}
+	}
+	return nil
+}
+
+// knows says whether the topic that is followed is the one which a session has its positions in.
+func (s *sessions) knows(topic string, p *fleet.Progress) bool {
+	return !slices.ContainsFunc(s.streams.all(), func(st *stream) bool { return st.topic == topic && !st.means(p) })
+}
+
+// agreePause is between looks whether a topic that was made anew is followed.
+const agreePause = 50 * time.Millisecond
+
+// logEnd gives where the log of a stream ends; otherwise, if that can't be known soon.
+func (s *sessions) logEnd(ctx context.Context, st *stream, otherwise int64) int64 {
+	ctx, cancel := context.WithTimeout(ctx, logEndWait)
+	defer cancel()
+	end, err := st.ends.ask(ctx, s.work.Go, func() (int64, error) {
+		ctx, cancel := context.WithTimeout(s.ctx, logEndWait)
+		defer cancel()
+		return s.consumer.End(ctx, st.topic, st.partition)
+	})
+	if err != nil {
+		return otherwise
+	}
+	return end
+}
+
+// logEndWait is how long a CONNECT waits for the end of a log. Without it a position counts as it is.
+const logEndWait = 2 * time.Second
 
 // mostSettled bounds what is taken of a record's settled offsets. Of our own there are a few thousand at most; who writes
 // others into the topic must not cost us all memory.
@@ -91,8 +161,7 @@ type finder struct {
 func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
 	for _, out := range state.Out {
 		u := mqtt.Unfinished{ID: out.ID, QoS: out.QoS, Received: out.Received}
-		if out.Topic != "" && f.c != nil {
-			st := all.of(out.Topic, out.Partition)
+		if st := all.of(out.Topic, out.Partition); out.Topic != "" && f.c != nil && st.means(&state.Progress) {
 			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
 			if u.Command, err = f.find(ctx, u.Place, st); err != nil {
 				return nil, err

@@ -1,23 +1,33 @@
 package proxy
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"sluice/fleet"
 )
 
-// A stream is one partition of a command topic. Sessions say by streams how far they have got.
+// A stream is one partition of a command topic, as long as its offsets mean the same records: when the topic is deleted
+// and made anew, or the log is cut, another stream takes its place. Sessions say by streams how far they have got.
 type stream struct {
 	id        int32 // from 1
 	topic     string
 	partition int32
 	reading   chan struct{} // has one element while a chunk is read
+	ends      joined[int64]
+
+	// Set by begin, and not looked at before next is known.
+	topicID string
+	first   int64 // offset
 
 	// mu is held while a record is handed to the devices that are here, so that who holds it knows that everything
 	// below next was, and nothing at or above it.
 	mu     sync.Mutex
 	halted bool         // nothing more is handed out
 	next   atomic.Int64 // changed with mu held; an offset below 0: not yet known
+	until  atomic.Int64 // changed with mu held; what is at or above it is not of this stream, or is no more
 }
 
 // A streamKey names a stream.
@@ -33,8 +43,8 @@ type streams struct {
 }
 
 type streamTable struct {
-	byName map[streamKey]*stream
-	all    []*stream // id - 1
+	byName map[streamKey]*stream // those that go on
+	all    []*stream             // id - 1
 	ids    []int32
 }
 
@@ -52,13 +62,19 @@ func (s *streams) of(topic string, partition int32) *stream {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.now.Load()
-	if st := old.byName[key]; st != nil {
+	if st := s.now.Load().byName[key]; st != nil {
 		return st
 	}
-	st := &stream{id: int32(len(old.all) + 1), topic: topic, partition: partition, reading: make(chan struct{}, 1)}
+	return s.make(key)
+}
+
+// make makes the stream of a partition, in the place of one that it may have. mu is held.
+func (s *streams) make(key streamKey) *stream {
+	old := s.now.Load()
+	st := &stream{id: int32(len(old.all) + 1), topic: key.topic, partition: key.partition, reading: make(chan struct{}, 1)}
 	st.next.Store(-1)
-	table := &streamTable{byName: make(map[streamKey]*stream, len(old.all)+1), all: append(slices.Clip(old.all), st), ids: append(slices.Clip(old.ids), st.id)}
+	st.until.Store(math.MaxInt64)
+	table := &streamTable{byName: make(map[streamKey]*stream, len(old.byName)+1), all: append(slices.Clip(old.all), st), ids: append(slices.Clip(old.ids), st.id)}
 	for k, v := range old.byName {
 		table.byName[k] = v
 	}
@@ -67,19 +83,58 @@ func (s *streams) of(topic string, partition int32) *stream {
 	return st
 }
 
+// begin notes that a partition begins at next: it was not known where, or its topic was made anew, or its log was cut.
+// It gives the stream that so has come to its end; nil: none.
+func (s *streams) begin(topic, topicID string, partition int32, next int64) (ended *stream) {
+	st := s.of(topic, partition)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.next.Load() >= 0 {
+		ended = st
+		if st.topicID == topicID {
+			st.until.Store(next)
+		} else {
+			st.until.Store(0)
+		}
+		s.mu.Lock()
+		st = s.make(streamKey{topic, partition})
+		s.mu.Unlock()
+	}
+	st.topicID, st.first = topicID, next
+	st.next.Store(next)
+	return ended
+}
+
 // get gives a stream by its number.
 func (s *streams) get(id int32) *stream { return s.now.Load().all[id-1] }
 
-// ids gives the numbers of all streams.
+// ids gives the numbers of all streams, also of those that have ended: sessions may have something open in them.
 func (s *streams) ids() []int32 { return s.now.Load().ids }
 
-// all gives all streams.
-func (s *streams) all() []*stream { return s.now.Load().all }
+// all gives all streams that go on.
+func (s *streams) all() []*stream {
+	return slices.DeleteFunc(slices.Clone(s.now.Load().all), (*stream).ended)
+}
 
-// next says up to which offset a stream was handed to the devices that are here.
+// next says up to which offset a stream was handed to the devices that are here; not of one that has ended.
 func (s *streams) next(id int32) (int64, bool) {
-	next := s.get(id).next.Load()
-	return next, next >= 0
+	st := s.get(id)
+	next := st.next.Load()
+	return next, next >= 0 && !st.ended()
+}
+
+// ended says whether another stream has taken its place.
+func (s *stream) ended() bool { return s.until.Load() != math.MaxInt64 }
+
+// has says whether an offset is that of a record which is still there, or may be, or is to come.
+func (s *stream) has(offset int64) bool { return offset < s.until.Load() }
+
+// end is what a replay has to reach: where the devices here are, or the end of a stream that has one.
+func (s *stream) end() int64 { return min(s.next.Load(), s.until.Load()) }
+
+// means says whether the positions of a session are in this stream's topic, and not in one before it that had its name.
+func (s *stream) means(p *fleet.Progress) bool {
+	return s.next.Load() < 0 || p.Means(s.topic, s.topicID)
 }
 
 // advance notes that everything below next was handed out. mu is held.
