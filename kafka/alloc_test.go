@@ -21,7 +21,7 @@ func TestProduceAndCompletionAllocateNothing(t *testing.T) {
 		Timestamp: time.Now(), Reserved: 500}
 	batch, queue := make([]*Record, 1), make([]fed, 0, 8)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		p.Budget().Take(500)
+		p.Budget().Take(Destination{}, 500)
 		p.Produce(r)
 		queue = p.takeQueue(queue)
 		for _, f := range queue {

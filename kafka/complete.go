@@ -142,8 +142,14 @@ func (p *Producer) finish() {
 // deliver calls RecordDone, and holds no lock meanwhile. After it the records are not ours: all that is needed
 // of them is read before.
 func (p *Producer) deliver(batch []*Record) {
-	now, reserved, ok := p.now(), 0, 0
+	now, ok := p.now(), 0
+	var reserved int // for one Destination: most records in a row have the same
+	var of Destination
 	for _, r := range batch {
+		if r.ReservedFor != of {
+			p.budget.Give(of, reserved)
+			reserved, of = 0, r.ReservedFor
+		}
 		reserved += r.Reserved
 		err, owner := r.err, r.Owner
 		if err == nil {
@@ -158,7 +164,7 @@ func (p *Producer) deliver(batch []*Record) {
 		}
 	}
 	p.m.records[stored].Add(float64(ok))
-	p.budget.Give(reserved)
+	p.budget.Give(of, reserved)
 	p.cfg.Burst()
 	p.mu.Lock()
 	p.pending -= len(batch)

@@ -93,6 +93,19 @@ func NewProducer(cfg Config) (*Producer, error) {
 // Budget gives the budget of bytes that the records' Reserved is taken from.
 func (p *Producer) Budget() *Budget { return p.budget }
 
+// Destination gives where a record with this key, nil for none, is stuck if it is: the partition of a topic that is in
+// use, or the topic.
+func (p *Producer) Destination(topic string, key []byte) Destination {
+	if key != nil {
+		if v, ok := p.views.Load(topic); ok {
+			if ids := v.(*view).partitions.Load(); ids != nil {
+				return Destination{topic, PartitionOf(key, int32(len(*ids)))}
+			}
+		}
+	}
+	return Destination{topic, AnyPartition}
+}
+
 // now is the time on the Producer's clock.
 func (p *Producer) now() time.Duration { return time.Since(p.start) }
 

@@ -26,7 +26,7 @@ func TestRecordIsStoredAsGiven(t *testing.T) {
 	r.Timestamp = when
 	r.Headers = []Header{{[]byte("a"), []byte("b")}, {[]byte("empty"), []byte{}}}
 	r.Reserved = 100
-	require.True(t, p.Budget().TryTake(100))
+	require.True(t, p.Budget().TryTake(Destination{}, 100))
 	p.Produce(r)
 	eventually(t, func() bool { return l.count() == 1 && p.Budget().InUse() == 0 }, "it ends and its bytes are given back")
 	require.NoError(t, l.of(7)[0])
@@ -303,7 +303,7 @@ func TestRecordMayBeProducedAgainFromItsOwner(t *testing.T) {
 	c := fake(t, kfake.SeedTopics(2, "t"))
 	p := start(t, testConfig(c.ListenAddrs()))
 	again := &echo{p: p, left: 500, done: make(chan struct{})}
-	p.Budget().Take(10)
+	p.Budget().Take(Destination{}, 10)
 	p.Produce(&Record{Topic: "t", Key: []byte("k"), Value: []byte("0"), Reserved: 10, Owner: again})
 	<-again.done
 	require.Zero(t, again.errs)
@@ -327,7 +327,7 @@ func (e *echo) RecordDone(r *Record, err error) {
 		return
 	}
 	r.Reserved = 10
-	e.p.Budget().Take(10)
+	e.p.Budget().Take(Destination{}, 10)
 	e.p.Produce(r)
 }
 

@@ -24,10 +24,11 @@ type Record struct {
 	// To is the partition, if Fixed; one that the topic does not have is an ErrInvalidRecord.
 	To    int32
 	Fixed bool
-	// Reserved is how many bytes of the Budget were taken for this record. The producer gives them back right
-	// after RecordDone returned.
-	Reserved int
-	Owner    Owner
+	// Reserved is how many bytes of the Budget were taken for this record, for ReservedFor. The producer gives them
+	// back right after RecordDone returned.
+	Reserved    int
+	ReservedFor Destination
+	Owner       Owner
 
 	// Partition and Offset are where the record is, once RecordDone is called without an error.
 	Partition int32

@@ -12,8 +12,8 @@ import (
 // atOnce is a Handler that acknowledges inside Publish.
 type atOnce struct{}
 
-func (atOnce) Admit(int, func()) bool { return true }
-func (atOnce) Release(int)            {}
+func (atOnce) Admit(*Message, func()) bool { return true }
+func (atOnce) Release(*Message)       {}
 func (atOnce) Publish(m *Message)     { m.Ack(Success) }
 
 // benchConn gives an open connection that is fed by hand and writes to a loopback socket that somebody reads.

@@ -236,6 +236,7 @@ func (c *Conn) decodeWill(p *connectParams, pk *packets.ConnectParams, props pro
 		return nil
 	}
 	if c.tooDeep([]byte(pk.WillTopic)) {
+		c.srv.limits.levels.Inc()
 		return &ProtocolFault{TopicNameInvalid, "more levels in the will topic than allowed"}
 	}
 	m := &Message{props: props, Topic: []byte(pk.WillTopic), Payload: pk.WillPayload, QoS: pk.WillQos, Retain: pk.WillRetain, Will: true}

@@ -9,6 +9,10 @@ import (
 // finish ends the connection: DISCONNECT with the reason, will, session, close. err is why reading ended.
 func (c *Conn) finish(err error) {
 	c.endPause()
+	if c.turn != nil {
+		c.turn.Leave()
+		c.turn = nil
+	}
 	c.mu.Lock()
 	if c.ending {
 		err = c.end
@@ -32,7 +36,7 @@ func (c *Conn) finish(err error) {
 	c.srv.admission.leave(c)
 	c.charge(0)
 	c.srv.extra.give(c.aliasesCounted())
-	// Somebody may hold c for long, the budget's list of those who wait for one; not what it has read.
+	// Somebody may hold c for long; not what it has read.
 	c.partial, c.aliases = nil, nil
 	c.srv.ended(c, err)
 }

@@ -16,8 +16,8 @@ import (
 // message be.
 type strict struct{ t *testing.T }
 
-func (strict) Admit(int, func()) bool { return true }
-func (strict) Release(int)            {}
+func (strict) Admit(*Message, func()) bool { return true }
+func (strict) Release(*Message)       {}
 func (h strict) Publish(m *Message) {
 	require.NotEmpty(h.t, m.Topic)
 	require.True(h.t, utf8.Valid(m.Topic))

@@ -105,25 +105,42 @@ type recorder struct {
 	full    bool // Admit says no
 	used    int
 	resumes []func()
+	turns   int // given, not used and not left
 }
 
-func (r *recorder) Admit(n int, resume func()) bool {
+func (r *recorder) Admit(m *Message, resume func()) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.full {
 		if resume != nil {
 			r.resumes = append(r.resumes, resume)
+			if m.Turn == nil {
+				m.Turn = (*recorderTurn)(r)
+				r.turns++
+			}
 		}
 		return false
 	}
-	r.used += n
+	if m.Turn != nil {
+		r.turns--
+	}
+	r.used += m.Reserved
 	return true
 }
 
-func (r *recorder) Release(n int) {
+// A recorderTurn is a place among those that wait for a recorder's memory.
+type recorderTurn recorder
+
+func (t *recorderTurn) Leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.turns--
+}
+
+func (r *recorder) Release(m *Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.used -= n
+	r.used -= m.Reserved
 }
 
 func (r *recorder) Publish(m *Message) {

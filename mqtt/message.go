@@ -10,17 +10,24 @@ import (
 // goroutine. A panic in them costs the connection, and a message of it that was not answered for is taken as
 // never handed over.
 type Handler interface {
-	// Admit asks for n bytes of memory for a message, before Publish. On false nothing was taken. If resume
+	// Admit asks for the m.Reserved bytes of memory that m costs, before Publish. On false nothing was taken. If resume
 	// is not nil, the connection has stopped reading then, until resume is called, once, from any goroutine,
-	// also inside Admit. If it is nil, the connection doesn't wait for this call: a message with QoS 0 is
-	// dropped, one with QoS 1 or 2 is asked for again with a resume.
-	Admit(n int, resume func()) bool
-	// Release gives back what Admit took for a message that was not handed over.
-	Release(n int)
+	// also inside Admit; it asks for the same message again, with the Turn that was put into m.Turn, or ends that.
+	// If resume is nil, the connection doesn't wait for this call: a message with QoS 0 is dropped, one with QoS 1
+	// or 2 is asked for again with a resume.
+	Admit(m *Message, resume func()) bool
+	// Release gives back what Admit took for a message that is not handed over.
+	Release(m *Message)
 	// Publish hands m over. Exactly one call of m.Ack, m.Refuse or m.Abandon must follow, from any
 	// goroutine; m and all it points to may not be used after it. Messages of one connection come in the
 	// order of their receipt. A will comes without Admit, and nobody hears of its outcome.
 	Publish(m *Message)
+}
+
+// A Turn is a connection's place among those that wait for memory.
+type Turn interface {
+	// Leave is called if the connection is gone. Memory that was meant for it is free then.
+	Leave()
 }
 
 // MessageOverhead is what a message in flight costs beside its packet, in bytes; Admit is asked for it too.
@@ -49,8 +56,12 @@ type Message struct {
 	Username  string
 	// TooDeep says that the topic has more levels than Config.TopicLevels: the Handler is to refuse it.
 	TooDeep bool
-	// Reserved is the number of bytes that Admit granted for it; 0 for a will.
+	// Reserved is the number of bytes that it costs, which Admit takes; 0 for a will.
 	Reserved int
+	// Turn is set by Admit when the message has to wait, and given to it when it asks again.
+	Turn Turn
+	// Held is what the Handler keeps with the message from Admit on.
+	Held any
 
 	conn     *Conn
 	session  *session

@@ -103,6 +103,38 @@ func TestReadingPausesUntilTheBudgetHasRoom(t *testing.T) {
 	})
 }
 
+func TestAConnectionThatEndsLeavesItsTurn(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		w.setFull(true)
+		var all []*client
+		for i := range 20 {
+			c := w.device(v, fmt.Sprint("dev", i))
+			c.publish(pub{topic: "t", qos: 1 + i%2, id: 1, payload: fmt.Sprint(i)})
+			all = append(all, c)
+		}
+		turns := func() int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.turns
+		}
+		until(t, "all wait", func() bool { return turns() == len(all) })
+		for _, c := range all[:10] {
+			require.NoError(t, c.nc.Close())
+		}
+		until(t, "those that are gone wait no longer", func() bool { return turns() == 10 })
+		for i := 10; i < 15; i++ {
+			w.device(v, fmt.Sprint("dev", i)) // takes the client ID over
+		}
+		until(t, "nor those that were taken over", func() bool { return turns() == 5 })
+		w.makeRoom()
+		for range 5 {
+			w.ack(w.next())
+		}
+		require.Zero(t, turns())
+	})
+}
+
 // wakeInVain resumes all who wait although there is still no room.
 func (r *recorder) wakeInVain() {
 	r.mu.Lock()
@@ -136,10 +168,10 @@ type hastyHandler struct {
 	refused int
 }
 
-func (h *hastyHandler) Admit(n int, resume func()) bool {
+func (h *hastyHandler) Admit(m *Message, resume func()) bool {
 	if h.ready {
 		h.ready = false
-		return h.recorder.Admit(n, resume)
+		return h.recorder.Admit(m, resume)
 	}
 	if resume != nil {
 		h.refused++

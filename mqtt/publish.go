@@ -20,8 +20,10 @@ func (c *Conn) publish(first byte, body []byte) error {
 		m.free()
 		return nil
 	}
-	qos, cost := m.QoS, len(body)+MessageOverhead+len(m.User)*propertyOverhead
-	admitted, err := c.room(qos, cost)
+	qos := m.QoS
+	m.Reserved = len(body) + MessageOverhead + len(m.User)*propertyOverhead
+	m.TooDeep = c.tooDeep(m.Topic)
+	admitted, err := c.room(m)
 	if err == nil {
 		c.countPublish(len(body)) // once, also if it had to wait
 	}
@@ -29,18 +31,19 @@ func (c *Conn) publish(first byte, body []byte) error {
 		m.free()
 		return err
 	}
-	m.Reserved = cost
 	c.srv.m.received[qos].Inc()
 	fresh := true
 	if qos > 0 {
 		fresh, err = c.enter(m)
 	}
 	if !fresh {
-		c.srv.handler.Release(cost)
+		c.srv.handler.Release(m)
 		m.free()
 		return err
 	}
-	m.TooDeep = c.tooDeep(m.Topic)
+	if m.TooDeep {
+		c.srv.limits.levels.Inc()
+	}
 	c.handed, c.handedID = m, m.id
 	c.srv.handler.Publish(m)
 	c.handed = nil
@@ -61,16 +64,16 @@ func (c *Conn) isRepeat(qos byte, id uint16) bool {
 }
 
 // room asks for the memory of a message. false: it is dropped. errPause: it waits unread.
-func (c *Conn) room(qos byte, n int) (bool, error) {
-	if qos == 0 {
-		admitted := c.srv.handler.Admit(n, nil)
+func (c *Conn) room(m *Message) (bool, error) {
+	if m.QoS == 0 {
+		admitted := c.srv.handler.Admit(m, nil)
 		if !admitted {
 			c.srv.m.dropped.Inc()
 		}
 		return admitted, nil
 	}
 	c.mu.Lock()
-	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum
+	full := c.inFlight > 0 && c.inFlight+m.Reserved > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum
 	if full || c.refusal != nil { // behind a refused message nothing is handled: the connection is about to end
 		c.canPause()
 		c.wants = true
@@ -78,13 +81,15 @@ func (c *Conn) room(qos byte, n int) (bool, error) {
 		return false, errPause
 	}
 	c.mu.Unlock()
-	if c.srv.handler.Admit(n, nil) {
+	m.Turn, c.turn = c.turn, nil
+	if c.srv.handler.Admit(m, nil) {
 		return true, nil
 	}
 	c.mu.Lock()
 	c.canPause()
 	c.mu.Unlock()
-	if !c.srv.handler.Admit(n, c.resume) {
+	if !c.srv.handler.Admit(m, c.resume) {
+		c.turn = m.Turn
 		return false, errPause
 	}
 	return true, nil

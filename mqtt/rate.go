@@ -119,11 +119,7 @@ func (c *Conn) countControl() { c.rates.control.take(c.age(), controlCost) }
 
 // tooDeep says whether a topic name has more levels than it may.
 func (c *Conn) tooDeep(topic []byte) bool {
-	if bytes.Count(topic, []byte{'/'}) < c.srv.cfg.TopicLevels {
-		return false
-	}
-	c.srv.limits.levels.Inc()
-	return true
+	return bytes.Count(topic, []byte{'/'}) >= c.srv.cfg.TopicLevels
 }
 
 // leastDelay is how long a device above a rate waits at least. What the rate allows by then is handled together: one

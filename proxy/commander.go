@@ -137,7 +137,7 @@ func (c *commander) take(r *kafka.Fetched, stream int32) (cmd *command, ok bool)
 		return nil, true
 	}
 	rule.routed.Inc()
-	return cmd, cmd.settings.Receipts == "" || c.awaitRoom()
+	return cmd, cmd.settings.Receipts == "" || c.awaitRoom(cmd)
 }
 
 // cancellation gives the correlation data that a record withdraws; ok says that it is such a record.
@@ -164,7 +164,7 @@ func (c *commander) refuse(cmd *command, err error) {
 		return
 	}
 	if cmd.settings.Receipts != "" {
-		c.awaitRoom() // if the process stops first, this last receipt of the partition has its room all the same
+		c.awaitRoom(cmd) // if the process stops first, this last receipt of the partition has its room all the same
 	}
 	cmd.settle(cmd.To, mqtt.Dropped, 0, refusal.reason)
 }
@@ -239,19 +239,22 @@ func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
 	c.m.cancels(len(found) > 0).Inc()
 }
 
-// awaitRoom waits until a receipt has room in the memory budget; false: the process stops.
-func (c *commander) awaitRoom() bool {
-	for !c.budget.TryTake(receiptBytes) {
+// awaitRoom waits until a receipt of cmd has room in the memory budget; false: the process stops.
+func (c *commander) awaitRoom(cmd *command) bool {
+	of := cmd.receiptRoom()
+	if !c.budget.TryTake(of, receiptBytes) {
 		c.server.Flush() // what was sent before this record shall not wait with it
 		room := make(chan struct{})
-		c.budget.OnRoom(receiptBytes, func() { close(room) })
+		w := c.budget.Wait(of, receiptBytes, func() { close(room) })
 		select {
 		case <-room:
+			w.Take()
 		case <-c.stop:
+			w.Leave()
 			return false
 		}
 	}
-	c.budget.Give(receiptBytes) // taken again by the receipt itself, when there is one
+	c.budget.Give(of, receiptBytes) // taken again by the receipt itself, when there is one
 	return true
 }
 

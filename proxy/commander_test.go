@@ -41,7 +41,7 @@ func (c *commander) outcomes(rule int, fate mqtt.Fate) int {
 }
 
 // fill takes the whole budget.
-func fill(b *kafka.Budget) { b.Take(int(b.Max())) }
+func fill(b *kafka.Budget) { b.Take(kafka.Destination{}, int(b.Max())) }
 
 func TestCommandWaitsForTheRoomOfItsReceipt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -62,13 +62,13 @@ func TestCommandWaitsForTheRoomOfItsReceipt(t *testing.T) {
 		synctest.Wait()
 		require.EqualValues(t, 20, testutil.ToFloat64(c.m.rule(0).routed))
 		require.Zero(t, c.outcomes(0, mqtt.Offline)+c.outcomes(1, mqtt.Dropped), "none goes on")
-		budget.Give(receiptBytes - 1)
+		budget.Give(kafka.Destination{}, receiptBytes - 1)
 		synctest.Wait()
 		require.Zero(t, c.outcomes(0, mqtt.Offline)+c.outcomes(1, mqtt.Dropped), "that is not room enough")
-		budget.Give(1)
+		budget.Give(kafka.Destination{}, 1)
 		synctest.Wait()
 		require.NotZero(t, c.outcomes(0, mqtt.Offline)+c.outcomes(1, mqtt.Dropped), "one goes on")
-		budget.Give(int(budget.Max()) - receiptBytes)
+		budget.Give(kafka.Destination{}, int(budget.Max()) - receiptBytes)
 		partitions.Wait()
 		require.Equal(t, 20, c.outcomes(0, mqtt.Offline))
 		require.Equal(t, 4, c.outcomes(1, mqtt.Dropped))
@@ -107,7 +107,7 @@ func TestCommandThatStillWaitsAtTheEndIsAnsweredFor(t *testing.T) {
 		require.Less(t, c.streams.of("plain", 0).next.Load(), int64(1), "and nobody says that it went by")
 		require.Equal(t, 1, c.outcomes(1, mqtt.Dropped))
 		require.EqualValues(t, 1, testutil.ToFloat64(c.m.dropped.WithLabelValues(reasonInvalidHeader)))
-		producer.Budget().Give(int(producer.Budget().Max()))
+		producer.Budget().Give(kafka.Destination{}, int(producer.Budget().Max()))
 		require.Error(t, producer.Close(t.Context()))
 		require.Zero(t, producer.Budget().InUse())
 		require.EqualValues(t, 1, testutil.ToFloat64(c.m.receiptsLost), "the refused one had its receipt")

@@ -20,6 +20,8 @@ type delivery struct {
 	rec     kafka.Record
 	in      topicmap.Message
 	route   topicmap.Route
+	fault   error             // why there is no route
+	room    kafka.Destination // that its memory is taken for
 	rule    *ruleMetrics
 	headers []kafka.Header
 	expiry  []byte // digits of mqtt.expiry
@@ -39,7 +41,7 @@ func (d *delivery) free() {
 	}
 	clear(d.headers)
 	clear(d.in.UserProperties)
-	d.p, d.msg, d.rule, d.dead = nil, nil, nil, false
+	d.p, d.msg, d.rule, d.dead, d.fault = nil, nil, nil, false, nil
 	d.headers = d.headers[:0]
 	d.in = topicmap.Message{UserProperties: d.in.UserProperties[:0]}
 	d.rec.Key, d.rec.Value, d.rec.Headers = nil, nil, nil
@@ -89,11 +91,15 @@ func (d *delivery) describe(m *mqtt.Message) {
 
 // fillRouted makes the record that the rule asks for.
 func (d *delivery) fillRouted() {
-	key := d.route.Key
+	d.fill(d.route.Topic, d.key(), d.route.Headers)
+}
+
+// key is the one that the rule asks for, nil for none.
+func (d *delivery) key() []byte {
 	if !d.route.HasKey {
-		key = nil
+		return nil
 	}
-	d.fill(d.route.Topic, key, d.route.Headers)
+	return d.route.Key
 }
 
 // fillDead makes the record for the dead-letter topic: keyed by the client ID, with the reason.
@@ -122,7 +128,7 @@ func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header)
 	if d.rec.Value == nil {
 		d.rec.Value = noBytes
 	}
-	d.rec.Timestamp, d.rec.Reserved, d.rec.Owner = m.Received, m.Reserved, d
+	d.rec.Timestamp, d.rec.Reserved, d.rec.ReservedFor, d.rec.Owner = m.Received, m.Reserved, d.room, d
 }
 
 // mqttHeaders appends the headers of the record contract, those of MQTT 5 only when the device sent them.
@@ -166,9 +172,9 @@ func stringBytes(s string) []byte {
 
 // transacted is RecordDone for a record that was part of a transaction, of which the producer knows nothing.
 func (d *delivery) transacted(err error) {
-	p, reserved := d.p, d.msg.Reserved
+	p, room, reserved := d.p, d.room, d.msg.Reserved
 	d.RecordDone(nil, err)
-	p.budget.Give(reserved)
+	p.budget.Give(room, reserved)
 	p.flush()
 }
 
@@ -188,7 +194,7 @@ func (d *delivery) RecordDone(_ *kafka.Record, err error) {
 		}
 		m.Ack(mqtt.Success)
 	case kafka.Final(err):
-		p.budget.Take(m.Reserved) // refuse gives it back or uses it again; the producer gives back its own
+		p.budget.Take(d.room, m.Reserved) // refuse gives it back or uses it again; the producer gives back its own
 		p.refuse(d, refusalOf(err))
 		return
 	default:

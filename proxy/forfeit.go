@@ -79,7 +79,7 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !e.subscribed(cmd) {
 			continue
 		}
-		if !f.c.awaitRoom() {
+		if !f.c.awaitRoom(cmd) {
 			return
 		}
 		switch sent, received := e.sent(st, rec.Offset); {

@@ -93,7 +93,8 @@ func (w *presence) write(p *Presence) {
 	}
 	r := &kafka.Record{Topic: w.topic, Key: []byte(p.ClientID), Value: value, Timestamp: time.Now(), Owner: w}
 	r.Reserved = receiptOverhead + len(r.Key) + len(value)
-	w.producer.Budget().Take(r.Reserved)
+	r.ReservedFor = kafka.Destination{Topic: w.topic, Partition: kafka.AnyPartition}
+	w.producer.Budget().Take(r.ReservedFor, r.Reserved)
 	w.producer.Produce(r)
 }
 

@@ -46,43 +46,75 @@ func newPublisher(rules *topicmap.Map, producers *producers, cfg *config.Config,
 	return p
 }
 
-// Admit takes n bytes of the memory budget.
-func (p *publisher) Admit(n int, resume func()) bool {
-	if p.budget.TryTake(n) {
+// Admit routes m and takes its memory for where it goes.
+func (p *publisher) Admit(m *mqtt.Message, resume func()) bool {
+	d := p.routed(m)
+	if p.admitted(d, resume) {
+		m.Held = d
+		return true
+	}
+	d.free()
+	return false
+}
+
+func (p *publisher) admitted(d *delivery, resume func()) bool {
+	m := d.msg
+	if w, ok := m.Turn.(*kafka.Waiter); ok {
+		return w.Take()
+	}
+	if p.budget.TryTake(d.room, m.Reserved) {
 		return true
 	}
 	if resume != nil {
-		p.budget.OnRoom(n, resume)
+		m.Turn = p.budget.Wait(d.room, m.Reserved, resume)
 	}
 	return false
 }
 
-// Release gives n bytes of the memory budget back.
-func (p *publisher) Release(n int) { p.budget.Give(n) }
+// Release gives the memory back that Admit took.
+func (p *publisher) Release(m *mqtt.Message) {
+	d := m.Held.(*delivery)
+	m.Held = nil
+	p.budget.Give(d.room, m.Reserved)
+	d.free()
+}
 
-// Publish routes m and produces its record.
-func (p *publisher) Publish(m *mqtt.Message) {
-	if m.Will {
-		// A will can't wait for room: its device is gone, and there is no other moment to publish it.
-		m.Reserved = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
-		p.budget.Take(m.Reserved)
-	}
+// routed says where m goes.
+func (p *publisher) routed(m *mqtt.Message) *delivery {
 	d := deliveries.Get().(*delivery)
 	d.p, d.msg = p, m
 	d.describe(m)
-	if m.TooDeep {
-		d.rule = p.m.rule(noRule)
-		p.refuse(d, tooDeep)
-		return
+	if d.fault = denied(m); m.TooDeep {
+		d.fault = errTooDeep
 	}
-	if err := denied(m); err != nil {
-		d.rule = p.m.rule(noRule)
-		p.refuse(d, refusalOf(err))
-		return
+	if d.fault == nil {
+		d.fault = p.rules.Route(&d.in, &d.route)
 	}
-	if err := p.rules.Route(&d.in, &d.route); err != nil {
-		d.rule = p.m.rule(ruleOf(err))
-		p.refuse(d, refusalOf(err))
+	if d.fault == nil {
+		d.room = p.producers[d.route.Rule].Destination(d.route.Topic, d.key())
+		return d
+	}
+	d.room = kafka.Destination{} // it is refused at once
+	if fate, topic := p.fate(d, refusalOf(d.fault)); fate == deadLettered {
+		d.room = deadRoom(topic)
+	}
+	return d
+}
+
+// Publish produces the record of m.
+func (p *publisher) Publish(m *mqtt.Message) {
+	var d *delivery
+	if m.Will {
+		// A will can't wait for room: its device is gone, and there is no other moment to publish it.
+		m.Reserved = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
+		d = p.routed(m)
+		p.budget.Take(d.room, m.Reserved)
+	} else {
+		d = m.Held.(*delivery)
+	}
+	if d.fault != nil {
+		d.rule = p.m.rule(ruleOf(d.fault))
+		p.refuse(d, refusalOf(d.fault))
 		return
 	}
 	d.rule = p.m.rule(d.route.Rule)

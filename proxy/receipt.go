@@ -64,8 +64,14 @@ func (w *receipts) write(c *command, clientID string, fate mqtt.Fate, code mqtt.
 		return
 	}
 	size := receiptOverhead + len(c.key) + len(value)
-	w.producer.Budget().Take(size)
-	w.producer.Produce(&kafka.Record{Topic: c.settings.Receipts, Key: c.key, Value: value, Timestamp: now, Reserved: size, Owner: w})
+	w.producer.Budget().Take(c.receiptRoom(), size)
+	w.producer.Produce(&kafka.Record{Topic: c.settings.Receipts, Key: c.key, Value: value, Timestamp: now,
+		Reserved: size, ReservedFor: c.receiptRoom(), Owner: w})
+}
+
+// receiptRoom is what the memory of the receipts of c is taken for.
+func (c *command) receiptRoom() kafka.Destination {
+	return kafka.Destination{Topic: c.settings.Receipts, Partition: kafka.AnyPartition}
 }
 
 func receiptOf(c *command, clientID string, fate mqtt.Fate, code mqtt.Code, reason, instance string, now time.Time) *Receipt {

@@ -29,8 +29,8 @@ func ruleOf(err error) int {
 	return noRule
 }
 
-// tooDeep refuses what has more topic levels than allowed.
-var tooDeep = refusal{reason: "topic_levels", code: mqtt.TopicNameInvalid, text: "more topic levels than allowed"}
+// errTooDeep refuses what has more topic levels than allowed.
+var errTooDeep = errors.New("more topic levels than allowed")
 
 func refusalOf(err error) refusal {
 	var r *topicmap.Refusal
@@ -39,6 +39,8 @@ func refusalOf(err error) refusal {
 		return refusal{reason: "no_rule", code: mqtt.TopicNameInvalid, text: "no rule takes this topic", norule: true}
 	case errors.As(err, &r):
 		return ofRoute(r)
+	case errors.Is(err, errTooDeep):
+		return refusal{reason: "topic_levels", code: mqtt.TopicNameInvalid, text: errTooDeep.Error()}
 	case errors.Is(err, errPublishDenied):
 		return refusal{reason: "denied", code: mqtt.NotAuthorized, text: "not allowed to publish to this topic", denied: true}
 	case errors.Is(err, errRetainDenied):
@@ -74,19 +76,27 @@ func (p *publisher) refuse(d *delivery, r refusal) {
 	p.m.refused.WithLabelValues(r.reason).Inc()
 	fate, topic := p.fate(d, r)
 	if fate == deadLettered {
+		p.budget.Give(d.room, m.Reserved)
+		d.room = deadRoom(topic)
+		p.budget.Take(d.room, m.Reserved)
 		d.fillDead(topic, r.reason)
 		p.producer.Produce(&d.rec)
 		return
 	}
-	reserved := m.Reserved
+	room, reserved := d.room, m.Reserved
 	d.rule.count(fate, len(m.Payload))
 	if fate == dropped || p.refused.Acknowledge && !m.CanRefuse() {
 		m.Ack(mqtt.NoMatchingSubscribers)
 	} else {
 		m.Refuse(r.code, r.text)
 	}
-	p.budget.Give(reserved)
+	p.budget.Give(room, reserved)
 	d.free()
+}
+
+// deadRoom is what the memory of dead letters is taken for.
+func deadRoom(topic string) kafka.Destination {
+	return kafka.Destination{Topic: topic, Partition: kafka.AnyPartition}
 }
 
 // fate is what the configuration makes of a refusal: the dead letter in a topic, except for a dead letter itself;

@@ -48,6 +48,11 @@ func (w *retainedWriter) admit(m *mqtt.RetainedMessage) (room int, ok bool) {
 	return room, true
 }
 
+// room is what the memory of retained records is taken for.
+func (w *retainedWriter) room() kafka.Destination {
+	return kafka.Destination{Topic: w.topic, Partition: kafka.AnyPartition}
+}
+
 func (w *retainedWriter) release(room int) {
 	if room > 0 {
 		w.index.Release(room)
@@ -81,8 +86,8 @@ func (w *retainedWriter) publish(d *delivery) {
 	}
 	fillRetained(&k.rec, w.topic, &m, d.msg.Received)
 	size := retainedOverhead + len(d.msg.Topic) + len(d.msg.Payload)
-	w.producer.Budget().Take(size) // the message's own room may be given back before the retained record is done
-	k.rec.Reserved, k.rec.Owner, d.rec.Owner = size, k, k
+	w.producer.Budget().Take(w.room(), size) // the message's own room may be given back before the retained record is done
+	k.rec.Reserved, k.rec.ReservedFor, k.rec.Owner, d.rec.Owner = size, w.room(), k, k
 	k.open.Store(2)
 	w.producer.Produce(&k.rec)
 	d.p.producers[d.route.Rule].Produce(&d.rec)

@@ -44,7 +44,7 @@ func (k *keeping) Publish(m *mqtt.Message) {
 	}
 	if m.Will {
 		m.Reserved = 1000
-		k.budget.Take(m.Reserved)
+		k.budget.Take(kafka.Destination{}, m.Reserved)
 	}
 	d := deliveries.Get().(*delivery)
 	d.p, d.msg = k.publisher, m

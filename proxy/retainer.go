@@ -64,9 +64,9 @@ func (r *retainer) take(_ context.Context, rec *kafka.Fetched, done func()) bool
 // hasRoom says whether the memory budget has room for the record that cmd makes.
 func (r *retainer) hasRoom(cmd *command) bool {
 	size := retainedOverhead + len(cmd.Topic) + len(cmd.Payload)
-	ok := r.c.budget.TryTake(size)
+	ok := r.c.budget.TryTake(r.w.room(), size)
 	if ok {
-		r.c.budget.Give(size) // taken again by the record itself
+		r.c.budget.Give(r.w.room(), size) // taken again by the record itself
 	}
 	return ok
 }

@@ -280,7 +280,8 @@ func (p *part) produce(key, value []byte, done func(offset int64, err error)) {
 func (r *stateRecord) send() {
 	r.Timestamp = time.Now()
 	r.Reserved = stateOverhead + len(r.Key) + len(r.Value)
-	r.s.state.Budget().Take(r.Reserved)
+	r.ReservedFor = kafka.Destination{Topic: r.Topic, Partition: r.To}
+	r.s.state.Budget().Take(r.ReservedFor, r.Reserved)
 	r.s.m.records.Inc()
 	r.s.state.Produce(&r.Record)
 }

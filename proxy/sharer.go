@@ -80,7 +80,7 @@ func (f *shareFeed) take(ctx context.Context, r *kafka.Fetched, done func()) boo
 		done()
 		return true
 	}
-	if !f.share.HasRoom() || cmd.settings.Receipts != "" && !f.c.hasRoom() {
+	if !f.share.HasRoom() || cmd.settings.Receipts != "" && !f.c.hasRoom(cmd) {
 		return false
 	}
 	cmd.Place = mqtt.Place{Stream: f.c.streams.of(r.Topic, r.Partition).id, Offset: r.Offset}
@@ -95,11 +95,11 @@ func (f *shareFeed) take(ctx context.Context, r *kafka.Fetched, done func()) boo
 	return true
 }
 
-// hasRoom says whether a receipt has room in the memory budget.
-func (c *commander) hasRoom() bool {
-	ok := c.budget.TryTake(receiptBytes)
+// hasRoom says whether a receipt of cmd has room in the memory budget.
+func (c *commander) hasRoom(cmd *command) bool {
+	ok := c.budget.TryTake(cmd.receiptRoom(), receiptBytes)
 	if ok {
-		c.budget.Give(receiptBytes) // taken again by the receipt itself
+		c.budget.Give(cmd.receiptRoom(), receiptBytes) // taken again by the receipt itself
 	}
 	return ok
 }

@@ -33,8 +33,8 @@ type sharing struct {
 // A silent takes messages of devices and does nothing with them.
 type silent struct{}
 
-func (silent) Admit(int, func()) bool  { return true }
-func (silent) Release(int)             {}
+func (silent) Admit(*mqtt.Message, func()) bool  { return true }
+func (silent) Release(*mqtt.Message)        {}
 func (silent) Publish(m *mqtt.Message) { m.Ack(mqtt.Success) }
 
 // cluster starts a Kafka.
@@ -303,9 +303,9 @@ func TestSharedCommandsWaitInKafkaWhileMemoryIsSpent(t *testing.T) {
 	budget := a.producer.Budget()
 	until(t, "receipts are written", func() bool { return budget.InUse() == 0 })
 	all := int(budget.Max())
-	budget.Take(all)
+	budget.Take(kafka.Destination{}, all)
 	want := a.numbers(0, 6)
 	until(t, "a partition waits", func() bool { one.taken(true); return len(lines.of("")) > 0 })
-	budget.Give(all)
+	budget.Give(kafka.Destination{}, all)
 	collect(t, want, one)
 }

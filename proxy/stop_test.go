@@ -130,7 +130,7 @@ func TestCommandsGoOnWhenThereIsRoomAgain(t *testing.T) {
 	}
 	in.until("the first is read", func() bool { return in.value("sluice_command_records_total", "routed") == 1 })
 	d.nothing()
-	in.producer.Budget().Give(int(in.producer.Budget().Max()))
+	in.producer.Budget().Give(kafka.Destination{}, int(in.producer.Budget().Max()))
 	for i := range 5 {
 		require.Equal(t, fmt.Sprint(i), d.next().payload)
 	}

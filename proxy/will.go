@@ -46,7 +46,7 @@ func (w *willing) publish(ctx context.Context) error {
 		return nil
 	}
 	records, end, taken := w.s.publisher.willRecords(willMessage(w.will, w.client), w.will.CommonName)
-	defer w.s.producer.Budget().Give(taken)
+	defer w.s.producer.Budget().Give(kafka.Destination{}, taken)
 	note, err := w.note(end)
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func optional(b []byte) *string {
 // nobody can wait for here.
 func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*kafka.TxRecord, end fleet.WillEnd, taken int) {
 	taken = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
-	p.budget.Take(taken)
+	p.budget.Take(kafka.Destination{}, taken)
 	d := &delivery{p: p, msg: m}
 	d.describe(m)
 	d.in.CertCN = commonName

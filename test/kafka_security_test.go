@@ -246,8 +246,8 @@ func identitiesShareABudget(t *testing.T, s *secured) {
 	own.ClientID = "another"
 	second := quietProducer(t, own)
 	require.Same(t, first.Budget(), second.Budget())
-	require.True(t, first.Budget().TryTake(1000))
-	require.False(t, first.Budget().TryTake(1))
+	require.True(t, first.Budget().TryTake(kafka.Destination{}, 1000))
+	require.False(t, first.Budget().TryTake(kafka.Destination{}, 1))
 	done := newAnswers(1)
 	second.Produce(&kafka.Record{Topic: topic, Value: []byte("x"), Reserved: 1000, Owner: done})
 	require.NoError(t, done.next(t.Context(), t))
