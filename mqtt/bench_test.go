@@ -13,8 +13,8 @@ import (
 type atOnce struct{}
 
 func (atOnce) Admit(*Message, func()) bool { return true }
-func (atOnce) Release(*Message)       {}
-func (atOnce) Publish(m *Message)     { m.Ack(Success) }
+func (atOnce) Release(*Message)            {}
+func (atOnce) Publish(m *Message)          { m.Ack(Success) }
 
 // benchConn gives an open connection that is fed by hand and writes to a loopback socket that somebody reads.
 func benchConn(tb testing.TB, version byte) *Conn {

@@ -35,7 +35,7 @@ type Conn struct {
 	since      time.Time
 	handed     *Message // in the Handler's Publish now
 	handedID   uint16
-	turn       Turn // of the message that waits for memory; nil: none does
+	turn       Turn     // of the message that waits for memory; nil: none does
 	device     net.Addr // as the PROXY header says; nil: there is none
 	entrance   entrance
 	rates      rates

@@ -17,7 +17,7 @@ import (
 type strict struct{ t *testing.T }
 
 func (strict) Admit(*Message, func()) bool { return true }
-func (strict) Release(*Message)       {}
+func (strict) Release(*Message)            {}
 func (h strict) Publish(m *Message) {
 	require.NotEmpty(h.t, m.Topic)
 	require.True(h.t, utf8.Valid(m.Topic))

@@ -33,9 +33,9 @@ type sharing struct {
 // A silent takes messages of devices and does nothing with them.
 type silent struct{}
 
-func (silent) Admit(*mqtt.Message, func()) bool  { return true }
-func (silent) Release(*mqtt.Message)        {}
-func (silent) Publish(m *mqtt.Message) { m.Ack(mqtt.Success) }
+func (silent) Admit(*mqtt.Message, func()) bool { return true }
+func (silent) Release(*mqtt.Message)            {}
+func (silent) Publish(m *mqtt.Message)          { m.Ack(mqtt.Success) }
 
 // cluster starts a Kafka.
 func cluster(t testing.TB) *embedded.Cluster {
