@@ -95,7 +95,8 @@ func (p *Producer) sweep() {
 	now := p.now()
 	used := 0
 	for name, t := range p.topics {
-		if t.held == 0 && t.waiting.n == 0 && now-t.used > idleAfter {
+		unused := now-t.used > idleAfter || t.phase == refused && now >= t.due // a name is no topic
+		if t.held == 0 && t.waiting.n == 0 && unused {
 			delete(p.topics, name)
 			p.views.Delete(name)
 		} else {

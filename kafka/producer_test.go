@@ -92,6 +92,22 @@ func TestMissingTopicDelaysNoOther(t *testing.T) {
 	require.True(t, Final(missing.of(0)[0]))
 }
 
+func TestNamesOfNoTopicsAreForgotten(t *testing.T) {
+	c := fake(t)
+	p := start(t, testConfig(c.ListenAddrs()))
+	const names = 500
+	l := newLedger()
+	for i := range names {
+		p.Produce(l.record(i, fmt.Sprint("invented", i), "k"))
+	}
+	eventually(t, func() bool { return l.count() == names }, "all are refused")
+	eventually(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.topics) == 0
+	}, "a verdict that has ended is not kept")
+}
+
 func TestMissingTopicIsAskedForAgain(t *testing.T) {
 	c := fake(t)
 	p := start(t, testConfig(c.ListenAddrs()))

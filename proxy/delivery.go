@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type delivery struct {
 	route   topicmap.Route
 	fault   error             // why there is no route
 	room    kafka.Destination // that its memory is taken for
+	exists  bool              // the Kafka topic of its rule does
 	rule    *ruleMetrics
 	headers []kafka.Header
 	expiry  []byte // digits of mqtt.expiry
@@ -36,12 +38,13 @@ const keptHeaders = 64
 
 // free recycles d. Only the memory that is meant to be used again stays.
 func (d *delivery) free() {
+	d.p.rules.Settle(&d.route, d.exists)
 	if cap(d.headers) > keptHeaders {
 		return // one message with very many properties must not make the pool large
 	}
 	clear(d.headers)
 	clear(d.in.UserProperties)
-	d.p, d.msg, d.rule, d.dead, d.fault = nil, nil, nil, false, nil
+	d.p, d.msg, d.rule, d.dead, d.fault, d.exists = nil, nil, nil, false, nil, false
 	d.headers = d.headers[:0]
 	d.in = topicmap.Message{UserProperties: d.in.UserProperties[:0]}
 	d.rec.Key, d.rec.Value, d.rec.Headers = nil, nil, nil
@@ -170,6 +173,11 @@ func stringBytes(s string) []byte {
 	return unsafe.Slice(unsafe.StringData(s), len(s))
 }
 
+// exists says whether there is a Kafka topic for a record with this outcome.
+func exists(err error) bool {
+	return err == nil || errors.Is(err, kafka.ErrTooLarge) || errors.Is(err, kafka.ErrUncertain)
+}
+
 // transacted is RecordDone for a record that was part of a transaction, of which the producer knows nothing.
 func (d *delivery) transacted(err error) {
 	p, room, reserved := d.p, d.room, d.msg.Reserved
@@ -182,6 +190,7 @@ func (d *delivery) transacted(err error) {
 // and does not block.
 func (d *delivery) RecordDone(_ *kafka.Record, err error) {
 	p, m := d.p, d.msg
+	d.exists = d.exists || !d.dead && exists(err)
 	switch {
 	case err == nil:
 		outcome := stored

@@ -45,14 +45,13 @@ func (w *willing) publish(ctx context.Context) error {
 	if l.willDone(w.client, w.epoch) {
 		return nil
 	}
-	records, end, taken := w.s.publisher.willRecords(willMessage(w.will, w.client), w.will.CommonName)
-	defer w.s.producer.Budget().Give(kafka.Destination{}, taken)
+	records, end, done := w.s.publisher.willRecords(willMessage(w.will, w.client), w.will.CommonName)
 	note, err := w.note(end)
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.write(ctx, append(records, note))
 	}
-	records = append(records, note)
-	if err := w.write(ctx, records); err == nil {
+	done(err)
+	if err == nil {
 		w.s.m.wills.WithLabelValues(string(end)).Inc()
 	} else if kafka.Final(err) && end == fleet.WillPublished {
 		w.s.lines.Warn().Err(err).Str("client_id", w.client).Msg("Kafka does not take a will")
@@ -169,12 +168,16 @@ func optional(b []byte) *string {
 }
 
 // willRecords makes the records of a will by the rules, and says whether there are any. commonName is that of the
-// device's certificate, since a message from Kafka has no Identity. taken is the memory that it took of the budget, which
-// nobody can wait for here.
-func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*kafka.TxRecord, end fleet.WillEnd, taken int) {
-	taken = len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
+// device's certificate, since a message from Kafka has no Identity. It takes memory of the budget, which nobody can wait
+// for here; done gives it back and is to be called with the outcome.
+func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*kafka.TxRecord, end fleet.WillEnd, done func(error)) {
+	taken := len(m.Topic) + len(m.Payload) + mqtt.MessageOverhead
 	p.budget.Take(kafka.Destination{}, taken)
 	d := &delivery{p: p, msg: m}
+	done = func(err error) {
+		p.rules.Settle(&d.route, end == fleet.WillPublished && !d.dead && exists(err))
+		p.budget.Give(kafka.Destination{}, taken)
+	}
 	d.describe(m)
 	d.in.CertCN = commonName
 	err := p.deniedWill(m, commonName)
@@ -188,7 +191,7 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 		if records = append(records, d.txRecord()); m.Retain && p.retained != nil {
 			records = append(records, p.retained.txRecord(m))
 		}
-		return records, fleet.WillPublished, taken
+		return records, fleet.WillPublished, done
 	}
 	r := refusalOf(err)
 	d.rule = p.m.rule(ruleOf(err))
@@ -196,10 +199,10 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 	fate, topic := p.fate(d, r)
 	d.rule.count(fate, len(m.Payload))
 	if fate != deadLettered {
-		return nil, fleet.WillDropped, taken
+		return nil, fleet.WillDropped, done
 	}
 	d.fillDead(topic, r.reason)
-	return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, taken
+	return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, done
 }
 
 // deniedWill says why a will from Kafka may not be published: rights may have been withdrawn since its CONNECT.

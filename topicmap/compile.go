@@ -29,8 +29,8 @@ type condition struct {
 // topicTemplate makes the Kafka topic: a literal, or names that go through a table.
 type topicTemplate struct {
 	literal string
-	text    *template            // nil for a literal
-	made    *nameTable[struct{}] // nil for a literal
+	text    *template   // nil for a literal
+	names   *topicNames // nil for a literal
 }
 
 // header is an entry of Headers.
@@ -141,7 +141,7 @@ func (c *ruleCompiler) topic(f *filter) topicTemplate {
 	if t.literal != nil {
 		return topicTemplate{literal: string(t.literal)}
 	}
-	return topicTemplate{text: t, made: newNameTable[struct{}](c.rule.maxTopics())}
+	return topicTemplate{text: t, names: newTopicNames(c.rule)}
 }
 
 // topicFaults are those that make every Kafka topic of the template illegal, or hold a "/" as soon as there are two
@@ -221,6 +221,7 @@ func (m *Map) add(rule *compiledRule) {
 	} else {
 		m.filters.add(rule.filter.levels, rule)
 	}
+	m.names = append(m.names, rule.topic.names)
 	if rule.topic.text == nil {
 		m.topics = append(m.topics, rule.topic.literal)
 	}

@@ -102,3 +102,52 @@ func (t *nameTable[V]) find(slots nameSlots[V], name []byte) *named[V] {
 		i = (i + 1) & uint64(len(slots)-1)
 	}
 }
+
+// topicNames are the Kafka topics that one template makes.
+type topicNames struct {
+	made    *nameTable[struct{}] // those that there are; added to only under mu
+	creates bool                 // missing ones are created
+
+	mu    sync.Mutex
+	tried map[string]int // if they are created: handed out and not known to be there, each with how often
+}
+
+func newTopicNames(rule *Rule) *topicNames {
+	return &topicNames{made: newNameTable[struct{}](rule.maxTopics()), creates: rule.Creates, tried: map[string]int{}}
+}
+
+// try hands out a name of which it is not known whether there is such a topic. false: it would be one too many. Where
+// missing topics are created those that are tried count as made; otherwise trying makes nothing.
+func (t *topicNames) try(name []byte) (topic string, tried, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	made, full := t.made.get(name)
+	switch {
+	case made != nil:
+		return made.name, false, true
+	case full:
+		return "", false, false
+	case !t.creates:
+		return string(name), true, true
+	}
+	if _, known := t.tried[string(name)]; !known && t.made.used+len(t.tried) >= t.made.max {
+		return "", false, false
+	}
+	topic = string(name)
+	t.tried[topic]++
+	return topic, true, true
+}
+
+// settle ends what try began.
+func (t *topicNames) settle(topic string, exists bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if exists {
+		t.made.add([]byte(topic), struct{}{})
+	}
+	if n := t.tried[topic]; exists || n <= 1 {
+		delete(t.tried, topic)
+	} else {
+		t.tried[topic] = n - 1
+	}
+}

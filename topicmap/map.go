@@ -13,6 +13,7 @@ type Map struct {
 	regexes []*compiledRule // in the order of the rules
 	memo    *regexMemo      // of regexes; nil when there are none
 	topics  []string        // the literal Kafka topics of the rules
+	names   []*topicNames   // by rule; nil where the Kafka topic is literal
 }
 
 // Len is the number of rules; [Route.Rule] and [Refusal.Rule] are below it.
@@ -113,15 +114,15 @@ func (c *compiledRule) fillTopic(msg *Message, r *Route) error {
 	if missing != nil {
 		return missing.refusal(c.index, "the topic", subject{msg: msg})
 	}
-	made, final := c.topic.made.get(name)
+	made, full := c.topic.names.made.get(name)
 	if made == nil {
-		return c.newTopic(name, final, r)
+		return c.newTopic(name, full, r)
 	}
 	r.Topic = made.name
 	return nil
 }
 
-// newTopic lets a name in that the template has not made before.
+// newTopic lets a name in of which the template does not know that there is such a topic.
 func (c *compiledRule) newTopic(name []byte, full bool, r *Route) error {
 	if err := LegalKafkaTopic(string(name)); err != nil {
 		reason := ReasonIllegalTopic
@@ -131,12 +132,22 @@ func (c *compiledRule) newTopic(name []byte, full bool, r *Route) error {
 		return &Refusal{c.index, reason, quote(name) + ": " + err.Error()}
 	}
 	if !full {
-		if made := c.topic.made.add(name, struct{}{}); made != nil {
-			r.Topic = made.name
+		var ok bool
+		if r.Topic, r.Tried, ok = c.topic.names.try(name); ok {
 			return nil
 		}
 	}
 	return &Refusal{c.index, ReasonTooManyTopics, quote(name) + " would be one more Kafka topic than the rule may create"}
+}
+
+// Settle tells whether there is the Kafka topic that r was routed to, if that was not known: names of topics that there
+// are count for [Rule.MaxTopics] for good, others no longer. It is called once for each Route that has Tried set, when it
+// is known what became of the record.
+func (m *Map) Settle(r *Route, exists bool) {
+	if r.Tried {
+		r.Tried = false
+		m.names[r.Rule].settle(r.Topic, exists)
+	}
 }
 
 func (c *compiledRule) fillKey(msg *Message, r *Route) error {

@@ -20,6 +20,7 @@ type Property struct{ Key, Value []byte }
 type Route struct {
 	Rule    int    // the index of the rule that matched
 	Topic   string // the Kafka topic; stays valid
+	Tried   bool   // it is not known yet whether there is such a topic: [Map.Settle] is to be told
 	Key     []byte
 	HasKey  bool // false: the record has no key. True with an empty Key: the key is the empty string.
 	Headers []Header
@@ -40,7 +41,7 @@ const maxKeptScratch = 16 << 10
 
 // reset forgets the message before and keeps the memory.
 func (r *Route) reset() {
-	r.Rule, r.Topic, r.Key, r.HasKey, r.Headers = 0, "", nil, false, r.Headers[:0]
+	r.Rule, r.Topic, r.Tried, r.Key, r.HasKey, r.Headers = 0, "", false, nil, false, r.Headers[:0]
 	r.scratch.reset()
 }
 

@@ -22,7 +22,7 @@ func TestRouteRendersTopicKeyAndHeaders(t *testing.T) {
 		t.Helper()
 		require.NoError(t, m.Route(msg, &r))
 		got := r
-		got.scratch, got.hits = scratch{}, [2]hit{}
+		got.scratch, got.hits, got.Tried = scratch{}, [2]hit{}, false
 		if len(got.Headers) == 0 {
 			got.Headers = nil
 		}

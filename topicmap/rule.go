@@ -26,8 +26,11 @@ type Rule struct {
 	// When holds conditions: Name is a name as in a template, without braces, and Value what it must be equal to.
 	// All must hold, or the rule does not match. A missing value is equal to nothing.
 	When []Field
-	// MaxTopics bounds the different Kafka topics that Topic may create; 0 means [DefaultMaxTopics].
+	// MaxTopics bounds the different Kafka topics that Topic may make; 0 means [DefaultMaxTopics]. Names of which it is
+	// not known yet whether there is such a topic count if Creates is set, and names that there is none of don't.
 	MaxTopics int
+	// Creates says that topics which are missing are created.
+	Creates bool
 }
 
 // Field is a name with its value; which of the two is a template depends on the place.

@@ -85,6 +85,7 @@ type Rule struct {
 	When []topicmap.Field `yaml:"when"`
 	// MaxTopics is how many different Kafka topics a template in `topic` may make while the process runs, so
 	// that a faulty device can't fill the cluster with topics. Messages that would make one more are refused.
+	// Names that Kafka has no topic of, and creates none for, don't count.
 	MaxTopics int `yaml:"max_topics"`
 	// ExactlyOnce stores a message with QoS 2 and its packet identifier in one Kafka transaction, so that it is in
 	// Kafka once even if an instance is killed. A transaction takes some 30 ms, which messages of many devices share,
@@ -184,6 +185,7 @@ func (c *Config) Rules() (*topicmap.Map, error) {
 	rules := make([]topicmap.Rule, len(c.Publish))
 	for i, r := range c.Publish {
 		rules[i] = r.rule()
+		rules[i].Creates = c.Kafka.CreateTopics != nil
 	}
 	return topicmap.Compile(rules)
 }
