@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,17 +47,22 @@ type TransactorConfig struct {
 type TxRecord struct {
 	Topic string
 	// PartitionKey decides the partition, hashed as Kafka's Java clients hash keys. nil: Key decides, and without one
-	// it is partition 0.
+	// it is any.
 	PartitionKey []byte
 	Key, Value   []byte // nil: null; a record without a value is a tombstone
 	Headers      []Header
 	Timestamp    time.Time // zero: when it is sent
+
+	topic *txTopic // as it was when the record was found to be writable
 }
 
 // A TxGroup is records of which Kafka gets all or none. It belongs to the Transactor from Write until GroupDone.
 type TxGroup struct {
 	Records []*TxRecord
 	Owner   TxOwner
+	// Order is what groups have in common that must be written in the order of Write: one that can't be written for now
+	// holds back those of the same Order behind it, and no others. nil: none does.
+	Order any
 	// Prepare is called each time before the group is put into a transaction, when GroupDone was called for every group
 	// before it that is not in the same one, so that a record can be made that depends on what they left. An error ends
 	// the group with it. It is called by the goroutine of Run with no lock held. May be nil.
@@ -80,6 +86,7 @@ type TxOwner interface {
 type Transactor struct {
 	cfg      TransactorConfig
 	log      zerolog.Logger
+	told     zerolog.Logger // sampled: what may come again and again
 	m        *transactMetrics
 	net      *links
 	topics   txTopics
@@ -92,9 +99,11 @@ type Transactor struct {
 	refuse error // what Write's groups fail with; nil: they are taken
 
 	// Of Run's goroutine.
-	id   producerID
-	seqs map[spot]int32
-	most int // groups of the next transaction; less than MostGroups while it is looked for who was refused
+	again    *time.Timer // wakes it
+	id       producerID
+	seqs     map[spot]int32
+	patience time.Duration // how long the partitions of a transaction have to store it; doubled while they don't
+	most     int           // groups of the next transaction; less than MostGroups while it is looked for who was refused
 }
 
 // A renewal is a call of Renew.
@@ -113,11 +122,16 @@ func NewTransactor(cfg TransactorConfig) (*Transactor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot register the transactor's metrics: %w", err)
 	}
-	net := newLinks(cfg.Config, cfg.Timeout/3)
-	return &Transactor{cfg: cfg, m: m, net: net, topics: txTopics{admin: net.admin, known: map[string]*txTopic{}},
+	t := &Transactor{cfg: cfg, m: m, net: newLinks(cfg.Config, cfg.Timeout/3),
 		log:  cfg.Logger.With().Str("transactional_id", cfg.TransactionalID).Logger(),
 		wake: newSignal(), renewals: make(chan renewal), ended: make(chan struct{}),
-		refuse: fmt.Errorf("%w: it was not taken yet", ErrFenced), most: cfg.MostGroups}, nil
+		refuse: fmt.Errorf("%w: it was not taken yet", ErrFenced), most: cfg.MostGroups, patience: min(storeTime, cfg.Timeout/3)}
+	t.told = t.log.Sample(&zerolog.BurstSampler{Burst: 3, Period: 10 * time.Second})
+	t.again = time.AfterFunc(time.Hour, t.wake.wake)
+	t.again.Stop()
+	t.topics = txTopics{admin: newAdmin(cfg.forListings()), wake: t.wake.wake, known: map[string]*txTopic{},
+		asking: map[string]time.Time{}, doubts: map[spot]doubt{}}
+	return t, nil
 }
 
 func (cfg TransactorConfig) withDefaults() (TransactorConfig, error) {
@@ -140,9 +154,17 @@ func (cfg TransactorConfig) withDefaults() (TransactorConfig, error) {
 }
 
 // Write takes a group and never blocks on Kafka. Nothing bounds how many wait: the caller takes the bytes of a Budget
-// first. Groups are written in the order of Write. Before the first Renew, and after the right was lost until Renew has
+// first. Groups are written in the order of Write, save that one with
+// a topic or a partition that can't be written to for now waits, and all others of its Order behind it. Before the first Renew, and after the right was lost until Renew has
 // succeeded, each group ends with ErrFenced; a caller that repeats those after Renew has first read what it missed.
 func (t *Transactor) Write(g *TxGroup) {
+	if refuse := t.TryWrite(g); refuse != nil {
+		go g.Owner.GroupDone(g, refuse) // ends with the call; the caller of Write may hold a lock that it needs
+	}
+}
+
+// TryWrite is Write for who keeps the groups that are not taken: of those GroupDone is not called, and the error says why.
+func (t *Transactor) TryWrite(g *TxGroup) error {
 	g.fault, g.size = nil, 0
 	t.mu.Lock()
 	refuse := t.refuse
@@ -150,11 +172,28 @@ func (t *Transactor) Write(g *TxGroup) {
 		t.queue = append(t.queue, g)
 	}
 	t.mu.Unlock()
-	if refuse != nil {
-		go g.Owner.GroupDone(g, refuse) // ends with the call; the caller of Write may hold a lock that it needs
-		return
+	if refuse == nil {
+		t.wake.wake()
 	}
-	t.wake.wake()
+	return refuse
+}
+
+// Withdraw ends groups that wait for their turn, or for a topic or a partition, with ErrAborted: those that match, which is
+// called with a lock held. GroupDone is called after it.
+func (t *Transactor) Withdraw(match func(*TxGroup) bool) {
+	t.mu.Lock()
+	var gone []*TxGroup
+	t.queue = slices.DeleteFunc(t.queue, func(g *TxGroup) bool {
+		if match(g) {
+			gone = append(gone, g)
+			return true
+		}
+		return false
+	})
+	t.mu.Unlock()
+	if len(gone) > 0 {
+		go t.finish(gone, ErrAborted) // ends with the last call; the caller may hold a lock that it needs
+	}
 }
 
 // Renew takes a new producer epoch: whoever had the transactional id loses it, and when Renew returns nil whatever
@@ -180,6 +219,11 @@ func (t *Transactor) Run(ctx context.Context) error {
 	defer stop()
 	defer t.net.close()
 	defer t.end()
+	defer t.again.Stop()
+	defer t.topics.work.Wait()
+	defer t.topics.close()
+	defer context.AfterFunc(ctx, t.topics.close)()
+	t.topics.ctx = ctx
 	for busy := false; ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
@@ -197,35 +241,64 @@ func (t *Transactor) work(ctx context.Context, busy bool) (more bool) {
 	if !busy && t.cfg.Gather > 0 && sleep(ctx, t.cfg.Gather) != nil {
 		return false
 	}
-	if groups := t.take(); len(groups) > 0 {
-		t.transact(ctx, groups)
+	ready, refused := t.take()
+	for _, g := range refused {
+		t.finish([]*TxGroup{g}, g.fault)
+	}
+	if len(ready) > 0 {
+		t.transact(ctx, ready)
 	}
 	t.mu.Lock()
 	more = len(t.queue) > 0
 	t.mu.Unlock()
-	if more {
+	switch {
+	case more && len(ready) > 0:
 		t.wake.wake()
+	case more: // all that is left waits for topics or leaders
+		t.again.Reset(topicAgain)
 	}
-	return more
+	return more && len(ready) > 0
 }
 
-// take takes the groups of the next transaction from the queue.
-func (t *Transactor) take() []*TxGroup {
+// take takes the groups of the next transaction from the queue, and those that can never be written. Those that can't be
+// written for now stay, and with them all that must not be written before them.
+func (t *Transactor) take() (ready, refused []*TxGroup) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, size := 0, 0
-	for n < len(t.queue) && n < t.most {
-		size += t.queue[n].measure()
-		if n > 0 && size > mostBytes {
+	t.topics.mu.Lock()
+	defer t.topics.mu.Unlock()
+	now, size := time.Now(), 0
+	var held map[any]bool
+	kept := 0
+	for i, g := range t.queue {
+		if len(ready) == t.most || len(ready) > 0 && size+g.measure() > mostBytes {
+			kept += copy(t.queue[kept:], t.queue[i:])
 			break
 		}
-		n++
+		is := waits
+		if g.Order == nil || !held[g.Order] {
+			is = t.topics.check(g, now)
+		}
+		switch is {
+		case writable:
+			ready, size = append(ready, g), size+g.measure()
+			continue
+		case faulty:
+			refused = append(refused, g)
+			continue
+		}
+		if g.Order != nil {
+			if held == nil {
+				held = map[any]bool{}
+			}
+			held[g.Order] = true
+		}
+		t.queue[kept] = g
+		kept++
 	}
-	groups := append([]*TxGroup(nil), t.queue[:n]...)
-	rest := copy(t.queue, t.queue[n:])
-	clear(t.queue[rest:])
-	t.queue = t.queue[:rest]
-	return groups
+	clear(t.queue[kept:])
+	t.queue = t.queue[:kept]
+	return ready, refused
 }
 
 // putBack has groups written before all others.

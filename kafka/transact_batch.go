@@ -64,29 +64,48 @@ func (r *TxRecord) judge(t *txTopic) error {
 	return nil
 }
 
-func (r *TxRecord) partition(of int32) int32 {
+// partition gives the partition that the record's key decides; without one it is not fixed.
+func (r *TxRecord) partition(of int32) (id int32, fixed bool) {
 	switch {
 	case r.PartitionKey != nil:
-		return PartitionOf(r.PartitionKey, of)
+		return PartitionOf(r.PartitionKey, of), true
 	case r.Key != nil:
-		return PartitionOf(r.Key, of)
+		return PartitionOf(r.Key, of), true
 	}
-	return 0
+	return 0, false
 }
 
-// shares sorts the records of groups by partition, in their order.
+// shares sorts the records of groups by partition, in their order. Those without a key stay together for a while, as in
+// the Producer, and are in no partition that can't be written to if there is another.
 func (ts *txTopics) shares(groups []*TxGroup) []*share {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	now := time.Now()
 	var all []*share
 	byPlace := map[spot]*share{}
+	sticky := map[string]*share{}
+	left := map[string]int{}
 	for _, g := range groups {
 		for _, r := range g.Records {
-			t := ts.known[r.Topic]
-			at := spot{r.Topic, r.partition(t.partitions)}
+			t := r.topic
+			id, fixed := r.partition(t.partitions)
+			if !fixed {
+				if left[r.Topic] -= r.size(); left[r.Topic] < 0 || sticky[r.Topic] == nil {
+					left[r.Topic] = stickyBatch
+					id = max(0, ts.any(t, now))
+				} else {
+					id = sticky[r.Topic].at.id
+				}
+			}
+			at := spot{r.Topic, id}
 			s := byPlace[at]
 			if s == nil {
 				s = &share{at: at, limit: t.limit, leader: t.leaders[at.id]}
 				byPlace[at] = s
 				all = append(all, s)
+			}
+			if !fixed {
+				sticky[r.Topic] = s
 			}
 			s.records, s.groups = append(s.records, r), append(s.groups, g)
 		}

@@ -13,23 +13,26 @@ type transactMetrics struct {
 	commit prometheus.Histogram
 	size   prometheus.Histogram
 	fenced prometheus.Counter
+	aborts prometheus.Counter
 }
 
 func newTransactMetrics(reg prometheus.Registerer) (*transactMetrics, error) {
 	opts := prometheus.Opts{Namespace: "sluice", Subsystem: "kafka"}
-	ended, fenced := opts, opts
+	ended, fenced, aborts := opts, opts, opts
 	ended.Name, ended.Help = "transaction_groups_total", "Groups of records that were to be written in a transaction, by outcome: committed, refused (for good, because of a record), aborted, fenced, unknown or closed."
 	fenced.Name, fenced.Help = "transactions_fenced_total", "Times that a transactional id was lost to another producer or to Kafka's timeout."
+	aborts.Name, aborts.Help = "transactions_aborted_total", "Transactions that were aborted and written again, because a partition did not take its records in time."
 	commit := prometheus.HistogramOpts{Namespace: "sluice", Subsystem: "kafka", Name: "transaction_seconds",
 		Help: "From the begin of a transaction to its commit.", Buckets: []float64{.005, .01, .02, .03, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}
 	size := prometheus.HistogramOpts{Namespace: "sluice", Subsystem: "kafka", Name: "transaction_size_groups",
 		Help: "Groups in a committed transaction.", Buckets: prometheus.ExponentialBuckets(1, 4, 7)}
 	m := new(transactMetrics)
-	var errs [4]error
+	var errs [5]error
 	m.ended, errs[0] = shared(reg, prometheus.NewCounterVec(prometheus.CounterOpts(ended), []string{"outcome"}))
 	m.fenced, errs[1] = shared(reg, prometheus.NewCounter(prometheus.CounterOpts(fenced)))
 	m.commit, errs[2] = shared(reg, prometheus.NewHistogram(commit))
 	m.size, errs[3] = shared(reg, prometheus.NewHistogram(size))
+	m.aborts, errs[4] = shared(reg, prometheus.NewCounter(prometheus.CounterOpts(aborts)))
 	return m, errors.Join(errs[:]...)
 }
 

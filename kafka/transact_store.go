@@ -10,13 +10,21 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// storeAgain is between tries to store.
-const storeAgain = 50 * time.Millisecond
+const (
+	// storeAgain is between tries to store.
+	storeAgain = 50 * time.Millisecond
+	// storeTime is how long a transaction waits for a partition that does not store at first. What is in it is written
+	// again without that partition.
+	storeTime = 2 * time.Second
+)
 
 // store has all records of a transaction stored, batch by batch: one for each partition at a time, those for all
 // brokers at once. A batch whose answer is lost is sent again as it was, and Kafka drops the second by its sequence
-// number.
+// number. A partition that does not take its records in time is left out for a while: an open transaction holds up all
+// that are in it.
 func (t *Transactor) store(ctx context.Context, shares []*share) error {
+	ctx, cancel := context.WithTimeout(ctx, t.patience)
+	defer cancel()
 	for {
 		var open []*share
 		for _, s := range shares {
@@ -35,11 +43,15 @@ func (t *Transactor) store(ctx context.Context, shares []*share) error {
 			continue
 		}
 		if sleep(ctx, storeAgain) != nil {
+			t.patience = min(2*t.patience, t.cfg.Timeout*2/3)
+			for _, s := range open {
+				if s.stored < len(s.records) {
+					t.topics.doubt(s)
+				}
+			}
 			return fmt.Errorf("not all records could be stored in time: %w", again)
 		}
-		if err := t.lead(ctx, open); err != nil {
-			return err
-		}
+		t.topics.lead(open)
 	}
 }
 
@@ -155,33 +167,6 @@ func (t *Transactor) refuseBatch(s *share, block *sarama.ProduceResponseBlock, v
 		t.most = max(1, len(groups)/2)
 	}
 	return errRefused
-}
-
-// lead finds the leaders anew. A topic that is gone by now refuses its groups.
-func (t *Transactor) lead(ctx context.Context, open []*share) error {
-	names := map[string]bool{}
-	for _, s := range open {
-		t.topics.stale(s.at.topic)
-		names[s.at.topic] = true
-	}
-	if err := t.topics.need(ctx, names); err != nil {
-		return err
-	}
-	for _, s := range open {
-		topic := t.topics.known[s.at.topic]
-		switch {
-		case topic.verdict != nil:
-			for _, g := range s.groups {
-				g.fault = fmt.Errorf("topic %q: %w", s.at.topic, topic.verdict)
-			}
-			return errRefused
-		case int(s.at.id) < len(topic.leaders):
-			s.leader = topic.leaders[s.at.id]
-		default: // it was made anew with fewer partitions
-			return fmt.Errorf("partition %d of topic %q: %w", s.at.id, s.at.topic, sarama.ErrUnknownTopicOrPartition)
-		}
-	}
-	return nil
 }
 
 // first gives the first error there is.

@@ -142,7 +142,26 @@ func TestRecordOfAGroupIsStoredAsGiven(t *testing.T) {
 	require.Nil(t, byKey["gone"].Value)
 	require.Equal(t, PartitionOf([]byte("gone"), 5), byKey["gone"].Partition)
 	require.NotNil(t, byKey[""].Value)
-	require.Zero(t, byKey[""].Partition)
+}
+
+func TestRecordsWithoutAKeyAreSpread(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(5, "t"))
+	tr := transactor(t, txConfig(c.ListenAddrs(), "id"))
+	b := newBook()
+	const n, size = 100, 4000
+	for range n {
+		tr.Write(&TxGroup{Owner: b, Records: []*TxRecord{{Topic: "t", Value: make([]byte, size)}}})
+	}
+	b.has(t, n)
+	used, most := 0, 0
+	for _, rs := range read(t, c.ListenAddrs(), "t", n) {
+		if len(rs) > 0 {
+			used++
+		}
+		most = max(most, len(rs))
+	}
+	require.Greater(t, used, 2)
+	require.Less(t, most, n/2)
 }
 
 func TestRefusedRecordFailsItsOwnGroupOnly(t *testing.T) {
@@ -327,12 +346,8 @@ func TestEachGroupIsThereAsItWasSaid(t *testing.T) {
 	b.has(t, n)
 	want := map[string]bool{}
 	for i, g := range groups {
-		switch err := b.of(g); {
-		case err == nil:
-			want[fmt.Sprint("a", i)], want[fmt.Sprint("b", i)] = true, true
-		default:
-			require.ErrorIs(t, err, ErrAborted)
-		}
+		require.NoError(t, b.of(g), "what was aborted is written again")
+		want[fmt.Sprint("a", i)], want[fmt.Sprint("b", i)] = true, true
 	}
 	t.Logf("%d of %d groups are committed", len(want)/2, n)
 	got := map[string]bool{}
@@ -343,22 +358,54 @@ func TestEachGroupIsThereAsItWasSaid(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-// TestTransactionThatTakesTooLongIsAborted: a partition that can't store does not hold the others for ever.
-func TestTransactionThatTakesTooLongIsAborted(t *testing.T) {
+// TestPartitionThatDoesNotStoreHoldsUpNoOtherGroup: its groups wait, and those of their Order behind them; all others
+// are written without them.
+func TestPartitionThatDoesNotStoreHoldsUpNoOtherGroup(t *testing.T) {
 	c := fake(t, kfake.SeedTopics(1, "stuck", "free"))
-	stuck := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "stuck", Err: kerr.NotEnoughReplicas, Count: -1})
-	cfg := txConfig(c.ListenAddrs(), "id")
-	cfg.Timeout = 1500 * time.Millisecond
-	tr := transactor(t, cfg)
+	tr := transactor(t, txConfig(c.ListenAddrs(), "id"))
 	b := newBook()
-	tr.Write(b.group("free k v", "stuck k v"))
+	warm := b.group("free k warm", "stuck k warm")
+	tr.Write(warm)
 	b.has(t, 1)
-	require.ErrorIs(t, b.of(b.order[0]), ErrAborted)
+	stuck := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "stuck", Err: kerr.NotEnoughReplicas, Count: -1})
+	const n = 300
+	var held, free []*TxGroup
+	for i := range n {
+		for order := range 3 {
+			topic := "free"
+			if order == 1 && i == 10 || order == 2 {
+				topic = "stuck"
+			}
+			g := b.group(fmt.Sprintf("%s k%d %d-%d", topic, order, order, i))
+			g.Order = order
+			if order == 1 && i >= 10 || order == 2 {
+				held = append(held, g)
+			} else {
+				free = append(free, g)
+			}
+			tr.Write(g)
+		}
+	}
+	eventually(t, func() bool { return b.count() == 1+len(free) }, "what does not go there is written")
+	for _, g := range held {
+		require.NotContains(t, b.order, g)
+	}
 	stuck.Remove()
-	tr.Write(b.group("free k w", "stuck k w"))
-	b.has(t, 2)
-	require.NoError(t, b.of(b.order[1]))
-	require.Equal(t, []string{"w"}, committedValues(t, c.ListenAddrs(), "free", 1))
+	b.has(t, 1+3*n)
+	next := map[string]int{}
+	for _, v := range append(committedValues(t, c.ListenAddrs(), "free", len(free)+n-10), committedValues(t, c.ListenAddrs(), "stuck", n+2)...) {
+		if order, i, ok := strings.Cut(v, "-"); ok && order != "1" {
+			require.Equal(t, fmt.Sprint(next[order]), i, "order %s", order)
+			next[order]++
+		}
+	}
+	for i, last := 0, -1; i < len(b.order); i++ { // as they were committed
+		if g := b.order[i]; g.Order == 1 {
+			_, v, _ := strings.Cut(string(g.Records[0].Value), "-")
+			require.Equal(t, fmt.Sprint(last+1), v)
+			last++
+		}
+	}
 }
 
 func TestEveryGroupEndsWhenTheTransactorDoes(t *testing.T) {
@@ -404,19 +451,18 @@ func TestTopicOfWhichNothingIsKnownHoldsUpNoOtherGroup(t *testing.T) {
 	c := fake(t, kfake.SeedTopics(1, "t"))
 	cannot := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.InvalidReplicationFactor, Count: -1})
 	cfg := txConfig(c.ListenAddrs(), "id")
-	cfg.Timeout = 2 * time.Second
 	cfg.CreateTopics = &CreateTopics{Partitions: 1, Replication: 1}
 	tr := transactor(t, cfg)
 	b := newBook()
 	bad, good := b.group("t k v", "new k v"), b.group("t k w")
 	tr.Write(bad)
 	tr.Write(good)
-	b.has(t, 2)
-	require.ErrorIs(t, b.of(bad), ErrAborted)
+	b.has(t, 1)
 	require.NoError(t, b.of(good))
+	require.Same(t, good, b.order[0])
 	cannot.Remove()
-	tr.Write(bad)
-	eventually(t, func() bool { return b.count() == 3 }, "it is written when the topic can be created")
+	b.has(t, 2)
+	require.NoError(t, b.of(bad), "it is written when the topic can be created")
 	require.Equal(t, []string{"v"}, committedValues(t, c.ListenAddrs(), "new", 1))
 }
 

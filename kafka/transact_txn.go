@@ -14,16 +14,10 @@ var errRefused = errors.New("a record was refused")
 
 // transact writes groups in one transaction, and ends them or puts them back.
 func (t *Transactor) transact(ctx context.Context, groups []*TxGroup) {
-	groups, err := t.verify(ctx, groups)
-	if len(groups) == 0 {
+	if groups = t.prepare(groups); len(groups) == 0 {
 		return
 	}
-	if err == nil {
-		if groups = t.prepare(groups); len(groups) == 0 {
-			return
-		}
-		err = t.attempt(ctx, groups)
-	}
+	err := t.attempt(ctx, groups)
 	if err != nil {
 		groups = t.finishFaulty(groups)
 	}
@@ -41,48 +35,11 @@ func (t *Transactor) transact(ctx context.Context, groups []*TxGroup) {
 		t.finish(groups, err)
 	case ctx.Err() != nil:
 		t.finish(groups, ErrClosed)
-	default:
-		t.log.Warn().Err(err).Int("groups", len(groups)).Msg("a transaction was aborted")
-		t.finish(groups, fmt.Errorf("%w: %w", ErrAborted, err))
-	}
-}
-
-// verify ends the groups that can't be written, and gives the others. It waits until that is known, for as long as a
-// transaction may take: a topic that can't be created now must not hold up all others.
-func (t *Transactor) verify(ctx context.Context, groups []*TxGroup) ([]*TxGroup, error) {
-	names := map[string]bool{}
-	for _, g := range groups {
-		for _, r := range g.Records {
-			if legalTopic(r.Topic) {
-				names[r.Topic] = true
-			} else {
-				g.fault = fmt.Errorf("topic %q: %w: not a legal name", r.Topic, ErrInvalidRecord)
-			}
-		}
-	}
-	looking, cancel := context.WithTimeout(ctx, t.cfg.Timeout*2/3)
-	defer cancel()
-	err := t.topics.need(looking, names)
-	if ctx.Err() != nil {
-		return groups, err
-	}
-	for _, g := range groups {
-		t.judge(g, err)
-	}
-	return t.finishFaulty(groups), nil
-}
-
-// judge sets the fault of a group that can't be written: for good, or because nothing is known of a topic, and why.
-func (t *Transactor) judge(g *TxGroup, unknown error) {
-	for _, r := range g.Records {
-		if g.fault != nil {
-			return
-		}
-		if topic := t.topics.known[r.Topic]; topic != nil {
-			g.fault = r.judge(topic)
-		} else {
-			g.fault = fmt.Errorf("topic %q: %w: %w", r.Topic, ErrAborted, unknown)
-		}
+	default: // nothing of it is stored, and no verdict was said
+		t.told.Warn().Err(err).Int("groups", len(groups)).Msg("a transaction was aborted and is written again")
+		t.m.aborts.Inc()
+		t.putBack(groups)
+		_ = sleep(ctx, storeAgain) // or what Kafka refuses at once is tried, and told, without pause
 	}
 }
 
@@ -129,6 +86,8 @@ func (t *Transactor) attempt(ctx context.Context, groups []*TxGroup) error {
 		return err
 	}
 	t.m.commit.Observe(time.Since(began).Seconds())
+	t.topics.trust(shares)
+	t.patience = min(storeTime, t.cfg.Timeout/3)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func (l *ledgerPart) stale(client string, began, lowest int64) [][]byte {
 type idSet struct {
 	stored  []uint16 // ascending
 	changes []*ingest
-	open    int  // transactions under way
+	open    int  // changes under way
 	wrote   bool // one was committed
 	broken  bool // one failed, or another connection has the client ID, and this one ends
 }
@@ -100,14 +101,17 @@ func apply(ids []uint16, in *ingest) []uint16 {
 	return ids
 }
 
-// An ingest is a change of a connection's packet identifiers, with the message it goes with.
+// An ingest is a change of a connection's packet identifiers, with the message it goes with; or a message with QoS 0 or 1
+// alone, which changes none.
 type ingest struct {
 	k        *keeper
+	qos      byte
 	id       uint16
 	add      bool
 	records  []*kafka.TxRecord
 	entry    kafka.TxRecord
 	group    kafka.TxGroup
+	turn     uint64          // its place among the groups of the shard
 	told     func(err error) // of a message
 	released func()          // of a PUBREL
 }
@@ -120,6 +124,9 @@ func (in *ingest) prepare() error {
 	defer k.p.unlock()
 	if k.ids.broken {
 		return kafka.ErrAborted // the device sends it again, after the one before it that failed
+	}
+	if in.qos < 2 {
+		return nil
 	}
 	ids := slices.Clone(k.ids.stored)
 	for _, c := range k.ids.changes {
@@ -139,25 +146,33 @@ func (in *ingest) prepare() error {
 // GroupDone takes the outcome. A change that is not stored leaves the set, so that those behind it don't have it.
 func (in *ingest) GroupDone(_ *kafka.TxGroup, err error) {
 	k := in.k
-	if errors.Is(err, kafka.ErrTransactionUnknown) {
-		k.h.inc.shard(k.h.id).afterRenewal(func() { in.finish(err) }) // decided then, and the connection is over
-		return
+	switch sh := k.h.inc.shard(k.h.id); {
+	case errors.Is(err, kafka.ErrTransactionUnknown):
+		sh.afterRenewal(func() { in.finish(err) }) // decided then, and the connection is over
+	case errors.Is(err, kafka.ErrFenced):
+		// Nothing of it is stored. The right may be lost because of another device of the shard, or because Kafka forgets
+		// who has written nothing for days; if it is because of this one, that is known once the right is ours again.
+		sh.again(&in.group, in.turn)
+	default:
+		in.finish(err)
 	}
-	in.finish(err)
 }
 
 func (in *ingest) finish(err error) {
 	k := in.k
 	k.p.lock()
-	if err == nil {
+	if err == nil && in.qos == 2 {
 		k.ids.stored, k.ids.wrote = apply(k.ids.stored, in), true
 	}
 	if errors.Is(err, kafka.ErrTransactionUnknown) {
 		k.ids.wrote = false // all is decided and can be read, whatever it was
 	}
-	k.ids.broken = k.ids.broken || err != nil && !kafka.Final(err)
+	// One with QoS 0 may be lost, and the connection lives on.
+	k.ids.broken = k.ids.broken || in.qos > 0 && err != nil && !kafka.Final(err)
 	k.ids.changes = slices.DeleteFunc(k.ids.changes, func(c *ingest) bool { return c == in })
-	k.ids.open--
+	if in.qos == 2 {
+		k.ids.open--
+	}
 	k.p.unlock()
 	switch {
 	case in.told != nil:
@@ -182,8 +197,16 @@ type shard struct {
 	mu      sync.Mutex // guards what follows
 	turn    int        // how often the right was taken
 	held    bool       // it is ours, and what was written before we took it was read
-	waiting []*kafka.TxGroup
-	after   []func() // to be called when the right was taken again
+	given   uint64     // places given out
+	waiting []txWaiter // for the right
+	ended   bool       // nobody takes it any more
+	after   []func()   // to be called when the right was taken again
+}
+
+// A txWaiter is a group that waits for the right to be taken.
+type txWaiter struct {
+	turn  uint64
+	group *kafka.TxGroup
 }
 
 func (s *sessions) newShard(inc *incarnation, n int) (*shard, error) {
@@ -219,7 +242,10 @@ func (sh *shard) run(ctx context.Context) {
 		}
 	}
 	running.Wait() // or what it ends last would wait for ever
-	sh.renewed()   // nothing will be decided here any more, and nobody shall wait
+	sh.mu.Lock()
+	sh.ended = true
+	sh.mu.Unlock()
+	sh.renewed() // nothing will be decided here any more, and nobody shall wait
 }
 
 // renew takes the right; false: ctx has ended.
@@ -284,10 +310,10 @@ func (sh *shard) renewed() {
 	sh.held = true
 	after := sh.after
 	sh.after = nil
-	for _, g := range sh.waiting {
-		sh.tx.Write(g)
+	slices.SortFunc(sh.waiting, func(a, b txWaiter) int { return cmp.Compare(a.turn, b.turn) })
+	for len(sh.waiting) > 0 && sh.pass(sh.waiting[0].group) {
+		sh.waiting = sh.waiting[1:]
 	}
-	sh.waiting = nil
 	sh.mu.Unlock()
 	for _, f := range after {
 		f()
@@ -301,13 +327,34 @@ func (sh *shard) afterRenewal(f func()) {
 	sh.after = append(sh.after, f)
 }
 
+// pass gives a group to the transactor. false: the right is lost, which we are about to be told. mu is held.
+func (sh *shard) pass(g *kafka.TxGroup) bool {
+	if sh.ended {
+		sh.tx.Write(g) // it ends; nobody is called meanwhile
+		return true
+	}
+	return sh.tx.TryWrite(g) == nil
+}
+
 // write writes a group, once the right is ours.
-func (sh *shard) write(g *kafka.TxGroup) {
+func (sh *shard) write(g *kafka.TxGroup) { sh.enqueue(g, new(uint64)) }
+
+// enqueue is write that notes the group's place among all, for again.
+func (sh *shard) enqueue(g *kafka.TxGroup, turn *uint64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if !sh.held {
-		sh.waiting = append(sh.waiting, g)
-		return
+	sh.given++
+	*turn = sh.given
+	if !sh.held && !sh.ended || !sh.pass(g) {
+		sh.waiting = append(sh.waiting, txWaiter{*turn, g})
 	}
-	sh.tx.Write(g) // it calls nobody
+}
+
+// again writes a group that was not stored because the right was lost, in its old place.
+func (sh *shard) again(g *kafka.TxGroup, turn uint64) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if !sh.ended || !sh.pass(g) {
+		sh.waiting = append(sh.waiting, txWaiter{turn, g})
+	}
 }

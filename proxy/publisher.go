@@ -119,7 +119,8 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	}
 	d.rule = p.m.rule(d.route.Rule)
 	d.fillRouted()
-	if m.QoS == 2 && p.exactlyOnce[d.route.Rule] {
+	if p.exactlyOnce[d.route.Rule] {
+		// Of each QoS: one that took another way could come before those that were sent before it.
 		if held, id := m.Keeper(); held != nil {
 			p.transact(d, held.(*keeper), id)
 			return
@@ -132,7 +133,7 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	p.producers[d.route.Rule].Produce(&d.rec)
 }
 
-// transact stores the record with the packet identifier of its message, and the retained message with it.
+// transact stores the record with the packet identifier of its message, if it has QoS 2, and the retained message with it.
 func (p *publisher) transact(d *delivery, k *keeper, id uint16) {
 	records, done := []*kafka.TxRecord{d.txRecord()}, d.transacted
 	if d.msg.Retain && p.retained != nil {
@@ -142,7 +143,7 @@ func (p *publisher) transact(d *delivery, k *keeper, id uint16) {
 		}
 		records, done = append(records, rec), both
 	}
-	k.ingest(id, records, done)
+	k.ingest(d.msg.QoS, id, records, done)
 }
 
 // unknownOutcome says in the log that Kafka left something open.

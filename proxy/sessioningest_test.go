@@ -202,3 +202,61 @@ func TestConnectIsRefusedWhileKafkaIsAway(t *testing.T) {
 	open.nothing()
 	_ = in.end() // it can't be stopped in order
 }
+
+// send012 sends messages one after the other, with the QoS 0, 1 and 2 in turn, and waits for all answers.
+func (d *device) send012(topic string, from, n int) {
+	d.t.Helper()
+	for i := from; i < from+n; i++ {
+		body := text16(topic)
+		if qos := i % 3; qos > 0 {
+			body = binary.BigEndian.AppendUint16(body, uint16(1+i))
+		}
+		d.send(byte(0x30+2*(i%3)), append(append(body, 0), fmt.Sprint(i)...))
+	}
+	for i := from; i < from+n; i++ {
+		if i%3 == 0 {
+			continue
+		}
+		first, body := d.read()
+		require.Equal(d.t, byte(0x30+0x10*(i%3)), first, "PUBACK or PUBREC")
+		require.Equal(d.t, uint16(1+i), binary.BigEndian.Uint16(body))
+		require.Len(d.t, body, 2, "Success")
+	}
+}
+
+func numbers(n int) (all []string) {
+	for i := range n {
+		all = append(all, fmt.Sprint(i))
+	}
+	return all
+}
+
+// TestExactlyOnceKeepsTheOrderOfAllQoS: what one connection sends with one key.
+func TestExactlyOnceKeepsTheOrderOfAllQoS(t *testing.T) {
+	in := begin(t, 4, once)
+	d := lasting("d1").to(t, in.addr, false)
+	const n = 120
+	d.send012("once/a", 0, n)
+	in.until("all", func() bool { return len(in.payloads("once")) >= n })
+	require.Equal(t, numbers(n), in.payloads("once"))
+	d.leave()
+	in.stop()
+}
+
+// TestLossOfTheTransactionalIDDisconnectsNobody: Kafka forgets who has written nothing for days, and a takeover of another
+// device fences those of its shard.
+func TestLossOfTheTransactionalIDDisconnectsNobody(t *testing.T) {
+	in := begin(t, 4, once)
+	d := lasting("d1").to(t, in.addr, false)
+	const rounds, n = 5, 30
+	for round := range rounds {
+		d.send012("once/a", round*n, n)
+		inc := in.sessions.me.Load()
+		require.NoError(t, in.sessions.fencer.Fence(t.Context(), inc.txid(inc.shard("d1").n)))
+	}
+	d.send012("once/a", rounds*n, n)
+	in.until("all", func() bool { return len(in.payloads("once")) >= (rounds+1)*n })
+	require.Equal(t, numbers((rounds+1)*n), in.payloads("once"))
+	d.leave()
+	in.stop()
+}

@@ -130,8 +130,26 @@ func (k *keeper) Left(l *mqtt.Leaving) {
 	k.p.lock()
 	k.h.keeper, k.h.departing, k.left = nil, k, d
 	d.timer = time.AfterFunc(takeoverWait, func() { k.quiet(nil) })
+	time.AfterFunc(takeoverWait, k.withdraw)
 	k.p.unlock()
 	l.Session.Received(k.quiet)
+}
+
+// withdraw gives up what can't be written though the connection is over for a while: whoever comes next must not wait for
+// a Kafka topic that is in trouble. The device sends it again.
+func (k *keeper) withdraw() {
+	k.p.lock()
+	defer k.p.unlock()
+	broken := k.ids.broken
+	if k.ids.open > 0 || broken {
+		k.h.inc.shard(k.h.id).tx.Withdraw(func(g *kafka.TxGroup) bool {
+			in, ok := g.Owner.(*ingest)
+			return ok && in.k == k && (in.qos == 2 || broken)
+		})
+	}
+	if k.left != nil {
+		time.AfterFunc(takeoverWait, k.withdraw) // some may have been in a transaction
+	}
 }
 
 // quit leaves a session that the device was not told of, as it was found.
@@ -227,23 +245,28 @@ func (k *keeper) Released(id uint16, done func()) bool {
 	if !k.ids.has(id) {
 		return false
 	}
-	k.write(&ingest{k: k, id: id, released: done})
+	k.write(&ingest{k: k, qos: 2, id: id, released: done})
 	return true
 }
 
-// ingest stores a message with QoS 2 and its packet identifier together. owner is told what became of it.
-func (k *keeper) ingest(id uint16, records []*kafka.TxRecord, owner func(err error)) {
+// ingest stores a message, and with QoS 2 its packet identifier with it. owner is told what became of it.
+func (k *keeper) ingest(qos byte, id uint16, records []*kafka.TxRecord, owner func(err error)) {
 	k.p.lock()
 	defer k.p.unlock()
-	k.write(&ingest{k: k, id: id, add: true, records: records, told: owner})
+	k.write(&ingest{k: k, qos: qos, id: id, add: true, records: records, told: owner})
 }
 
 // write queues a change of the packet identifiers. part.mu is held.
 func (k *keeper) write(in *ingest) {
+	in.group.Owner, in.group.Prepare, in.group.Order = in, in.prepare, k
+	in.group.Records = in.records
+	if in.qos < 2 {
+		k.h.inc.shard(k.h.id).enqueue(&in.group, &in.turn)
+		return
+	}
 	k.ids.open++
 	k.ids.changes = append(k.ids.changes, in)
 	in.entry = kafka.TxRecord{Topic: k.s.cfg.Sessions.Ledger, Key: fleet.LedgerIDsKey(k.h.id, k.h.inc.name), PartitionKey: []byte(k.h.id), Value: noBytes}
-	in.group.Owner, in.group.Prepare = in, in.prepare
 	in.group.Records = append(in.records, &in.entry)
-	k.h.inc.shard(k.h.id).write(&in.group)
+	k.h.inc.shard(k.h.id).enqueue(&in.group, &in.turn)
 }

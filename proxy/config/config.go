@@ -89,8 +89,9 @@ type Rule struct {
 	MaxTopics int `yaml:"max_topics"`
 	// ExactlyOnce stores a message with QoS 2 and its packet identifier in one Kafka transaction, so that it is in
 	// Kafka once even if an instance is killed. A transaction takes some 30 ms, which messages of many devices share,
-	// and only consumers that read committed records do not see what is not decided yet. Without it a message with
-	// QoS 2 can be stored twice when an instance is killed.
+	// and only consumers that read committed records do not see what is not decided yet. Messages with QoS 0 and 1 to
+	// the rule go in the same transactions, to keep the order. Without it a message with QoS 2 can be stored twice when
+	// an instance is killed.
 	ExactlyOnce bool `yaml:"exactly_once"`
 }
 
