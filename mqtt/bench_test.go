@@ -43,7 +43,7 @@ func benchConn(tb testing.TB, version byte) *Conn {
 		cancel()
 		s.Shutdown(ctx)
 	})
-	c := &Conn{srv: s, nc: near.(*net.TCPConn), raw: raw, serial: 1}
+	c := &Conn{srv: s, nc: near.(*net.TCPConn), raw: raw}
 	check(tb, c.feed(hello{version: version, id: "dev"}.packet()))
 	return c
 }

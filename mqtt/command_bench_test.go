@@ -49,7 +49,7 @@ func newFleet(b *testing.B, n int, version byte, qos int) *fleet {
 	check(b, err)
 	b.Cleanup(func() { _ = far.Close() })
 	for i := range n {
-		c := &Conn{srv: s, nc: far.(*net.TCPConn), raw: sink{null.Fd()}, serial: s.serial.Add(1)}
+		c := &Conn{srv: s, nc: far.(*net.TCPConn), raw: sink{null.Fd()}}
 		check(b, c.feed(hello{version: version, id: fmt.Sprintf("dev-%05d", i)}.packet()))
 		var none []byte
 		if version == 5 {

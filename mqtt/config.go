@@ -30,7 +30,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// MaxUnreadBytes bounds what waits to be written to one device.
 	MaxUnreadBytes int
-	// MaxPartialBytes bounds the bytes of incomplete packets over all connections.
+	// MaxPartialBytes bounds the bytes of incomplete packets over all connections, and as many may wait unhandled in
+	// paused ones until those are read no further.
 	MaxPartialBytes int64
 	// MaxExtraBytes bounds, over all connections and sessions, topic aliases above 1 KiB a connection and QoS 2 packet
 	// identifiers above ReceiveMaximum a session.
@@ -114,7 +115,7 @@ func DefaultConfig() Config {
 		ConnectTimeout:     10 * time.Second,
 		WriteTimeout:       20 * time.Second,
 		MaxUnreadBytes:     64 << 10,
-		MaxPartialBytes:    32 << 20,
+		MaxPartialBytes:    64 << 20,
 		MaxExtraBytes:      32 << 20,
 		SessionExpiryMax:   24 * time.Hour,
 		MaxStoredSessions:  100_000,

@@ -14,37 +14,38 @@ import (
 // socket, everybody else calls shutdown. A second goroutine exists only while the socket takes no more
 // bytes.
 type Conn struct {
-	srv    *Server
-	nc     *net.TCPConn
-	raw    syscall.RawConn
-	link   *link  // nil: packets come straight from the socket
-	serial uint64 // no other connection of this Server has it
+	srv  *Server
+	nc   *net.TCPConn
+	raw  syscall.RawConn
+	link *link // nil: packets come straight from the socket
 
 	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
-	partial    []byte // bytes read and not yet consumed, from the start of a packet
-	holding    bool   // reading is paused; partial begins with the packet that must wait
-	flooded    bool   // and with more PINGREQ than are answered at once
-	scanned    int    // up to where partial was searched for PINGREQ
-	charged    int    // part of partial that is counted in Server.partial
-	aliases    [][]byte
-	aliasBytes int // what they take
-	will       *Message
-	session    *session
-	method     string    // of enhanced authentication; "": none
-	now        time.Time // when the bytes at hand were read
-	since      time.Time
-	handed     *Message // in the Handler's Publish now
-	handedID   uint16
-	turn       Turn     // of the message that waits for memory; nil: none does
-	device     net.Addr // as the PROXY header says; nil: there is none
-	entrance   entrance
-	rates      rates
-	version    byte // 0 until CONNECT
-	proxy      proxyState
-	tidy       bool // DISCONNECT came: no will
-	persists   bool // CONNECT asked for a Session Expiry Interval above 0
-	problems   bool // Request Problem Information: reasons may be told
-	willWait   uint32
+	partial        []byte // bytes read and not yet consumed, from the start of a packet
+	chargedWaiting bool   // charged is counted in Server.waiting
+	holding        bool   // reading is paused; partial begins with the packet that must wait
+	flooded        bool   // and with more PINGREQ than are answered at once
+	scanned        int    // up to where partial was searched for PINGREQ
+	charged        int    // part of partial that is counted in Server.partial, or Server.waiting
+	aliases        [][]byte
+	aliasBytes     int // what they take
+	will           *Message
+	session        *session
+	method         string    // of enhanced authentication; "": none
+	now            time.Time // when the bytes at hand were read
+	since          time.Time
+	handed         *Message // in the Handler's Publish now
+	handedID       uint16
+	turn           Turn     // of the message that waits for memory; nil: none does
+	device         net.Addr // as the PROXY header says; nil: there is none
+	entrance       entrance
+	rates          rates
+	version        byte // 0 until CONNECT
+	proxy          proxyState
+	tidy           bool // DISCONNECT came: no will
+	persists       bool // CONNECT asked for a Session Expiry Interval above 0
+	isBridge       bool // the protocol level has bridgeBit
+	problems       bool // Request Problem Information: reasons may be told
+	willWait       uint32
 
 	maxPacket   uint32 // the client's Maximum Packet Size
 	sendMaximum int    // its Receive Maximum

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -27,8 +28,11 @@ type connectParams struct {
 
 // connect handles CONNECT and answers with CONNACK. An error ends the connection; the CONNACK that says so
 // has been sent then.
-func (c *Conn) connect(body []byte) error {
+func (c *Conn) connect(body []byte, padded bool) error {
 	p, err := c.decodeConnect(body)
+	if padded && c.version == 5 {
+		err = errPadded
+	}
 	if err == nil {
 		err = c.authenticate(p)
 	}
@@ -40,6 +44,33 @@ func (c *Conn) connect(body []byte) error {
 		return err
 	}
 	return nil
+}
+
+// tooLargeConnect refuses a CONNECT by its beginning b, once that is there. It is given an answer in its version: a
+// client that only sees the connection reset tries for ever and tells nobody why.
+func (c *Conn) tooLargeConnect(b []byte) error {
+	const beginning = 2 + len("MQIsdp") + 1 + 1 + 2 + 2 // up to the length of an MQTT 3.1 client ID
+	if len(b) < beginning {
+		return nil
+	}
+	err := c.protocol(b)
+	if err == nil {
+		err = errTooLarge
+		r := cursor{b: b[c.protocolSize()+3:]}
+		if c.version < 5 && r.uint16() > clientIDMax {
+			err = errClientIDTooLong
+		}
+	}
+	c.refuse(err)
+	return err
+}
+
+// protocolSize is the length of protocol name and level in a CONNECT.
+func (c *Conn) protocolSize() int {
+	if c.version == 3 {
+		return 2 + len("MQIsdp") + 1
+	}
+	return 2 + len("MQTT") + 1
 }
 
 // refuse answers a CONNECT with the reason why not, and nothing where the specification has no answer.
@@ -68,7 +99,7 @@ func connackCode(fault Code, version byte) (code byte, known bool) {
 		return packets.Err3UnsupportedProtocolVersion.Code, true
 	case ClientIdentifierNotValid:
 		return packets.Err3ClientIdentifierNotValid.Code, true
-	case ServerUnavailable, ServerBusy, ServerShuttingDown, QuotaExceeded:
+	case ServerUnavailable, ServerBusy, ServerShuttingDown, QuotaExceeded, PacketTooLarge:
 		return packets.Err3ServerUnavailable.Code, true
 	case BadUserNameOrPassword:
 		return packets.ErrMalformedUsernameOrPassword.Code, true
@@ -86,7 +117,7 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	}
 	p := &connectParams{props: c.properties()}
 	willProps := c.properties()
-	err := checkConnect(b, c.version, &p.props, &willProps)
+	err := checkConnect(b[c.protocolSize():], c.version, &p.props, &willProps)
 	c.maxPacket = math.MaxUint32
 	if p.props.maximumPacketLen > 0 {
 		c.maxPacket = p.props.maximumPacketLen
@@ -100,6 +131,10 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	}
 	var pk packets.Packet
 	pk.FixedHeader.Type = packets.Connect
+	if c.isBridge { // mochi takes the level as it is
+		b = bytes.Clone(b)
+		b[c.protocolSize()-1] = c.version
+	}
 	if err := pk.ConnectDecode(b); err != nil {
 		return nil, malformed("%v", err)
 	}
@@ -121,19 +156,16 @@ func (c *Conn) protocol(b []byte) error {
 	switch {
 	case r.err != nil:
 		return r.err
-	case name == "MQIsdp" && level == 3:
-		c.version = 4
-		return &ProtocolFault{UnsupportedProtocolVersion, "MQTT 3.1 is not offered"}
-	case name != "MQTT":
-		return violation("protocol name is not MQTT") // [MQTT-3.1.2-1]
-	case level == 5 || level == 4:
-		c.version = level
-	case level > 5:
+	case name != "MQTT" && name != "MQIsdp":
+		return violation("protocol name is neither MQTT nor MQIsdp") // [MQTT-3.1.2-1]
+	case name == "MQIsdp" && level&^bridgeBit == 3, name == "MQTT" && (level&^bridgeBit == 4 || level&^bridgeBit == 5):
+		c.version, c.isBridge = level&^bridgeBit, level&bridgeBit != 0
+	case name == "MQTT" && level > 5 && level < bridgeBit: // a version to come, whose CONNACK has more in common with that of 5
 		c.version = 5
-		return &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1.1 and 5 are offered"} // [MQTT-3.1.2-2]
+		return errVersion
 	default:
-		c.version = 4
-		return &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1.1 and 5 are offered"}
+		c.version = 4 // CONNACK of 3.1 is the same
+		return errVersion
 	}
 	if err := checkConnectFlags(flags, c.version); err != nil {
 		return err
@@ -143,6 +175,13 @@ func (c *Conn) protocol(b []byte) error {
 	}
 	return nil
 }
+
+// bridgeBit is set in the protocol level by bridges between brokers, Mosquitto's for one. They don't want back what they
+// sent, and want to know what is retained.
+const bridgeBit = 0x80
+
+// errVersion refuses a protocol level [MQTT-3.1.2-2].
+var errVersion = &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1, 3.1.1 and 5 are offered"}
 
 // checkConnectFlags holds the Connect Flags to section 3.1.2.3.
 func checkConnectFlags(flags, version byte) error {
@@ -160,10 +199,10 @@ func checkConnectFlags(flags, version byte) error {
 	return nil
 }
 
-// checkConnect walks a CONNECT to its last byte: properties that may stand there, once each, and nothing
+// checkConnect walks a CONNECT from behind the protocol level to its last byte: properties that may stand there, once each, and nothing
 // missing or left over. The mochi decoder checks neither.
 func checkConnect(b []byte, version byte, props, will *properties) error {
-	r := cursor{b: b[7:]}
+	r := cursor{b: b}
 	flags := r.byte()
 	r.uint16()
 	if version == 5 {
@@ -194,14 +233,20 @@ func checkConnect(b []byte, version byte, props, will *properties) error {
 // clientIDMax bounds a client ID, which is kept for the life of its session.
 const clientIDMax = 1 << 10
 
+// errClientIDTooLong refuses a client ID [MQTT-3.1.3-8].
+var errClientIDTooLong = &ProtocolFault{ClientIdentifierNotValid, "a client ID of more than 1024 bytes"}
+
 // identify takes the client ID or assigns one [MQTT-3.1.3-6] [MQTT-3.1.3-7].
 func (c *Conn) identify(p *connectParams, pk *packets.ConnectParams) error {
 	if len(pk.ClientIdentifier) > clientIDMax {
-		return &ProtocolFault{ClientIdentifierNotValid, "longer than 1024 bytes"} // [MQTT-3.1.3-8]
+		return errClientIDTooLong
 	}
 	p.clientID, p.clean = strings.Clone(pk.ClientIdentifier), pk.Clean // mochi's points into the packet
 	if p.clientID != "" {
 		return nil
+	}
+	if c.version == 3 {
+		return &ProtocolFault{ClientIdentifierNotValid, "MQTT 3.1 needs a client ID"}
 	}
 	if c.version == 4 && !p.clean {
 		return &ProtocolFault{ClientIdentifierNotValid, "an empty client ID needs clean session 1"} // [MQTT-3.1.3-8] of 3.1.1
@@ -232,7 +277,7 @@ func (c *Conn) timing(p *connectParams, pk *packets.ConnectParams) {
 
 // decodeWill makes the Will Message, which is published when the connection ends without DISCONNECT.
 func (c *Conn) decodeWill(p *connectParams, pk *packets.ConnectParams, props properties) error {
-	if !pk.WillFlag {
+	if !pk.WillFlag || isBridgeState([]byte(pk.WillTopic)) {
 		return nil
 	}
 	if c.tooDeep([]byte(pk.WillTopic)) {

@@ -191,9 +191,6 @@ func TestConnectRefusedSaysWhy(t *testing.T) {
 	raw := func(v byte, flags int, rest ...any) []byte {
 		return packet(0x10, str("MQTT"), v, flags, uint16(0), cat(rest...))
 	}
-	refused("MQTT 3.1", 3, 1, packet(0x10, str("MQIsdp"), 3, 2, uint16(0), str("a")))
-	refused("level 3", 4, 1, raw(3, 2, str("a")))
-	refused("level 6", 5, UnsupportedProtocolVersion, raw(6, 2, props(), str("a")))
 	refused("other protocol", 4, silent, packet(0x10, str("MQTX"), 4, 2, uint16(0), str("a")))
 	refused("empty", 4, silent, packet(0x10))
 	refused("empty client ID, stored session", 4, 2, hello{version: 4, persist: true}.packet())

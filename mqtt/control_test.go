@@ -96,7 +96,6 @@ func TestPacketsADeviceMayNotSend(t *testing.T) {
 			fault(v, MalformedPacket, packet(reserved, uint16(1)))
 		}
 		fault(v, MalformedPacket, cat(0xC0, 0x80, 0x80, 0x80, 0x80))
-		fault(v, MalformedPacket, cat(0xC0, 0x80, 0x00)) // [MQTT-1.5.5-1]
 	})
 }
 

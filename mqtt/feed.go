@@ -36,19 +36,21 @@ func (c *Conn) size(b []byte) (int, error) {
 	if c.version == 0 && b[0] != typeConnect<<4 {
 		return 0, violation("the first packet is not CONNECT") // [MQTT-3.1.0-1]
 	}
-	_, size, err := frame(b)
-	if err != nil {
+	header, size, err := frame(b)
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	limit := c.srv.cfg.MaxPacketSize
-	if c.version == 0 {
-		limit = min(limit, connectPacketMax)
-	}
-	if size > limit {
-		return 0, &ProtocolFault{PacketTooLarge, "larger than the Maximum Packet Size"}
+	case c.version == 5 && isPadded(b[:header]):
+		return 0, errPadded
+	case c.version == 0 && size > min(c.srv.cfg.MaxPacketSize, connectPacketMax):
+		return 0, c.tooLargeConnect(b[header:])
+	case size > c.srv.cfg.MaxPacketSize:
+		return 0, errTooLarge
 	}
 	return size, nil
 }
+
+var errTooLarge = &ProtocolFault{PacketTooLarge, "larger than the Maximum Packet Size"}
 
 // complete moves bytes from b to the packet begun in c.partial and handles it when it is whole.
 func (c *Conn) complete(b []byte) (rest []byte, err error) {
@@ -90,7 +92,7 @@ func (c *Conn) keep(b []byte, size int) error {
 }
 
 // grow makes room for n bytes of a packet of size bytes. Memory follows the bytes that came, never the
-// length that was announced; what exceeds a read buffer is counted over all connections.
+// length that was announced; what exceeds partialUncounted is counted over all connections.
 func (c *Conn) grow(n, size int) error {
 	if n <= cap(c.partial) {
 		return nil
@@ -116,30 +118,42 @@ func (c *Conn) hold(b []byte) {
 	c.charge(cap(b))
 }
 
-// charge counts n bytes of this connection, none if they fit in a read buffer, in place of what was counted
-// before. above says that all connections hold too much together.
+// partialUncounted is what a connection may hold of an incomplete packet uncounted: a packet that is cut by the end of a
+// TCP segment is never refused because of what others hold.
+const partialUncounted = 1 << 10
+
+// charge counts n bytes of this connection, none if they are few, in place of what was counted before: in Server.partial,
+// or in Server.waiting while reading is paused, so that what waits for Kafka makes no incomplete packet be refused. above
+// says that all connections hold too much together.
 func (c *Conn) charge(n int) (above bool) {
-	if n <= readBuffer {
+	if n <= partialUncounted {
 		n = 0
 	}
-	if n == c.charged {
+	to, from := &c.srv.partial, &c.srv.partial
+	if c.holding {
+		to = &c.srv.waiting
+	}
+	if c.chargedWaiting {
+		from = &c.srv.waiting
+	}
+	if n == c.charged && to == from {
 		return false
 	}
-	all := c.srv.partial.Add(int64(n - c.charged))
-	c.charged = n
-	return all > c.srv.cfg.MaxPartialBytes
+	from.Add(int64(-c.charged))
+	c.charged, c.chargedWaiting = n, c.holding
+	return to.Add(int64(n)) > c.srv.cfg.MaxPartialBytes
 }
 
 // packet handles one whole packet.
 func (c *Conn) packet(p []byte) error {
-	if err := checkFlags(p[0]); err != nil {
+	if err := checkFlags(p[0], c.version); err != nil {
 		return err
 	}
 	c.heard.Store(c.srv.tick.Load()) // a whole packet: bytes alone keep nobody alive [MQTT-3.1.2-22]
 	header, _, _ := frame(p)
 	body := p[header:]
 	if c.version == 0 {
-		return c.connect(body)
+		return c.connect(body, isPadded(p[:header]))
 	}
 	if p[0]>>4 == typePublish {
 		return c.publish(p[0], body)

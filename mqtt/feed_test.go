@@ -157,7 +157,7 @@ func TestPartialMemoryIsChargedAndGivenBack(t *testing.T) {
 	s := &Server{cfg: DefaultConfig(), rates: newRateLimits(&Config{})}
 	s.cfg.MaxPartialBytes = 100_000
 	c := &Conn{srv: s}
-	require.False(t, c.charge(readBuffer), "what fits in a read buffer is not counted")
+	require.False(t, c.charge(partialUncounted), "a little is not counted")
 	require.Zero(t, s.partial.Load())
 	require.False(t, c.charge(50_000))
 	require.False(t, c.charge(100_000))
@@ -165,6 +165,42 @@ func TestPartialMemoryIsChargedAndGivenBack(t *testing.T) {
 	require.True(t, c.charge(100_001))
 	require.False(t, c.charge(20_000))
 	require.Equal(t, int64(20_000), s.partial.Load())
+	c.holding = true
+	require.False(t, c.charge(20_000), "what waits for Kafka makes nobody's packet be refused")
+	require.Zero(t, s.partial.Load())
+	require.Equal(t, int64(20_000), s.waiting.Load())
+	require.True(t, c.charge(100_001))
+	c.holding = false
+	require.False(t, c.charge(5_000))
+	require.Zero(t, s.waiting.Load())
+	require.Equal(t, int64(5_000), s.partial.Load())
 	require.False(t, c.charge(0))
 	require.Zero(t, s.partial.Load())
+}
+
+// TestHalfPacketsAreCounted, those that fit in a read buffer too.
+func TestHalfPacketsAreCounted(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxPartialBytes = 50_000 })
+		half := pub{topic: "t", payload: strings.Repeat("x", 12_000)}.packet(v)
+		var slow []*client
+		for i := range 4 {
+			c := w.device(v, fmt.Sprint(i))
+			c.send(half[:10_000])
+			until(t, "counted", func() bool { return w.s.partial.Load() >= int64(10_000*(i+1)) })
+			slow = append(slow, c)
+		}
+		greedy := w.device(v, "greedy")
+		_, _ = greedy.pipe.Write(half[:11_000])
+		greedy.goodbye(ServerBusy)
+		short := w.device(v, "short")
+		short.send(pub{topic: "t", payload: "fine"}.packet(v)[:5])
+		short.send(pub{topic: "t", payload: "fine"}.packet(v)[5:])
+		require.Equal(t, "fine", string(w.next().Payload))
+		for _, c := range slow {
+			c.send(half[10_000:])
+			require.Len(t, w.next().Payload, 12_000)
+		}
+		until(t, "given back", func() bool { return w.s.partial.Load() == 0 })
+	})
 }

@@ -20,17 +20,13 @@ const (
 )
 
 // frame reads a fixed header: header is its length and size that of the whole packet, both in bytes.
-// They are 0 while b is too short to tell.
+// They are 0 while b is too short to tell. A Remaining Length in more bytes than it needs is read too, see isPadded.
 func frame(b []byte) (header, size int, err error) {
 	remaining, shift := 0, 0
 	for i := 1; i < len(b); i++ {
 		x := b[i]
 		remaining |= int(x&0x7F) << shift
 		if x < 0x80 {
-			if x == 0 && i > 1 {
-				// [MQTT-1.5.5-1] the encoding must be the shortest one
-				return 0, 0, malformed("overlong remaining length")
-			}
 			return i + 1, i + 1 + remaining, nil
 		}
 		if i == 4 {
@@ -41,9 +37,20 @@ func frame(b []byte) (header, size int, err error) {
 	return 0, 0, nil
 }
 
-// checkFlags holds the reserved bits of the fixed header to their values [MQTT-2.1.3-1].
-func checkFlags(first byte) error {
+// isPadded says that the Remaining Length in a fixed header is not in its shortest form, which MQTT 5 forbids and
+// MQTT 3.1.1 does not.
+func isPadded(header []byte) bool { return len(header) > 2 && header[len(header)-1] == 0 }
+
+// errPadded ends an MQTT 5 connection [MQTT-1.5.5-1].
+var errPadded = &ProtocolFault{MalformedPacket, "overlong remaining length"}
+
+// checkFlags holds the reserved bits of the fixed header to their values [MQTT-2.1.3-1]. In MQTT 3.1 what is sent again
+// has DUP, also where it means nothing.
+func checkFlags(first, version byte) error {
 	flags := first & 0x0F
+	if version == 3 {
+		flags &^= 8
+	}
 	switch first >> 4 {
 	case typePublish:
 		return nil // its own bits, checked when it is decoded

@@ -79,7 +79,7 @@ func fuzzConnOf(t *testing.T, s *Server) *fuzzed {
 		_ = far.Close()
 		_ = near.Close()
 	})
-	return &fuzzed{&Conn{srv: s, nc: near.(*net.TCPConn), raw: raw, serial: s.serial.Add(1)}, far.(*net.TCPConn)}
+	return &fuzzed{&Conn{srv: s, nc: near.(*net.TCPConn), raw: raw}, far.(*net.TCPConn)}
 }
 
 // opened is a fuzzConn past CONNECT.
@@ -119,17 +119,18 @@ func FuzzFrame(f *testing.F) {
 
 func FuzzConnect(f *testing.F) {
 	will := &lastWill{topic: "w", payload: "gone", qos: 1}
-	for _, v := range []byte{3, 4, 5, 6} {
+	f.Add(packet(0x10, str("MQIsdp"), 0x83, 0xC6, uint16(0), str("dev"), str("w"), str("gone"), str("u"), str("p"))[2:])
+	for _, v := range []byte{3, 4, 5, 6, 0x84} {
 		f.Add(hello{version: v, id: "dev", persist: true, username: "u", password: "p", will: will}.packet()[2:])
 	}
 	f.Add(hello{version: 5, will: &lastWill{topic: "w", props: cat(0x18, uint32(1), user("a", "b"))}, props: cat(0x11, uint32(9), 0x27, uint32(50))}.packet()[2:])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c := fuzzConn(t)
-		err := c.connect(body)
+		err := c.connect(body, false)
 		if err == nil {
 			require.NotEmpty(t, c.ClientID())
 			require.True(t, utf8.ValidString(c.ClientID()))
-			require.Contains(t, []byte{4, 5}, c.version)
+			require.Contains(t, []byte{3, 4, 5}, c.version)
 		} else {
 			require.Nil(t, c.session, "a CONNECT that failed holds no session")
 			require.Nil(t, c.will)

@@ -17,6 +17,7 @@ type metrics struct {
 	acceptErrors prometheus.Counter
 	slowReaders  prometheus.Counter
 	wills        prometheus.Counter
+	bridgeStates prometheus.Counter
 	paused       prometheus.Gauge
 	denied       denials
 	link         linkMetrics
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		panics:       counter("recovered_panics_total", "Panics while handling a connection, each of which cost that connection. Above 0 is a bug to report."),
 		acceptErrors: counter("accept_errors_total", "Errors of accept; the listener goes on."),
 		slowReaders:  counter("slow_readers_total", "Connections closed because the device did not read what was sent to it."),
+		bridgeStates: counter("bridge_states_total", "Messages in $SYS/broker/connection/NAME/state, with which bridges tell that they are there: acknowledged, and passed on to nobody."),
 		wills:        counter("wills_total", "Will Messages published."),
 		link:         newLinkMetrics(),
 		paused:       prometheus.NewGauge(prometheus.GaugeOpts(opts("paused_connections", "Connections that are not read until messages in flight are settled."))),
@@ -54,14 +56,15 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts(name, help)), f)
 	}
 	all := []prometheus.Collector{
-		m.connections, m.disconnects, received, sent, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.paused, denied, m.link.handshakes, m.link.took,
+		m.connections, m.disconnects, received, sent, m.bytesIn, m.bytesOut, m.dropped, m.panics, m.acceptErrors, m.slowReaders, m.wills, m.bridgeStates, m.paused, denied, m.link.handshakes, m.link.took,
 		gauge("stored_sessions", "Sessions without a connection, kept until they expire.", func() float64 { return float64(s.sessions.storedCount()) }),
 		gauge("subscriptions", "Topic filters that sessions are subscribed to.", func() float64 { return float64(s.index.len()) }),
 		gauge("subscription_bytes", "Memory of the subscriptions of all sessions.", func() float64 { return float64(s.filters.Load()) }),
 		gauge("command_bytes", "Memory of the commands that wait for devices or are in flight.", func() float64 { return float64(s.held.Load()) }),
 		gauge("waiting_sessions", "Sessions for which at least one command waits.", func() float64 { return float64(s.backlog.len()) }),
 		gauge("extra_bytes", "Bytes of topic aliases above 1 KiB a connection, and of QoS 2 packet identifiers above the Receive Maximum a session.", func() float64 { return float64(s.extra.used.Load()) }),
-		gauge("partial_bytes", "Bytes of incomplete packets larger than a read buffer.", func() float64 { return float64(s.partial.Load()) }),
+		gauge("partial_bytes", "Bytes of incomplete packets, above 1 KiB each.", func() float64 { return float64(s.partial.Load()) }),
+		gauge("unhandled_bytes", "Bytes that were read of paused connections, above 1 KiB each.", func() float64 { return float64(s.waiting.Load()) }),
 	}
 	for _, c := range all {
 		if err := reg.Register(c); err != nil {

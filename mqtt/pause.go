@@ -14,6 +14,7 @@ const holdBytes = 64 << 10
 // messages wait for Kafka must not be left to think that we are gone.
 func (c *Conn) pause() {
 	c.holding = true
+	c.charge(cap(c.partial)) // elsewhere than before
 	c.paused.Store(true)
 	c.srv.m.paused.Inc()
 	c.answerPings()
@@ -64,7 +65,7 @@ func (c *Conn) holdsEnough() bool {
 	case aboveMessages:
 		most = readBuffer
 	}
-	return len(c.partial) >= most || c.srv.partial.Load() > c.srv.cfg.MaxPartialBytes
+	return len(c.partial) >= most || c.srv.waiting.Load() > c.srv.cfg.MaxPartialBytes
 }
 
 // waitHeld leaves a device unread that has sent too many PINGREQ, for a while.
@@ -169,15 +170,14 @@ func (c *Conn) whole(b []byte) []byte {
 // isHeldRepeat says that p is an MQTT 3.1.1 PUBLISH that is a repeat now. When its turn comes the first may have its
 // answer, and a device that sends all again each second while Kafka is away would have it stored once for each time.
 func (c *Conn) isHeldRepeat(p []byte) bool {
-	qos := p[0] >> 1 & 3
-	if c.version == 5 || p[0]>>4 != typePublish || p[0]&8 == 0 || qos == 0 || qos == 3 {
+	if c.version == 5 || p[0]>>4 != typePublish || p[0]&8 == 0 {
 		return false
 	}
 	header, _, _ := frame(p)
 	r := cursor{b: p[header:]}
 	r.binary()
 	id := r.uint16()
-	return r.err == nil && c.isRepeat(qos, id)
+	return r.err == nil && c.isRepeat(p[0], id)
 }
 
 // answerPings answers the PINGREQ among the packets that wait, and takes them out, until there are too many: then

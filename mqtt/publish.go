@@ -1,6 +1,9 @@
 package mqtt
 
-import "math"
+import (
+	"bytes"
+	"math"
+)
 
 // publish handles PUBLISH: decode, make room, enter it in the order of acknowledgements, hand it over.
 func (c *Conn) publish(first byte, body []byte) error {
@@ -14,7 +17,7 @@ func (c *Conn) publish(first byte, body []byte) error {
 		m.free()
 		return err
 	}
-	if first&8 != 0 && c.isRepeat(m.QoS, m.id) {
+	if c.isRepeat(first, m.id) {
 		c.countPublish(len(body))
 		c.srv.m.received[m.QoS].Inc()
 		m.free()
@@ -41,6 +44,12 @@ func (c *Conn) publish(first byte, body []byte) error {
 		m.free()
 		return err
 	}
+	if isBridgeState(m.Topic) {
+		c.srv.m.bridgeStates.Inc()
+		c.srv.handler.Release(m)
+		m.Ack(Success)
+		return nil
+	}
 	if m.TooDeep {
 		c.srv.limits.levels.Inc()
 	}
@@ -50,17 +59,34 @@ func (c *Conn) publish(first byte, body []byte) error {
 	return nil
 }
 
-// isRepeat says that a PUBLISH with DUP came on this connection before and was not answered yet: it is the same
-// message, and has one answer. After the answer it is a new one [MQTT-4.3.2-5], also if the device did not have the
-// answer when it sent this one; of QoS 2 the session knows more. MQTT 5 forbids to send it again on the same
-// connection [MQTT-4.4.0-1], and who does so all the same means the same.
-func (c *Conn) isRepeat(qos byte, id uint16) bool {
-	if qos == 2 {
-		return c.session.isPending(id, c.serial)
+// isBridgeState says that topic is the one in which bridges between brokers tell that they are there: with RETAIN, and
+// with a will that tells the contrary, whoever may write what. It is for the broker that is asked by others, which we are
+// not, so it is taken and goes nowhere; to refuse it would end the connection of an MQTT 3.1.1 bridge.
+func isBridgeState(topic []byte) bool {
+	const begin, end = "$SYS/broker/connection/", "/state"
+	if len(topic) == 0 || topic[0] != '$' {
+		return false
+	}
+	name, begins := bytes.CutPrefix(topic, []byte(begin))
+	name, ends := bytes.CutSuffix(name, []byte(end))
+	return begins && ends && len(name) > 0 && bytes.IndexByte(name, '/') < 0
+}
+
+// isRepeat says that a PUBLISH came on this connection before and was not answered yet: it is the same message, and has
+// one answer. After PUBACK it is a new one [MQTT-4.3.2-5], also if the device did not have the answer when it sent this
+// one; of QoS 2 the session knows more. MQTT 5 forbids to send it again on the same connection [MQTT-4.4.0-1], and who
+// does so all the same means the same. With QoS 1 only DUP says that it is the same, with QoS 2 the packet identifier.
+func (c *Conn) isRepeat(first byte, id uint16) bool {
+	kind := byte(typePuback)
+	switch qos := first >> 1 & 3; {
+	case qos == 2 && c.session.isReceived(id):
+		kind = typePubrec
+	case qos != 1 || first&8 == 0:
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.slots.awaits(id)
+	return c.slots.awaits(id, kind)
 }
 
 // room asks for the memory of a message. false: it is dropped. errPause: it waits unread.
@@ -213,13 +239,25 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 	case receivedTooMany:
 		return false, &ProtocolFault{ReceiveMaximumExceeded, "too many QoS 2 messages without PUBREL"}
 	case receivedStored:
-		c.settle(m.slot, m.Reserved, outcome{state: slotAcked, code: r.code})
+		c.repeatPubrec(m, r.code)
 	case receivedAgain:
 		c.mu.Lock()
 		c.inFlight -= m.Reserved
 		c.mu.Unlock()
 	}
 	return false, nil
+}
+
+// repeatPubrec answers a PUBLISH that was answered before. That does not wait for its turn: it would leave behind the
+// PUBCOMP for a PUBREL that the first answer called for, when the identifier may stand for another message.
+func (c *Conn) repeatPubrec(m *Message, code Code) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slots.unpush()
+	c.inFlight -= m.Reserved
+	if !c.silent {
+		c.acknowledge(&slot{outcome: outcome{code: code}, id: m.id, kind: typePubrec})
+	}
 }
 
 // pubrel handles PUBREL with PUBCOMP, which waits only where the packet id is stored: it must be free there before the

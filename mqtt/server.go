@@ -32,9 +32,9 @@ type Server struct {
 	held     atomic.Int64  // bytes of commands that wait or are in flight
 	unheld   chan struct{} // signalled when held comes to 0
 	tick     atomic.Int64  // seconds since start
-	serial   atomic.Uint64 // of the last connection
 	extra    extra
-	partial  atomic.Int64  // bytes of incomplete packets beyond a read buffer each
+	partial  atomic.Int64  // bytes of incomplete packets beyond partialUncounted each
+	waiting  atomic.Int64  // bytes that wait unhandled in paused connections
 	patience chan struct{} // closed when Shutdown waits no longer
 	hurry    sync.Once     // closes patience
 
@@ -177,7 +177,7 @@ func (s *Server) connOf(nc net.Conn) *Conn {
 		_ = nc.Close()
 		return nil
 	}
-	return &Conn{srv: s, nc: tcp, raw: raw, serial: s.serial.Add(1)}
+	return &Conn{srv: s, nc: tcp, raw: raw}
 }
 
 // launch starts the connection's goroutine, which ends with the connection.
@@ -339,7 +339,10 @@ func reasonOf(err error) string {
 }
 
 func versionName(version byte) string {
-	if version == 5 {
+	switch version {
+	case 3:
+		return "3.1"
+	case 5:
 		return "5"
 	}
 	return "3.1.1"

@@ -42,7 +42,6 @@ type session struct {
 type inbound struct {
 	pending *Message // its outcome is awaited; nil: it is known, PUBREC may go out
 	code    Code     // of that PUBREC
-	serial  uint64   // the connection that sent it last
 }
 
 // A waiter is the slot of a PUBLISH that was sent again while the first one's outcome was awaited.
@@ -88,7 +87,6 @@ func (s *session) receive(m *Message) receipt {
 		r.how = receivedAgain
 		in.pending.waiters = append(in.pending.waiters, waiter{m.conn, m.slot})
 	}
-	in.serial = m.conn.serial
 	s.received[m.id] = in
 	return r
 }
@@ -114,12 +112,12 @@ func (s *session) uncount(srv *Server) {
 	s.counted = 0
 }
 
-// isPending says that a PUBLISH with QoS 2 and id came on a connection, and that its outcome is awaited.
-func (s *session) isPending(id uint16, serial uint64) bool {
+// isReceived says that id is in use by a PUBLISH with QoS 2.
+func (s *session) isReceived(id uint16) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	in, known := s.received[id]
-	return known && in.pending != nil && in.serial == serial
+	_, known := s.received[id]
+	return known
 }
 
 // restore enters the ids that the session had received before this connection.

@@ -27,12 +27,18 @@ type outcome struct {
 type slots struct {
 	ring       []slot // length is a power of 2
 	head, tail uint32
-	ids        map[uint16]uint32 // where an id stands that waits for PUBACK; nil until somebody asks
+	ids        map[answerKey]uint32 // where an answer stands; nil until somebody asks
 }
 
 func (s *slots) len() int { return int(s.tail - s.head) }
 
 func (s *slots) at(seq uint32) *slot { return &s.ring[seq&uint32(len(s.ring)-1)] }
+
+// An answerKey is what a PUBACK or PUBREC is for.
+type answerKey struct {
+	id   uint16
+	kind byte
+}
 
 // push appends a pending slot and gives its sequence number.
 func (s *slots) push(id uint16, kind byte) uint32 {
@@ -41,29 +47,30 @@ func (s *slots) push(id uint16, kind byte) uint32 {
 	}
 	seq := s.tail
 	*s.at(seq) = slot{id: id, kind: kind}
-	if s.ids != nil && kind == typePuback {
-		s.ids[id] = seq
+	if s.ids != nil {
+		s.ids[answerKey{id, kind}] = seq
 	}
 	s.tail++
 	return seq
 }
 
-// awaits says that a PUBACK for id is in the queue. The first question makes an index that lives until the queue is
-// empty: devices that send again ask for each message, the others never.
-func (s *slots) awaits(id uint16) bool {
+// unpush takes the last slot back, which is pending and was just pushed.
+func (s *slots) unpush() { s.tail-- }
+
+// awaits says that a PUBACK or PUBREC for id is in the queue. The first question makes an index that lives until the
+// queue is empty: devices that send again ask for each message, the others never.
+func (s *slots) awaits(id uint16, kind byte) bool {
 	if s.len() == 0 {
 		return false
 	}
 	if s.ids == nil {
-		s.ids = make(map[uint16]uint32, s.len())
+		s.ids = make(map[answerKey]uint32, s.len())
 		for q := s.head; q != s.tail; q++ {
-			if x := s.at(q); x.kind == typePuback {
-				s.ids[x.id] = q
-			}
+			s.ids[answerKey{s.at(q).id, s.at(q).kind}] = q
 		}
 	}
-	seq, known := s.ids[id]
-	return known && s.holds(seq) && s.at(seq).id == id && s.at(seq).kind == typePuback
+	seq, known := s.ids[answerKey{id, kind}]
+	return known && s.holds(seq) && s.at(seq).id == id && s.at(seq).kind == kind
 }
 
 func (s *slots) grow() {

@@ -46,7 +46,11 @@ func (c *Conn) subscribe(body []byte) error {
 	codes := make([]byte, 0, l.n)
 	var owed []string // filters that get retained messages
 	for r := (cursor{b: l.b}); len(r.b) > 0; {
-		code, owes := c.answerFilter(r.binary(), subscriptionOf(r.byte(), l.subscriptionID))
+		filter, s := r.binary(), subscriptionOf(r.byte(), l.subscriptionID)
+		if c.isBridge {
+			s.noLocal, s.retainAsPublished = !bytes.HasPrefix(filter, []byte(sharePrefix)), true
+		}
+		code, owes := c.answerFilter(filter, s)
 		if code >= 0x80 && c.version < 5 {
 			code = UnspecifiedError // the only failure of MQTT 3.1.1
 		}
@@ -207,7 +211,7 @@ func checkRequest(r *cursor, id uint16, filters int) error {
 // checkFilter holds a topic filter and its options to sections 3.8.3 and 4.7.
 func checkFilter(filter []byte, options, version byte) error {
 	switch {
-	case options&0xC0 != 0 || version == 4 && options > 2:
+	case options&0xC0 != 0 || version < 5 && options > 2:
 		return malformed("reserved bits of the subscription options") // [MQTT-3.8.3-5]
 	case options&3 == 3 || options>>4&3 == 3:
 		return violation("QoS 3 or Retain Handling 3") // section 3.8.3.1

@@ -8,9 +8,11 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// A WebSocket says which WebSocket connections are taken. The subprotocol is mqtt (section 6 of MQTT 5).
+// A WebSocket says which WebSocket connections are taken. The subprotocol is mqtt (section 6 of MQTT 5), or
+// mqttv3.1 as clients of MQTT 3.1 name it.
 type WebSocket struct {
-	// Path is the one to ask for, such as /mqtt; a query behind it is passed over.
+	// Path is the one to ask for, such as /ws; "": /mqtt, or / as clients ask for that are given none. A query behind it
+	// is passed over.
 	Path string
 	// Origins are the pages that may connect, besides those of the host that is asked: https://console.example, or *
 	// for every page. A browser says whose page it runs; who is none may say anything, or nothing, and is let in.

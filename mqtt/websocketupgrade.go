@@ -73,7 +73,7 @@ type handshaking struct {
 	endpoint *WebSocket
 	host     string
 	origins  []string
-	offered  bool // the subprotocol is mqtt
+	offered  bool // the subprotocol is that of MQTT
 }
 
 // upgrade gives the answer to a request, and an error if it is no.
@@ -102,10 +102,11 @@ func rejected(status int, format string, args ...any) error {
 }
 
 func (h *handshaking) asked(uri []byte) error {
-	if path, _, _ := strings.Cut(string(uri), "?"); path != h.endpoint.Path {
-		return rejected(http.StatusNotFound, "there is nothing at this path")
+	path, _, _ := strings.Cut(string(uri), "?")
+	if path == h.endpoint.Path || h.endpoint.Path == "" && (path == "/mqtt" || path == "/") {
+		return nil
 	}
-	return nil
+	return rejected(http.StatusNotFound, "there is nothing at this path")
 }
 
 func (h *handshaking) onHost(host []byte) error {
@@ -121,8 +122,9 @@ func (h *handshaking) onHeader(name, value []byte) error {
 }
 
 func (h *handshaking) speaks(protocol []byte) bool {
-	h.offered = h.offered || string(protocol) == "mqtt"
-	return h.offered
+	isOurs := string(protocol) == "mqtt" || string(protocol) == "mqttv3.1"
+	h.offered = h.offered || isOurs
+	return isOurs
 }
 
 // decide holds the request to what must be in it.

@@ -73,6 +73,7 @@ func TestRefusalsAreExplainedWithTheirCode(t *testing.T) {
 	f("plants/p1/x", "not JSON", "", "not_json", mqtt.PayloadFormatInvalid)
 	f("plants/p1/x", `{"a":1}`, "", "missing_value", mqtt.PayloadFormatInvalid)
 	f("plants/ä/x", `{"machine":{"id":1}}`, "", "illegal_topic", mqtt.TopicNameInvalid)
+	f("$SYS/broker/load", "", "", "denied", mqtt.NotAuthorized)
 	f("elsewhere", "", "unmatched: drop", "no_rule", mqtt.TopicNameInvalid)
 	f("elsewhere", "", "unmatched: {dead_letter: dead}", "no_rule", mqtt.TopicNameInvalid)
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,13 +97,19 @@ func jwtOf(j *config.JWT, log zerolog.Logger) auth.JWT {
 
 var (
 	errPublishDenied = errors.New("the acl denies the device to publish to the topic")
+	errSystemTopic   = errors.New("topics below $SYS are the server's own")
 	errRetainDenied  = errors.New("the acl denies the device to retain in the topic")
 )
+
+// isSystemTopic says that only a server publishes to the topic.
+func isSystemTopic(topic []byte) bool { return bytes.HasPrefix(topic, []byte("$SYS/")) }
 
 // denied says why the device that published m may not.
 func denied(m *mqtt.Message) error {
 	id := m.Identity()
 	switch {
+	case isSystemTopic(m.Topic):
+		return errSystemTopic
 	case id == nil || id.Access == nil:
 		return nil
 	case m.Will:

@@ -43,6 +43,8 @@ func refusalOf(err error) refusal {
 		return refusal{reason: "topic_levels", code: mqtt.TopicNameInvalid, text: errTooDeep.Error()}
 	case errors.Is(err, errPublishDenied):
 		return refusal{reason: "denied", code: mqtt.NotAuthorized, text: "not allowed to publish to this topic", denied: true}
+	case errors.Is(err, errSystemTopic):
+		return refusal{reason: "denied", code: mqtt.NotAuthorized, text: "topics below $SYS are the server's own", denied: true}
 	case errors.Is(err, errRetainDenied):
 		return refusal{reason: "denied", code: mqtt.NotAuthorized, text: "not allowed to retain in this topic", denied: true}
 	case errors.Is(err, kafka.ErrTooLarge):

@@ -207,7 +207,10 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 
 // deniedWill says why a will from Kafka may not be published: rights may have been withdrawn since its CONNECT.
 func (p *publisher) deniedWill(m *mqtt.Message, commonName string) error {
-	if p.access == nil {
+	switch {
+	case isSystemTopic(m.Topic):
+		return errSystemTopic
+	case p.access == nil:
 		return nil
 	}
 	return willDenied(p.access.Access(acl.Who{ClientID: m.ClientID, Username: m.Username, CommonName: commonName}), m)

@@ -40,10 +40,12 @@ func strangers() []hostileRow {
 			b[0] |= 1
 			return b
 		})},
-		{"overlong length of CONNECT", closed, closed, "MQTT-1.5.5-1", bytesFirst(wire.CONNECT, 0x8D, 0)},
+		{"overlong length of CONNECT", "CONNACK 0x00, connected", refusedMalformed, "MQTT-1.5.5-1", opening(func(a *attacker) []byte {
+			return padded(a.greeting().Packet())
+		})},
 		{"five bytes of length", closed, closed, "section 2.1.4", bytesFirst(wire.CONNECT, 0xFF, 0xFF, 0xFF, 0xFF, 1)},
 		{"CONNECT of no bytes, or of one", closed, closed, "section 3.1", each(bytesFirst(wire.CONNECT, 0), bytesFirst(wire.CONNECT, 1, 0))},
-		{"CONNECT of more than 64 KiB", closed, closed, "MQTT-3.2.2-1", opening(func(a *attacker) []byte {
+		{"CONNECT of more than 64 KiB", "CONNACK 0x03, closed", "CONNACK 0x95, closed", "MQTT-3.2.2-1", opening(func(a *attacker) []byte {
 			h := a.greeting()
 			h.Will = &wire.Will{Topic: "w", Payload: strings.Repeat("x", 60_000)}
 			h.Username = strings.Repeat("u", 60_000)
@@ -52,6 +54,15 @@ func strangers() []hostileRow {
 		{"nothing at all, for limits.connect_timeout", closed, closed, "MQTT-3.1.4-1", bytesFirst()},
 		{"CONNECT byte by byte, slower than limits.connect_timeout", closed, closed, "MQTT-3.1.4-1", slowly},
 	}
+}
+
+// padded is a packet with its length in one byte more than it needs.
+func padded(packet []byte) []byte {
+	at := 1
+	for packet[at] >= 0x80 {
+		at++
+	}
+	return append(append(append([]byte{}, packet[:at]...), packet[at]|0x80, 0), packet[at+1:]...)
 }
 
 // slowly sends a byte of CONNECT at a time. The server ends it: there are more bytes than its patience has moments.
@@ -105,11 +116,11 @@ func greetings() []hostileRow {
 	will := func(w wire.Will) func(*attacker) string { return saying(func(h *wire.Hello) { h.Will = &w }) }
 	flags := func(f byte) func(*attacker) string { return saying(func(h *wire.Hello) { h.Flags = f }) }
 	return []hostileRow{
-		{"protocol level 6 or 255", "", "CONNACK 0x84, closed", "MQTT-3.1.2-2", each(
-			saying(func(h *wire.Hello) { h.Version = 6 }), saying(func(h *wire.Hello) { h.Version = 255 }))},
-		{"protocol level 3, MQIsdp or MQTT, and 0", "CONNACK 0x01, closed", "", "3.1.1: MQTT-3.1.2-2", each(
-			saying(func(h *wire.Hello) { h.Name, h.Version = "MQIsdp", 3 }), saying(func(h *wire.Hello) { h.Version = 3 }),
-			saying(func(h *wire.Hello) { h.Version = 0 }))},
+		{"protocol level 6 or 127", "", "CONNACK 0x84, closed", "MQTT-3.1.2-2", each(
+			saying(func(h *wire.Hello) { h.Version = 6 }), saying(func(h *wire.Hello) { h.Version = 127 }))},
+		{"protocol level 3, 0 or 255, and MQIsdp with 4", "CONNACK 0x01, closed", "", "3.1.1: MQTT-3.1.2-2", each(
+			saying(func(h *wire.Hello) { h.Name, h.Version = "MQIsdp", 4 }), saying(func(h *wire.Hello) { h.Version = 3 }),
+			saying(func(h *wire.Hello) { h.Version = 0 }), saying(func(h *wire.Hello) { h.Version = 255 }))},
 		{"another protocol name", closed, closed, "MQTT-3.1.2-1", each(
 			saying(func(h *wire.Hello) { h.Name = "MQTX" }), saying(func(h *wire.Hello) { h.Name = "mqtt" }))},
 		{"the reserved flag", closed, refusedMalformed, "MQTT-3.1.2-3", flags(1)},
@@ -129,6 +140,8 @@ func greetings() []hostileRow {
 			})},
 		{"a client ID of 2 000 bytes", "CONNACK 0x02, closed", "CONNACK 0x85, closed", "MQTT-3.1.3-8",
 			saying(func(h *wire.Hello) { h.ID = strings.Repeat("i", 2000) })},
+		{"a client ID of 65 535 bytes", "CONNACK 0x02, closed", "CONNACK 0x95, closed", "MQTT-3.1.3-8",
+			saying(func(h *wire.Hello) { h.ID = strings.Repeat("i", 65535) })},
 		{"no client ID and a session that stays", "CONNACK 0x02, closed", "", "3.1.1: MQTT-3.1.3-8",
 			saying(func(h *wire.Hello) { h.ID, h.Persist = "", true })},
 		{"a password without a user name", closed, "", "3.1.1: MQTT-3.1.2-22",

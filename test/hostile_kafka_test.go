@@ -46,7 +46,9 @@ func storedRows() []hostileRow {
 		{"newline, slash, blank, quote or umlaut in a Kafka topic name", closed, noLegalName, nowhereInKafka, each(
 			made("a\nb"), made("a\r\nb"), made("a/b"), made("a b"), made("a'b"), made("ä"), made(""))},
 		{"a Kafka topic that does not exist", closed, noLegalName, nowhereInKafka, made("nobody-made-this")},
-		{"a topic that no rule takes, $SYS among them", closed, noLegalName, nowhereInKafka, each(to("elsewhere"), to("$SYS/broker/load"))},
+		{"a topic that no rule takes", closed, noLegalName, nowhereInKafka, to("elsewhere")},
+		{"a topic below $SYS", closed, "PUBACK 0x87, connected", "section 4.7.2", to("$SYS/broker/load")},
+		{"the state of a bridge", "PUBACK 0x00, connected", "PUBACK 0x00, connected", "section 4.7.2", to("$SYS/broker/connection/x/state")},
 		{"a payload above the Kafka topic's max.message.bytes", closed, quotaExceeded, "section 3.4.2.1", publishing(func(p *wire.Publish) {
 			p.Topic, p.Payload = "small/x", strings.Repeat("x", 3000)
 		})},

@@ -18,6 +18,9 @@ const (
 	// handles, but not the pieces of a message that never gets whole, of which it would collect 256 KiB. A change of keys, the
 	// only message there should be, takes 5 bytes; with its record padded to the full, as some do, twice is enough.
 	mostIdle = 2 * (recordHeader + longestRecord)
+	// mostOwed is the most bytes of answers that may wait to be sent. A change of keys asks for one of 30 bytes; who reads none
+	// of them would have us collect them for as long as it sends data in between.
+	mostOwed = 4 << 10
 )
 
 // A Conn is the record layer of a connection that was accepted: a state machine over bytes without a goroutine and
@@ -109,7 +112,7 @@ func (c *Conn) record(b, plain []byte) ([]byte, error) {
 	plain = plain[:len(plain)+n]
 	if n > 0 {
 		c.idle = 0
-	} else if c.idle += len(b); c.idle > mostIdle {
+	} else if c.idle += len(b); c.idle > mostIdle || c.wire.owed() > mostOwed {
 		return plain, ErrStalled
 	}
 	if errors.Is(err, errDry) {

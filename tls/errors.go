@@ -12,7 +12,7 @@ import (
 // ErrRevoked is the refusal of a client certificate that its CA revoked.
 var ErrRevoked = errors.New("the client certificate is revoked")
 
-// ErrStalled ends a connection whose records go on without carrying data.
+// ErrStalled ends a connection whose records go on without carrying data, or ask for answers that it does not read.
 var ErrStalled = errors.New("too much was sent that is no data")
 
 // An IdentityError is the refusal of a client certificate whose name can't be that of a device.

@@ -98,6 +98,26 @@ func TestRecordsWithoutDataAreCounted(t *testing.T) {
 	})
 }
 
+// TestAnswersThatNobodyReadsAreBounded: the device changes its keys again and again, with data in between, and reads nothing.
+func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
+	c, up, _ := laboratory(t)
+	var err error
+	for n := 0; err == nil; n++ {
+		require.Less(t, n, 1000)
+		if _, err = c.Open(up.seal(typeHandshake, keyUpdate(1), 0), nil); err != nil {
+			break
+		}
+		require.LessOrEqual(t, c.wire.owed(), mostOwed)
+		up = up.next(t)
+		require.Equal(t, "x", string(opened(t, c, up.seal(typeData, []byte("x"), 0))))
+		if n < 500 {
+			_, sealed := c.Seal(nil, nil) // as long as it reads, that is its right
+			require.NoError(t, sealed)
+		}
+	}
+	require.ErrorIs(t, err, ErrStalled)
+}
+
 // TestMessagesThatAreNotForAServerEndTheConnection.
 func TestMessagesThatAreNotForAServerEndTheConnection(t *testing.T) {
 	for name, content := range map[string][]byte{

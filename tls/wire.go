@@ -74,10 +74,16 @@ func (w *wire) end() []byte {
 	return out
 }
 
-func (w *wire) owes() bool {
+func (w *wire) owes() bool { return w.owed() > 0 }
+
+// owed is how many bytes wait to be sent.
+func (w *wire) owed() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.out) > 0 && !w.sealing
+	if w.sealing {
+		return 0
+	}
+	return len(w.out)
 }
 
 // Close ends a handshake whose context has ended.

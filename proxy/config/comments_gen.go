@@ -112,7 +112,7 @@ var comments = map[string]string{
 	"Listener":                     "A Listener takes MQTT 3.1.1 and MQTT 5 over TCP, TLS or WebSocket.",
 	"Listener.Address":             "Address is host:port. `0.0.0.0:1883` listens on every IPv4 address, `:1883` on every address, port 0 on a free port of the system's choice. Two listeners can't share one address.",
 	"Listener.Origins":             "Origins are the web sites whose pages may use a listener with `protocol: websocket`, each as a browser names it: `https://console.example`, with the port if it is not the usual one. Pages of the listener's own host may use it anyway, and so may programs that are no browsers. `\"*\"` lets in the pages of everybody. Left out, it is nobody else.",
-	"Listener.Path":                "Path is where a listener with `protocol: websocket` is found, the path of its URL.",
+	"Listener.Path":                "Path is where a listener with `protocol: websocket` is found, the path of its URL. Left out, it is `/mqtt`, and `/` too, which clients ask for that are given no path.",
 	"Listener.Protocol":            "Protocol is mqtt, or websocket for browsers: HTTP connections that are upgraded with the subprotocol `mqtt`.",
 	"Listener.ProxyProtocol":       "ProxyProtocol is for a listener behind a load balancer that tells the address of each device in a PROXY protocol header, version 1 or 2; with `tls` it comes before the handshake. Left out, no header is understood.",
 	"Listener.TLS":                 "TLS encrypts the connections. Left out, they are readable on their way, passwords included.",

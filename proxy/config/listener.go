@@ -15,7 +15,8 @@ type Listener struct {
 	Address string `yaml:"address"`
 	// Protocol is mqtt, or websocket for browsers: HTTP connections that are upgraded with the subprotocol `mqtt`.
 	Protocol string `yaml:"protocol"`
-	// Path is where a listener with `protocol: websocket` is found, the path of its URL.
+	// Path is where a listener with `protocol: websocket` is found, the path of its URL. Left out, it is `/mqtt`, and `/`
+	// too, which clients ask for that are given no path.
 	Path string `yaml:"path"`
 	// Origins are the web sites whose pages may use a listener with `protocol: websocket`, each as a browser names it:
 	// `https://console.example`, with the port if it is not the usual one. Pages of the listener's own host may use it
@@ -83,7 +84,7 @@ func (p *ProxyProtocol) Networks() []netip.Prefix {
 }
 
 // defaultListener gives the values of what a listener leaves out.
-func defaultListener() Listener { return Listener{Protocol: ProtocolMQTT, Path: "/mqtt"} }
+func defaultListener() Listener { return Listener{Protocol: ProtocolMQTT} }
 
 // defaultListenerTLS gives the values of what the TLS of a listener leaves out.
 func defaultListenerTLS() ListenerTLS {

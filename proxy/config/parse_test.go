@@ -15,7 +15,7 @@ import (
 
 func TestWhatAFileLeavesOutIsTheDefault(t *testing.T) {
 	want := Default()
-	want.Listeners = []Listener{{Address: "0.0.0.0:1883", Protocol: "mqtt", Path: "/mqtt"}}
+	want.Listeners = []Listener{{Address: "0.0.0.0:1883", Protocol: "mqtt"}}
 	want.Kafka.Brokers = []string{"localhost:9092"}
 	want.Publish = []Rule{{Match: "a/{b}", Topic: "t", MaxTopics: topicmap.DefaultMaxTopics}}
 	require.Equal(t, &want, parse(t, base))
@@ -26,10 +26,10 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 	none := ""
 	want := &Config{
 		Listeners: []Listener{
-			{Address: "0.0.0.0:1883", Protocol: "mqtt", Path: "/mqtt"},
+			{Address: "0.0.0.0:1883", Protocol: "mqtt"},
 			{"[::1]:0", "websocket", "/ws/x", []string{"https://a.example", "*"}, &ListenerTLS{"s.pem", "s.key", "ca.pem", "require", "crl.pem", "san_uri", "1.3"},
 				&ProxyProtocol{[]string{"10.0.0.0/8", "::1"}}},
-			{Address: "h:1", Protocol: "mqtt", Path: "/mqtt", TLS: &ListenerTLS{Certificate: "s.pem", Key: "s.key", ClientAuth: "none", Identity: "cn", MinVersion: "1.2"}},
+			{Address: "h:1", Protocol: "mqtt", TLS: &ListenerTLS{Certificate: "s.pem", Key: "s.key", ClientAuth: "none", Identity: "cn", MinVersion: "1.2"}},
 		},
 		Kafka: Kafka{
 			Brokers:      []string{"kafka-1:9092", "10.0.0.2:9093"},

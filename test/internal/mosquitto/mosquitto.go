@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 )
 
 // Start runs a server until the test ends and returns its address. It refuses what is published outside "open/" and
-// "devices/". Without the program the test is skipped, or fails with required.
-func Start(t *testing.T, required bool) string {
+// "devices/". more is added to its configuration: a bridge, for one. Without the program the test is skipped, or fails
+// with required.
+func Start(t *testing.T, required bool, more ...string) string {
 	t.Helper()
 	path := look(t, required)
 	ps, err := ports.Take(1)
@@ -30,7 +32,7 @@ func Start(t *testing.T, required bool) string {
 	acl, conf := filepath.Join(dir, "acl"), filepath.Join(dir, "conf")
 	require.NoError(t, os.WriteFile(acl, []byte("topic readwrite open/#\ntopic readwrite devices/#\n"), 0o644))
 	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil,
-		"listener %d 127.0.0.1\nallow_anonymous true\nacl_file %s\nuser root\nmax_queued_messages 100000\n", ps[0].Number, acl), 0o644))
+		"listener %d 127.0.0.1\nallow_anonymous true\nacl_file %s\nuser root\nmax_queued_messages 100000\n%s", ps[0].Number, acl, strings.Join(more, "")), 0o644))
 	var log bytes.Buffer
 	cmd := exec.Command(path, "-c", conf)
 	cmd.Stdout, cmd.Stderr = &log, &log
