@@ -18,7 +18,7 @@ func anyPackets() []hostileRow {
 		{"packet type 0", closed, malformedPacket, "section 2.1.2", bytesLater(0, 0)},
 		{"packets that only servers send", closed, protocolError, "section 2.1.2", each(bytesLater(wire.CONNACK, 2, 0, 0),
 			bytesLater(wire.SUBACK, 3, 0, 1, 0), bytesLater(wire.UNSUBACK, 2, 0, 1), bytesLater(wire.PINGRESP, 0))},
-		{"overlong length", "PINGRESP 0x00, connected", malformedPacket, "MQTT-1.5.5-1", bytesLater(wire.PINGREQ, 0x80, 0)},
+		{"overlong length", "PINGRESP, connected", malformedPacket, "MQTT-1.5.5-1", bytesLater(wire.PINGREQ, 0x80, 0)},
 		{"five bytes of length", closed, malformedPacket, "section 2.1.4", bytesLater(wire.PUBLISH, 0xFF, 0xFF, 0xFF, 0xFF, 1)},
 		{"PINGREQ with a body", closed, malformedPacket, "section 3.12", bytesLater(wire.PINGREQ, 1, 0)},
 		{"a packet that ends inside a field, each type, at each byte", closed, malformedPacket, "section 4.13", cutPackets},
