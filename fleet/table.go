@@ -292,6 +292,12 @@ func (t *Table) Dead(inc string) (at int64, dead bool) {
 	return 0, false
 }
 
+// Beats says that this partition has a heartbeat of inc.
+func (t *Table) Beats(inc string) bool {
+	i := t.instances[inc]
+	return i != nil && i.heartbeat != nil
+}
+
 // Keys is how many clients' records of an incarnation this partition has.
 func (t *Table) Keys(inc string) int {
 	if i := t.instances[inc]; i != nil {

@@ -34,6 +34,10 @@ type Config struct {
 	// so and the batch is sent again; a broker that says nothing at all is given half as much again and then
 	// left. Default 8 s, so that a network which swallows packets is noticed after 12 s.
 	RequestTimeout time.Duration
+	// MaxBackoff is how far the time between two tries of a batch grows while its partition has a leader that does not
+	// store it, or that has died and is not replaced yet. Default 3 s; less finds a new leader earlier and costs memory
+	// for each partition that is written to.
+	MaxBackoff time.Duration
 	// CreateTopics makes topics that are missing; nil: a missing topic is an error.
 	CreateTopics *CreateTopics
 	// Logger gets what an operator should know; the zero value logs nothing.
@@ -62,6 +66,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxInFlightBytes = or(c.MaxInFlightBytes, 64<<20)
 	c.DialTimeout = or(c.DialTimeout, 3*time.Second)
 	c.RequestTimeout = or(c.RequestTimeout, 8*time.Second)
+	c.MaxBackoff = or(c.MaxBackoff, 3*time.Second)
 	if c.Burst == nil {
 		c.Burst = func() {}
 	}
@@ -92,7 +97,7 @@ func (c Config) validate() error {
 	if _, ok := codecs[c.Compression]; !ok {
 		errs = append(errs, fmt.Errorf("unknown compression %q", c.Compression))
 	}
-	if c.Linger < 0 || c.MaxInFlightBytes < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 {
+	if c.Linger < 0 || c.MaxInFlightBytes < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.MaxBackoff < 0 {
 		errs = append(errs, errors.New("a duration or size is negative"))
 	}
 	if t := c.CreateTopics; t != nil && (t.Partitions < 0 || t.Replication < 0) {

@@ -26,12 +26,11 @@ const (
 	// channelSlack is room for sarama's own markers in those channels.
 	channelSlack = 8
 
-	// maxRetries and maxBackoff make sarama try for some ten minutes while a partition has a leader that can't
-	// store. While a partition has no leader nothing counts as a try: see laneClient.Leader. Each partition
-	// holds 32 bytes for each retry, so more of them at shorter intervals would cost memory.
-	maxRetries = 200
+	// retryTime is how long sarama tries while a partition has a leader that can't store. While a partition has no
+	// leader nothing counts as a try: see laneClient.Leader. Each partition holds 32 bytes for each retry, so more of
+	// them at shorter intervals cost memory.
+	retryTime  = 10 * time.Minute
 	minBackoff = 50 * time.Millisecond
-	maxBackoff = 3 * time.Second
 )
 
 // quietMetrics turns off sarama's own metrics, which cost CPU time for every record. The switch is a variable
@@ -70,17 +69,17 @@ func (c Config) producer(d *dialer, skip func() bool) *sarama.Config {
 	s.Producer.Flush.Frequency = c.Linger
 	s.Producer.Partitioner = sarama.NewManualPartitioner // the partition is chosen in topic.choose
 	s.Producer.MaxMessageBytes = int(sarama.MaxRequestSize) - 1
-	s.Producer.Retry.Max = maxRetries
-	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return backoff(retries, skip) }
+	s.Producer.Retry.Max = int(retryTime / c.MaxBackoff)
+	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return backoff(retries, c.MaxBackoff, skip) }
 	s.Producer.Transaction.Retry.Max = 2 // of InitProducerId; openLane asks again
 	s.Producer.Transaction.Retry.BackoffFunc = s.Producer.Retry.BackoffFunc
 	return s
 }
 
-// backoff doubles from minBackoff to maxBackoff.
-func backoff(retries int, skip func() bool) time.Duration {
+// backoff doubles from minBackoff to most.
+func backoff(retries int, most time.Duration, skip func() bool) time.Duration {
 	if skip() {
 		return 0
 	}
-	return min(minBackoff<<min(max(retries-1, 0), 10), maxBackoff)
+	return min(minBackoff<<min(max(retries-1, 0), 10), most)
 }

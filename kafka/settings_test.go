@@ -33,16 +33,20 @@ func TestSettingsOnWhichThePromisesRest(t *testing.T) {
 
 func TestBackoffGrowsToItsLimitUnlessSkipped(t *testing.T) {
 	never := func() bool { return false }
-	require.Equal(t, minBackoff, backoff(0, never))
-	require.Equal(t, minBackoff, backoff(1, never))
-	require.Equal(t, 2*minBackoff, backoff(2, never))
-	total := time.Duration(0)
-	for i := range maxRetries {
-		require.LessOrEqual(t, backoff(i, never), maxBackoff)
-		total += backoff(i, never)
+	for _, most := range []time.Duration{3 * time.Second, 500 * time.Millisecond} {
+		c, err := Config{Brokers: []string{"x:1"}, MaxBackoff: most}.withDefaults()
+		require.NoError(t, err)
+		require.Equal(t, minBackoff, backoff(0, most, never))
+		require.Equal(t, minBackoff, backoff(1, most, never))
+		require.Equal(t, 2*minBackoff, backoff(2, most, never))
+		total := time.Duration(0)
+		for i := range c.producer(newDialer(time.Second), never).Producer.Retry.Max {
+			require.LessOrEqual(t, backoff(i, most, never), most)
+			total += backoff(i, most, never)
+		}
+		require.Greater(t, total, 9*time.Minute, "a partition that can't store is waited for")
 	}
-	require.Greater(t, total, 9*time.Minute, "a partition that can't store is waited for")
-	require.Zero(t, backoff(5, func() bool { return true }))
+	require.Zero(t, backoff(5, time.Second, func() bool { return true }))
 }
 
 func TestDialerCutsWhatItMade(t *testing.T) {

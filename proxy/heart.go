@@ -18,7 +18,7 @@ func (s *sessions) runHeart(ctx context.Context, inc *incarnation) {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
-			s.write(s.home(inc), fleet.InstanceKey(inc.name), s.instance(inc), func(error) {})
+			s.beat(inc)
 		case at := <-second.C:
 			for _, p := range s.parts {
 				p.sweep(at)
@@ -27,11 +27,8 @@ func (s *sessions) runHeart(ctx context.Context, inc *incarnation) {
 	}
 }
 
-// home is the partition that has an incarnation's heartbeat.
-func (s *sessions) home(inc *incarnation) *part { return s.part(inc.name) }
-
 func (s *sessions) instance(inc *incarnation) *fleet.Instance {
-	return &fleet.Instance{Started: inc.began, TxIDs: inc.txids(), Alive: millis()}
+	return &fleet.Instance{Started: inc.began, TxIDs: inc.txids(), Alive: millis(), Beat: s.pulse.mono()}
 }
 
 // write writes what is said of an incarnation.
@@ -44,12 +41,28 @@ func (s *sessions) write(p *part, key []byte, v *fleet.Instance, done func(error
 	p.produce(key, value, func(_ int64, err error) { done(err) })
 }
 
-// beat writes the first heartbeat and waits until Kafka has it: from then on the others can judge us, and we them.
-func (s *sessions) beat(ctx context.Context, inc *incarnation) error {
-	done := make(chan error, 1)
-	s.write(s.home(inc), fleet.InstanceKey(inc.name), s.instance(inc), func(err error) { done <- err })
+// beat writes a heartbeat into each partition in which none is under way: one that Kafka does not take now is one
+// record that waits, however long that is.
+func (s *sessions) beat(inc *incarnation) {
+	for i, p := range s.parts {
+		if inc.beating[i].Swap(true) {
+			continue
+		}
+		s.write(p, fleet.InstanceKey(inc.name), s.instance(inc), func(err error) {
+			inc.beating[i].Store(false)
+			select {
+			case inc.beaten <- err:
+			default:
+			}
+		})
+	}
+}
+
+// firstBeat writes the first heartbeats and waits until Kafka has one: from then on the others can judge us.
+func (s *sessions) firstBeat(ctx context.Context, inc *incarnation) error {
+	s.beat(inc)
 	select {
-	case err := <-done:
+	case err := <-inc.beaten:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()

@@ -234,22 +234,29 @@ type pulse struct {
 // mono is the time on a clock that is never set, in milliseconds.
 func (p *pulse) mono() int64 { return time.Since(p.start).Milliseconds() }
 
-func (p *pulse) begin(name string) {
+func (p *pulse) begin(name string, deadAfter time.Duration, partitions int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.start.IsZero() {
 		p.start = time.Now()
 	}
-	p.of = fleet.NewPulse(name, heartbeat.Milliseconds(), deadAfter.Milliseconds(), p.mono())
+	p.of = fleet.NewPulse(name, heartbeat.Milliseconds(), deadAfter.Milliseconds(), partitions)
 }
 
-// heard notes a heartbeat that was read.
-func (p *pulse) heard(name string) {
+// heard notes a heartbeat that was read from a partition.
+func (p *pulse) heard(name string, partition int32, beat int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.of != nil {
-		p.of.Heard(name, p.mono())
+		p.of.Heard(name, partition, beat, p.mono())
 	}
+}
+
+// known notes that a partition has a heartbeat, which may be an old one.
+func (p *pulse) known(name string, partition int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of.Known(name, partition, p.mono())
 }
 
 // condemned notes that a verdict was read.
@@ -261,14 +268,17 @@ func (p *pulse) condemned(name string) {
 	}
 }
 
-// recallVerdicts gives the verdicts that were read to a new pulse: who has one in any partition need not be silent once
-// more before the owners of the others act.
-func (s *sessions) recallVerdicts() {
+// recallInstances gives a new pulse what was read before it was there: in which partitions there are heartbeats, and
+// the verdicts. Who has a verdict in any partition need not be silent once more before the owners of the others act.
+func (s *sessions) recallInstances() {
 	for _, p := range s.parts {
 		p.lock()
 		for name := range p.table.Instances() {
 			if _, dead := p.table.Dead(name); dead {
 				s.pulse.condemned(name)
+			}
+			if p.table.Beats(name) {
+				s.pulse.known(name, p.id)
 			}
 		}
 		p.unlock()

@@ -241,8 +241,9 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 // A stateRecord is a record of the sessions topic on its way.
 type stateRecord struct {
 	kafka.Record
-	s    *sessions
-	done func(offset int64, err error)
+	s     *sessions
+	tries int // that failed
+	done  func(offset int64, err error)
 }
 
 // stateOverhead is the memory of such a record in flight beside its key and value, in bytes.
@@ -286,16 +287,28 @@ func (r *stateRecord) send() {
 	r.s.state.Produce(&r.Record)
 }
 
-// RecordDone passes the outcome on. A record of which it is not known whether it is there is written again: it has one
-// writer, so that twice is as good as once.
+// RecordDone passes the outcome on. A record of which it is not known whether it is there is written again, after a
+// while that grows: it has one writer, so that twice is as good as once.
 func (r *stateRecord) RecordDone(_ *kafka.Record, err error) {
 	switch {
 	case err == nil || kafka.Final(err):
 		r.done(r.Offset, err)
 	case !errors.Is(err, kafka.ErrClosed):
-		r.send()
+		wait := min(minStateRetry<<min(r.tries, 10), maxStateRetry)
+		r.tries++
+		r.s.m.retries.Inc()
+		r.s.refusals.Warn().Err(err).Str("kafka_topic", r.Topic).Int32("partition", r.To).Int("tries", r.tries).Stringer("retry_in", wait).
+			Msg("Kafka does not take a record of the sessions, trying again")
+		time.AfterFunc(wait, r.send)
 	}
 }
+
+// The times until a record of the sessions that was not taken is written again. The longest is less than what others
+// allow us to be silent.
+const (
+	minStateRetry = 50 * time.Millisecond
+	maxStateRetry = time.Second
+)
 
 // errand does something that takes a while, and tries again until it succeeds or the process stops.
 func (s *sessions) errand(f func(ctx context.Context) error) {

@@ -11,6 +11,7 @@ type sessionMetrics struct {
 	connects         *prometheus.CounterVec
 	opening          *prometheus.HistogramVec
 	records          prometheus.Counter
+	retries          prometheus.Counter
 	malformed        prometheus.Counter
 	fences           prometheus.Counter
 	transactionsLost prometheus.Counter
@@ -42,6 +43,7 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 	m := &sessionMetrics{
 		connects:         counter("opens_total", "CONNECT packets that asked for their session, by the result: new, present, lost (a later one has the client ID), refused (another user's session), given_up (Kafka did not answer in time), too_many (limits.sessions).", "result"),
 		records:          counter("records_total", "Records written to the sessions topic for devices.").WithLabelValues(),
+		retries:          counter("record_retries_total", "Records of the sessions topic that Kafka did not take and that were written again after a while. The log has the reason.").WithLabelValues(),
 		malformed:        counter("malformed_records_total", "Records of the sessions topic and the ledger that could not be read and were left out.").WithLabelValues(),
 		fences:           counter("fenced_total", "Transactional ids of other instances that were fenced, to take over a device or because the instance died.").WithLabelValues(),
 		transactionsLost: counter("transactions_lost_total", "Times that a transactional id was taken from this instance, or the outcome of a transaction was unknown.").WithLabelValues(),

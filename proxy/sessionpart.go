@@ -102,7 +102,8 @@ func (p *part) heard(r *kafka.Fetched) {
 		return
 	}
 	if kind == fleet.KeyInstance {
-		p.s.pulse.heard(name)
+		beat, _ := p.table.Instance(name)
+		p.s.pulse.heard(name, p.id, beat.Beat)
 		return
 	}
 	verdict, _ := p.table.Instance(name)

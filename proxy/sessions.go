@@ -27,6 +27,7 @@ type sessions struct {
 	clients   *kafkaClients
 	log       zerolog.Logger
 	lines     zerolog.Logger // sampled: a fleet can trigger these
+	refusals  zerolog.Logger // sampled: what Kafka says to records that are tried again
 	m         *sessionMetrics
 	reg       prometheus.Registerer
 	producer  *kafka.Producer
@@ -67,6 +68,9 @@ type incarnation struct {
 	shards []*shard
 	dead   atomic.Bool
 	stop   context.CancelFunc // of its heart and shards
+
+	beating []atomic.Bool // by partition: a heartbeat is under way
+	beaten  chan error    // has the outcome of the first one
 }
 
 // shardCount is how many transactional ids an incarnation has. Who fences one of them, to take over a device, stops
@@ -76,7 +80,6 @@ const shardCount = 4
 // The times of the protocol; package fleet tells why.
 const (
 	heartbeat          = 2 * time.Second
-	deadAfter          = 10 * time.Second
 	takeoverWait       = 2 * time.Second
 	transactionTimeout = 15 * time.Second
 )
@@ -244,7 +247,7 @@ func (s *sessions) start(ctx context.Context) error {
 
 // incarnate takes a new name. rebirth is held.
 func (s *sessions) incarnate(ctx context.Context) error {
-	inc := &incarnation{name: newName(), began: millis()}
+	inc := &incarnation{name: newName(), began: millis(), beating: make([]atomic.Bool, len(s.parts)), beaten: make(chan error, 1)}
 	own, stop := context.WithCancel(s.ctx)
 	inc.stop = stop
 	for n := range shardCount {
@@ -258,9 +261,9 @@ func (s *sessions) incarnate(ctx context.Context) error {
 	for _, sh := range inc.shards {
 		s.work.Go(func() { sh.run(own) }) // ends with own
 	}
-	s.pulse.begin(inc.name)
-	s.recallVerdicts()
-	if err := s.beat(ctx, inc); err != nil {
+	s.pulse.begin(inc.name, s.cfg.Sessions.DeadAfter, len(s.parts))
+	s.recallInstances()
+	if err := s.firstBeat(ctx, inc); err != nil {
 		stop()
 		return err
 	}

@@ -20,6 +20,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	cfg := clients.cfg
 	s := &sessions{
 		cfg: cfg, clients: clients, log: log, lines: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
+		refusals: log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 5 * time.Second}),
 		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1), reg: reg,
 	}
 	var err error
@@ -39,6 +40,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	}
 	scfg := kcfg
 	scfg.Linger = min(scfg.Linger, stateLinger)
+	scfg.MaxBackoff = stateBackoff
 	if s.state, err = kafka.NewProducer(scfg); err != nil {
 		return nil, err
 	}
@@ -58,6 +60,10 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 // stateLinger is how long a record of the sessions topic waits for others at most. A CONNECT waits for two of them one
 // after the other, and a QoS 2 command too.
 const stateLinger = time.Millisecond
+
+// stateBackoff is how long the sessions topic is left alone at most when a partition can't be written: a new leader is to
+// have our heartbeats before the others count our silence.
+const stateBackoff = 500 * time.Millisecond
 
 // serveCommands lets sessions get the commands that waited for them.
 func (s *sessions) serveCommands(c *commander) {

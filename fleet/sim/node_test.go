@@ -45,7 +45,7 @@ type task struct {
 func newNode(w *world, name string) *node {
 	n := &node{w: w, name: name, up: true}
 	n.table, n.book = new(fleet.Table), new(fleet.Ledger)
-	n.pulse = fleet.NewPulse(name, interval, deadAfter, w.mono())
+	n.pulse = fleet.NewPulse(name, interval, deadAfter, 1)
 	n.owner = fleet.NewOwner(name)
 	n.epoch = w.fence(n.txid())
 	n.heartbeat()
@@ -69,7 +69,7 @@ func (n *node) heartbeat() {
 	}
 	n.beats++
 	n.beat = n.w.now
-	value, err := (&fleet.Instance{TxIDs: []string{n.txid()}, Alive: n.beats}).Encode()
+	value, err := (&fleet.Instance{TxIDs: []string{n.txid()}, Alive: n.beats, Beat: n.w.mono()}).Encode()
 	must(err)
 	n.send(fleet.InstanceKey(n.name), value, nil)
 }
@@ -134,7 +134,8 @@ func (n *node) apply(rec fleet.Record) (changed bool) {
 	must(err)
 	switch kind {
 	case fleet.KeyInstance:
-		n.pulse.Heard(inc, n.w.mono())
+		beat, _ := n.table.Instance(inc)
+		n.pulse.Heard(inc, 0, beat.Beat, n.w.mono())
 	case fleet.KeyVerdict:
 		n.condemned = n.condemned || inc == n.name && rec.Value != nil
 		return true

@@ -204,21 +204,27 @@ func (w *world) settle() {
 				break
 			}
 		}
-		if w.now += []int64{interval, deadAfter, deadAfter, 5000}[round%4]; round == 11 {
+		w.pass([]int64{interval, deadAfter, deadAfter, 5000}[round%4])
+		if round == 11 {
 			w.now += days
 			w.skipped += days
 		}
-		w.beat()
 	}
 }
 
-// beat lets all that live hear of each other, so that no verdict falls while all comes to rest.
-func (w *world) beat() {
+// pass lets time pass in which all that live hear of each other, so that the verdict falls on the dead and on nobody
+// else while all comes to rest.
+func (w *world) pass(d int64) {
+	for end := w.now + d; w.now < end; {
+		w.now += interval
+		for _, n := range w.alive() {
+			for _, other := range w.alive() {
+				n.pulse.Heard(other.name, 0, w.mono(), w.mono())
+			}
+		}
+	}
 	for _, n := range w.alive() {
 		n.heartbeat()
-		for _, other := range w.alive() {
-			n.pulse.Heard(other.name, w.mono())
-		}
 	}
 }
 
@@ -273,6 +279,10 @@ func (w *world) trouble(all []step) []step {
 	all = w.eve.enabled(w, all)
 	if w.chance(12) {
 		all = append(all, step{"much time", func() { w.now += deadAfter }})
+	}
+	if up := w.alive(); w.chance(12) {
+		n := up[w.rng.IntN(len(up))]
+		all = append(all, step{n.name + " is condemned", func() { w.owner.pulse.Condemned(n.name) }})
 	}
 	if w.chance(6) {
 		up := w.alive()

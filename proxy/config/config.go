@@ -112,6 +112,11 @@ type Sessions struct {
 	// MaxExpiry caps the Session Expiry Interval that MQTT 5 devices ask for, and is the life of MQTT 3.1.1
 	// sessions with clean session 0. Whole seconds; 0s ends every session with its connection.
 	MaxExpiry time.Duration `yaml:"max_expiry"`
+	// DeadAfter is the silence after which an instance is taken for dead: the wills of its devices are published, and if
+	// it lives it disconnects them. Silence counts only while Kafka takes the heartbeats of who judges, so a part of
+	// Kafka that fails begins the count anew. More spares instances that pause for long; less than 10s
+	// leaves little for one that has to connect to another Kafka node.
+	DeadAfter time.Duration `yaml:"dead_after"`
 }
 
 // The words of Sessions.Claim.
@@ -165,7 +170,7 @@ func Default() Config {
 			Compression:      "lz4",
 			MaxInFlightBytes: 64 * mib,
 		}},
-		Sessions: Sessions{Topic: "sluice-sessions", Ledger: "sluice-ledger", Claim: ClaimAlways, MaxExpiry: 24 * time.Hour},
+		Sessions: Sessions{Topic: "sluice-sessions", Ledger: "sluice-ledger", Claim: ClaimAlways, MaxExpiry: 24 * time.Hour, DeadAfter: 10 * time.Second},
 		Retained: Retained{Topic: "sluice-retained", Messages: 1_000_000, Memory: 256 * mib},
 		Limits:   defaultLimits(),
 		Admin:    Admin{Address: "127.0.0.1:8080"},

@@ -82,6 +82,7 @@ var facts = map[string]fact{
 	"acl.filter":                         {required: true},
 	"sessions.claim":                     {words: []string{ClaimAlways, ClaimStored}},
 	"sessions.max_expiry":                seconds(0, maxSessionExpiry),
+	"sessions.dead_after":                span(8*time.Second, time.Hour),
 	"retained.messages":                  {min: 1, max: 100_000_000},
 	"retained.memory":                    {min: int64(kib), max: int64(tib)},
 	"limits.max_packet_size":             {min: int64(kib), max: maxPacket},

@@ -53,7 +53,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 			{Pattern: `^c-(?P<p>\d+)$`, Publish: "{p}", QoS: 1, Offline: "keep"},
 		},
 		Unmatched: Unmatched{DeadLetter, "dead"},
-		Sessions:  Sessions{Topic: "sluice-s", Ledger: "sluice-l", Claim: "stored", MaxExpiry: 90 * time.Minute},
+		Sessions:  Sessions{Topic: "sluice-s", Ledger: "sluice-l", Claim: "stored", MaxExpiry: 90 * time.Minute, DeadAfter: 20 * time.Second},
 		Presence:  Presence{"presence"},
 		Retained:  Retained{Topic: "sluice-r", Messages: 5, Memory: 1 << 30},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
@@ -127,7 +127,7 @@ commands:
 - {pattern: '^c-(?P<p>\d+)$', publish: "{p}"}
 unmatched:
   dead_letter: dead
-sessions: {topic: sluice-s, ledger: sluice-l, claim: stored, max_expiry: 1h30m}
+sessions: {topic: sluice-s, ledger: sluice-l, claim: stored, max_expiry: 1h30m, dead_after: 20s}
 presence: {topic: presence}
 retained: {topic: sluice-r, messages: 5, memory: 1GiB}
 limits:

@@ -130,6 +130,8 @@ func TestRangesAreKept(t *testing.T) {
 	limits("sessions", "-1", "0 to 100000000, not -1")
 	limits("sessions_memory", "1KiB", "4KiB to 1TiB, not 1KiB")
 	limits("failed_logins", "-1", "0 to 1000000, not -1")
+	refuse(t, base+"sessions: {dead_after: 7s}\n", "8:24: dead_after must be 8s to 1h, not 7s")
+	refuse(t, base+"sessions: {dead_after: 61m}\n", "8:24: dead_after must be 8s to 1h, not 1h1m")
 	refuse(t, base+"sessions: {max_expiry: 4294967295s}\n", "8:24: max_expiry must be 0s to 1193046h28m14s")
 	refuse(t, base+"    max_topics: 0\n", "8:17: max_topics must be 1 to 1000000, not 0")
 	kafka := func(field, want string) {
