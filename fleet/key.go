@@ -14,6 +14,8 @@ const (
 	KeySession  KeyKind = iota + 1 // sessions topic: a client's session at one incarnation
 	KeyInstance                    // sessions topic: an incarnation's heartbeat
 	KeyVerdict                     // sessions topic: the verdict on an incarnation
+	KeyLayout                      // sessions topic: how the fleet is laid out
+	KeyUnknown                     // sessions topic: what a later release writes beside the sessions
 	KeyIDs                         // ledger: a client's packet ids at one incarnation
 	KeyWill                        // ledger: what became of the Will of one epoch
 )
@@ -22,6 +24,8 @@ const (
 	separator      = "\x00"
 	instancePrefix = "!i/"
 	verdictPrefix  = "!d/"
+	layoutKey      = "!l"
+	ownPrefix      = "!" // of all keys that are no session's
 )
 
 // SessionKey is the key of a client's record that incarnation inc alone writes. A client ID contains no 0x00.
@@ -35,6 +39,9 @@ func InstanceKey(inc string) []byte { return []byte(instancePrefix + inc) }
 // VerdictKey is the key of the verdict on an incarnation. It is not the heartbeat's: a heartbeat that arrives late
 // would hide the verdict from whoever reads the compacted topic.
 func VerdictKey(inc string) []byte { return []byte(verdictPrefix + inc) }
+
+// LayoutKey is the key of the [Layout], in partition 0.
+func LayoutKey() []byte { return []byte(layoutKey) }
 
 // ParseKey reads a key of the sessions topic. client is empty unless kind is KeySession.
 func ParseKey(key []byte) (kind KeyKind, client, inc string, err error) {
@@ -50,6 +57,12 @@ func ParseKey(key []byte) (kind KeyKind, client, inc string, err error) {
 	}
 	if inc, ok := strings.CutPrefix(k, verdictPrefix); ok && inc != "" {
 		return KeyVerdict, "", inc, nil
+	}
+	if k == layoutKey {
+		return KeyLayout, "", "", nil
+	}
+	if strings.HasPrefix(k, ownPrefix) && k != instancePrefix && k != verdictPrefix {
+		return KeyUnknown, "", "", nil
 	}
 	return 0, "", "", fmt.Errorf("key %q: %w", k, ErrMalformed)
 }

@@ -70,6 +70,8 @@ func (t *Table) Apply(rec Record) (client string, changed bool, err error) {
 		return "", false, err
 	}
 	switch kind {
+	case KeyLayout, KeyUnknown:
+		return "", false, nil
 	case KeyInstance:
 		changed, err = t.applyHeartbeat(inc, rec)
 	case KeyVerdict:

@@ -49,9 +49,11 @@ type TxRecord struct {
 	// PartitionKey decides the partition, hashed as Kafka's Java clients hash keys. nil: Key decides, and without one
 	// it is any.
 	PartitionKey []byte
-	Key, Value   []byte // nil: null; a record without a value is a tombstone
-	Headers      []Header
-	Timestamp    time.Time // zero: when it is sent
+	// Among is how many of the topic's partitions keys are spread over, from the first on; 0: all.
+	Among      int32
+	Key, Value []byte // nil: null; a record without a value is a tombstone
+	Headers    []Header
+	Timestamp  time.Time // zero: when it is sent
 
 	topic *txTopic // as it was when the record was found to be writable
 }

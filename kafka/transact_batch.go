@@ -66,6 +66,9 @@ func (r *TxRecord) judge(t *txTopic) error {
 
 // partition gives the partition that the record's key decides; without one it is not fixed.
 func (r *TxRecord) partition(of int32) (id int32, fixed bool) {
+	if r.Among > 0 {
+		of = min(of, r.Among)
+	}
 	switch {
 	case r.PartitionKey != nil:
 		return PartitionOf(r.PartitionKey, of), true

@@ -147,15 +147,33 @@ func (s *sessions) endedState(client string, state *fleet.Session) {
 func (s *sessions) tableConfig(cfg kafka.Config) kafka.ConsumerConfig {
 	return kafka.ConsumerConfig{
 		Config: cfg, Topics: []string{s.cfg.Sessions.Topic}, From: kafka.FromBeginning,
-		Handle:   func(r *kafka.Fetched) { s.parts[r.Partition].handle(r) },
-		Progress: func(_ string, partition int32, next int64) { s.parts[partition].progress(next) },
+		Begin: s.layout.begin,
+		Handle: func(r *kafka.Fetched) {
+			if r.Partition < s.spread() {
+				s.parts[r.Partition].handle(r)
+			}
+		},
+		Progress: func(_ string, partition int32, next int64) {
+			if partition < s.spread() {
+				s.parts[partition].progress(next)
+			}
+		},
 	}
 }
 
 func (s *sessions) journalConfig(cfg kafka.Config) kafka.ConsumerConfig {
 	return kafka.ConsumerConfig{
 		Config: cfg, Topics: []string{s.cfg.Sessions.Ledger}, From: kafka.FromBeginning,
-		Handle:   func(r *kafka.Fetched) { s.ledgers[r.Partition].handle(r) },
-		Progress: func(_ string, partition int32, next int64) { s.ledgers[partition].progress(next) },
+		Begin: s.layout.begin,
+		Handle: func(r *kafka.Fetched) {
+			if r.Partition < s.spread() {
+				s.ledgers[r.Partition].handle(r)
+			}
+		},
+		Progress: func(_ string, partition int32, next int64) {
+			if partition < s.spread() {
+				s.ledgers[partition].progress(next)
+			}
+		},
 	}
 }

@@ -21,6 +21,9 @@ type ownership struct {
 
 // assigned is called when the group has given a partition to this process.
 func (s *sessions) assigned(_ string, partition int32) {
+	if partition >= s.spread() {
+		return // it was added later, and has nothing of ours
+	}
 	p := s.parts[partition]
 	p.lock()
 	defer p.unlock()
@@ -32,6 +35,9 @@ func (s *sessions) assigned(_ string, partition int32) {
 
 // revoked is called before the partition goes to another one.
 func (s *sessions) revoked(_ string, partition int32) {
+	if partition >= s.spread() {
+		return
+	}
 	p := s.parts[partition]
 	p.lock()
 	defer p.unlock()

@@ -141,7 +141,7 @@ func (s *sessions) sweepLedger(client string, began, lowest int64, by interface{
 	}
 	g := &kafka.TxGroup{Owner: groupDone(func(error) {})}
 	for _, key := range keys {
-		g.Records = append(g.Records, &kafka.TxRecord{Topic: s.cfg.Sessions.Ledger, Key: key, PartitionKey: []byte(client)})
+		g.Records = append(g.Records, &kafka.TxRecord{Topic: s.cfg.Sessions.Ledger, Key: key, PartitionKey: []byte(client), Among: s.spread()})
 	}
 	by.write(g)
 }

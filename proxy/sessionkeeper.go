@@ -266,7 +266,7 @@ func (k *keeper) write(in *ingest) {
 	}
 	k.ids.open++
 	k.ids.changes = append(k.ids.changes, in)
-	in.entry = kafka.TxRecord{Topic: k.s.cfg.Sessions.Ledger, Key: fleet.LedgerIDsKey(k.h.id, k.h.inc.name), PartitionKey: []byte(k.h.id), Value: noBytes}
+	in.entry = kafka.TxRecord{Topic: k.s.cfg.Sessions.Ledger, Key: fleet.LedgerIDsKey(k.h.id, k.h.inc.name), PartitionKey: []byte(k.h.id), Among: k.s.spread(), Value: noBytes}
 	in.group.Records = append(in.records, &in.entry)
 	k.h.inc.shard(k.h.id).enqueue(&in.group, &in.turn)
 }

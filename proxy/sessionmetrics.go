@@ -18,6 +18,9 @@ type sessionMetrics struct {
 	wills            *prometheus.CounterVec
 	verdicts         *prometheus.CounterVec
 	presence         *prometheus.CounterVec
+	ignored          *prometheus.GaugeVec
+	replicas         *prometheus.GaugeVec
+	risks            *prometheus.GaugeVec
 }
 
 // opened counts a CONNECT that got its session.
@@ -54,6 +57,14 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 			Help:    "From a CONNECT that was read to its session in Kafka, by whether the session was new or present.",
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}, []string{"kind"}),
 	}
+	byTopic := func(name, help string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "sluice", Subsystem: "session", Name: name, Help: help}, []string{"kafka_topic"})
+		all = append(all, v)
+		return v
+	}
+	m.ignored = byTopic("ignored_partitions", "Partitions that were added to a Kafka topic of the fleet after it was laid out. They hold nothing of the fleet's.")
+	m.replicas = byTopic("topic_replicas", "Copies that Kafka keeps of a topic of the fleet, as of the start.")
+	m.risks = byTopic("topic_risks", "Settings of a topic of the fleet with which Kafka can lose what it acknowledged although its brokers allow better ones, as of the start. The log names them.")
 	all = append(all, m.opening)
 	for v, values := range map[*prometheus.CounterVec][]string{
 		m.connects: {"new", "present", "lost", "refused", "given_up", "too_many"}, m.wills: {"published", "dropped"}, m.verdicts: {"own", "other"}, m.presence: {"stored", "lost"},

@@ -47,6 +47,7 @@ type sessions struct {
 	group    *kafka.Group
 	forfeits *forfeits // nil: there are no command rules
 
+	layout  *layout
 	parts   []*part
 	ledgers []*ledgerPart
 	pulse   pulse
@@ -104,13 +105,16 @@ func (i *incarnation) shard(clientID string) *shard {
 	return i.shards[int(kafka.PartitionOf([]byte(clientID), shardCount))]
 }
 
+// spread is how many partitions of the sessions topic, and of the ledger, client IDs are divided among.
+func (s *sessions) spread() int32 { return int32(len(s.parts)) }
+
 // part gives the part of the sessions topic that has a client ID.
 func (s *sessions) part(clientID string) *part {
-	return s.parts[kafka.PartitionOf([]byte(clientID), int32(len(s.parts)))]
+	return s.parts[kafka.PartitionOf([]byte(clientID), s.spread())]
 }
 
 func (s *sessions) ledger(clientID string) *ledgerPart {
-	return s.ledgers[kafka.PartitionOf([]byte(clientID), int32(len(s.ledgers)))]
+	return s.ledgers[kafka.PartitionOf([]byte(clientID), s.spread())]
 }
 
 // lostPause, to five times of it, is how long a CONNECT that lost against a later one elsewhere waits for its answer.

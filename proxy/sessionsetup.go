@@ -38,6 +38,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	if s.reader, err = kafka.NewReader(kcfg); err != nil {
 		return nil, err
 	}
+	s.layout = newLayout(cfg, s.reader, s.m, log, s.fail)
 	scfg := kcfg
 	scfg.Linger = min(scfg.Linger, stateLinger)
 	scfg.MaxBackoff = stateBackoff
@@ -81,13 +82,9 @@ func stateTopics(cfg *config.Config) []kafka.StateTopic {
 		"segment.ms":            "3600000",
 		"min.compaction.lag.ms": "0",
 	}
-	var partitions int32
-	var replication int16
+	partitions, replication := int32(statePartitions), int16(0)
 	if c := cfg.Kafka.CreateTopics; c != nil {
-		partitions, replication = c.Partitions, c.Replication
-	}
-	if replication >= 3 {
-		settings["min.insync.replicas"] = "2"
+		partitions, replication = cmp.Or(c.Partitions, partitions), c.Replication
 	}
 	var topics []kafka.StateTopic
 	for _, name := range []string{cfg.Sessions.Topic, cfg.Sessions.Ledger, cfg.Retained.Topic} {
@@ -96,16 +93,33 @@ func stateTopics(cfg *config.Config) []kafka.StateTopic {
 	return topics
 }
 
-// lay makes room for the partitions there are.
+// statePartitions is how many partitions the topics of the state get if the configuration says nothing: the fleet's number
+// can't be changed later, and its instances share the work for the dead by partitions.
+const statePartitions = 12
+
+// lookAfter says how well Kafka keeps the state.
+func (s *sessions) lookAfter(ctx context.Context, admin *kafka.Admin) error {
+	all, err := admin.Durability(ctx, s.layout.topics)
+	for _, d := range all {
+		s.m.replicas.WithLabelValues(d.Topic).Set(float64(d.Copies))
+		s.m.risks.WithLabelValues(d.Topic).Set(float64(len(d.Risks)))
+		if len(d.Risks) > 0 {
+			s.log.Warn().Str("kafka_topic", d.Topic).Strs("risks", d.Risks).
+				Msg("the Kafka topic of the fleet's state is kept less safely than this cluster could: what devices were told is stored may be lost with a broker")
+		}
+	}
+	return err
+}
+
+// lay makes room for the partitions that the fleet was laid out with.
 func (s *sessions) lay(ctx context.Context, admin *kafka.Admin) error {
-	n, err := admin.PartitionCount(ctx, s.cfg.Sessions.Topic)
-	if err != nil {
+	if err := s.layout.read(ctx, admin); err != nil {
 		return err
 	}
-	m, err := admin.PartitionCount(ctx, s.cfg.Sessions.Ledger)
-	if err != nil {
+	if err := s.lookAfter(ctx, admin); err != nil {
 		return err
 	}
+	n, m := s.layout.of(s.cfg.Sessions.Topic), s.layout.of(s.cfg.Sessions.Ledger)
 	if n != m {
 		return fmt.Errorf("%w: the Kafka topics %s and %s must have the same number of partitions, and have %d and %d", kafka.ErrUnfitTopic, s.cfg.Sessions.Topic, s.cfg.Sessions.Ledger, n, m)
 	}
@@ -138,6 +152,9 @@ func (s *sessions) run(ctx context.Context, ready func()) error {
 			case <-parts.Done():
 				return nil
 			}
+		}
+		if err := s.layout.keep(parts, s.parts[0].produce); err != nil {
+			return s.unlessOver(parts, err)
 		}
 		if err := s.start(parts); err != nil {
 			return s.unlessOver(parts, err)

@@ -78,7 +78,7 @@ func (w *willing) drop(ctx context.Context) error {
 // note makes the record of the ledger that says what became of the will.
 func (w *willing) note(end fleet.WillEnd) (*kafka.TxRecord, error) {
 	value, err := fleet.LedgerWill{Will: end}.Encode()
-	return &kafka.TxRecord{Topic: w.s.cfg.Sessions.Ledger, Key: fleet.LedgerWillKey(w.client, w.epoch), PartitionKey: []byte(w.client), Value: value}, err
+	return &kafka.TxRecord{Topic: w.s.cfg.Sessions.Ledger, Key: fleet.LedgerWillKey(w.client, w.epoch), PartitionKey: []byte(w.client), Among: w.s.spread(), Value: value}, err
 }
 
 // write writes records in one transaction.

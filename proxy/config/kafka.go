@@ -23,8 +23,8 @@ type Kafka struct {
 	// CreateTopics creates Kafka topics that are missing. Leave it out where topics are made by somebody
 	// else: then a missing topic that a rule names is an error at start, and a message whose template makes
 	// the name of a missing topic is refused. The topics of `sessions` and `retained` are made in any case if they
-	// are missing and Kafka allows it, because their settings matter; without this section with as many partitions
-	// and copies as the cluster gives new topics.
+	// are missing and Kafka allows it, because their settings matter; without this section with 12 partitions
+	// and as many copies as there are brokers, three at most. With three, two must have what is acknowledged.
 	CreateTopics *CreateTopics `yaml:"create_topics"`
 }
 
