@@ -44,9 +44,18 @@ type fleetOptions struct {
 // commands come to devices/ID/commands, and their receipts to receipts.
 func serveFleet(t *testing.T, o fleetOptions) *fleetBench {
 	t.Helper()
-	kafka := cluster.Shared(t)
-	b := &fleetBench{t: t, kafka: kafka, telemetry: newTopic(t, kafka, telemetryPartitions), wills: newTopic(t, kafka, 3), commands: newTopic(t, kafka, 6),
-		receipts: newTopic(t, kafka, 3)}
+	return serveFleetAt(t, cluster.Shared(t), o)
+}
+
+// serveFleetAt is serveFleet with a Kafka of the caller's.
+func serveFleetAt(t *testing.T, kafka *cluster.Cluster, o fleetOptions) *fleetBench {
+	t.Helper()
+	topic := func(partitions int) string { // with as many copies as the cluster gives
+		name := cluster.TopicName(t)
+		require.NoError(t, kafka.CreateTopic(name, partitions, 0, nil))
+		return name
+	}
+	b := &fleetBench{t: t, kafka: kafka, telemetry: topic(telemetryPartitions), wills: topic(3), commands: topic(6), receipts: topic(3)}
 	if o.qos == 0 {
 		o.qos = 2
 	}
@@ -89,7 +98,7 @@ func member(t testing.TB, brokers []string, rules string) (s *instance, proxied 
 	proxied = taken[2].Addr()
 	config := fmt.Sprintf("listeners:\n  - address: %q\n  - address: %q\n    proxy_protocol: {trusted: [127.0.0.0/8]}\nadmin: {address: %q}\nlog: {format: json}\n",
 		s.address, proxied, s.admin)
-	config += fmt.Sprintf("kafka:\n  brokers: [%s]\n  create_topics: {partitions: 6, replication: 1}\n%s", strings.Join(brokers, ", "), rules)
+	config += fmt.Sprintf("kafka:\n  brokers: [%s]\n  create_topics: {partitions: 6, replication: %d}\n%s", strings.Join(brokers, ", "), min(3, len(brokers)), rules)
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 	s.args = []string{"serve", "--config", file}

@@ -118,13 +118,7 @@ func (c Config) sizing() map[string]string {
 	if c.nodes() >= 3 {
 		insync = "2"
 	}
-	// A killed broker is taken back only when its earlier life has timed out.
-	// A node alone is stalled together with its controller, so it can have less.
-	session := "6000"
-	if c.nodes() == 1 {
-		session = "3000"
-	}
-	return map[string]string{
+	sizes := map[string]string{
 		"auto.create.topics.enable":                        strconv.FormatBool(c.AutoCreate),
 		"default.replication.factor":                       replicas,
 		"min.insync.replicas":                              insync,
@@ -138,9 +132,14 @@ func (c Config) sizing() map[string]string {
 		"share.coordinator.state.topic.num.partitions":     "5",
 		"group.initial.rebalance.delay.ms":                 "0",
 		"log.cleaner.dedupe.buffer.size":                   "4194304",
-		"broker.session.timeout.ms":                        session,
-		"broker.heartbeat.interval.ms":                     "500",
 	}
+	if c.nodes() == 1 {
+		// A killed broker is taken back only when its earlier life has timed out. A node alone is stalled together with
+		// its controller, so it can have less than the others, whose time-outs are Kafka's own: faults are tried with
+		// what users have.
+		sizes["broker.session.timeout.ms"], sizes["broker.heartbeat.interval.ms"] = "3000", "500"
+	}
+	return sizes
 }
 
 // propertiesFile writes p in the order of its names.
