@@ -15,8 +15,8 @@ func (i *Identity) maySubscribe(filter string) bool {
 	if i.Access == nil {
 		return true
 	}
-	_, inner, _ := splitShare(filter)
-	return i.Access.Subscribe(inner)
+	group, inner, _ := splitShare(filter)
+	return i.Access.Subscribe(inner, group)
 }
 
 // mayWill asks for the rights to leave a will.
@@ -46,7 +46,7 @@ func (o *outbox) review(who *Identity) {
 func (o *outbox) withdraw(who *Identity) {
 	kept := 0
 	for kept < len(o.subs) {
-		if who.maySubscribe(o.subs[kept].filter) {
+		if who.maySubscribe(o.subs[kept].filter) && o.srv.cfg.Shares.allows(o.subs[kept].filter) {
 			kept++
 			continue
 		}

@@ -33,11 +33,11 @@ func (r *rights) may(right, what string) bool {
 	return !r.no[right+" "+what]
 }
 
-func (r *rights) Publish(topic []byte) bool    { return r.may("publish", string(topic)) }
-func (r *rights) Retain(topic []byte) bool     { return r.may("retain", string(topic)) }
-func (r *rights) Will(topic []byte) bool       { return r.may("will", string(topic)) }
-func (r *rights) Subscribe(filter string) bool { return r.may("subscribe", filter) }
-func (r *rights) Receive(topic []byte) bool    { return r.may("receive", string(topic)) }
+func (r *rights) Publish(topic []byte) bool       { return r.may("publish", string(topic)) }
+func (r *rights) Retain(topic []byte) bool        { return r.may("retain", string(topic)) }
+func (r *rights) Will(topic []byte) bool          { return r.may("will", string(topic)) }
+func (r *rights) Subscribe(filter, _ string) bool { return r.may("subscribe", filter) }
+func (r *rights) Receive(topic []byte) bool       { return r.may("receive", string(topic)) }
 
 // restricted is a Config in which all devices of a name have these rights.
 func restricted(a Access) func(*Config) {

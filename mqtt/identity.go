@@ -60,8 +60,9 @@ type Access interface {
 	Publish(topic []byte) bool
 	Retain(topic []byte) bool
 	Will(topic []byte) bool
-	// Subscribe is asked with a topic filter; of a shared subscription with the one inside.
-	Subscribe(filter string) bool
+	// Subscribe is asked with a topic filter; of a shared subscription with the one inside and the ShareName, else with
+	// "" for that.
+	Subscribe(filter, share string) bool
 	// Receive is asked before each delivery, since a right may be withdrawn while a message waits.
 	Receive(topic []byte) bool
 }

@@ -31,6 +31,13 @@ type SharesConfig struct {
 	// Most is how many shares there may be. A SUBSCRIBE for one more is refused; sessions that come from a Store with
 	// their subscriptions are not.
 	Most int
+	// PerDevice is how many of them one device may be in, or may have been in within Linger: what it leaves may go on to
+	// cost somebody something. As above.
+	PerDevice int
+	Linger    time.Duration
+	// Allowed says whether there may be a share of this ShareName; nil: of any. A SUBSCRIBE for another one is refused
+	// with Not authorized, and a session that has one loses it when it connects.
+	Allowed func(group string) bool
 	// Feed brings a share its commands, by Share.Send, until ctx ends. It is called on a goroutine of its own when the
 	// share has its first connected member, and ctx ends when the last one has left. For one share there is one call
 	// at a time. It must not return before ctx ends, and must return soon then.
@@ -47,6 +54,7 @@ type Shares struct {
 
 	mu      sync.Mutex // guards all below; taken after outbox.mu and before Share.mu
 	all     map[string]*Share
+	dues    shareDues
 	ctx     context.Context // of Run
 	stopped bool
 	work    sync.WaitGroup
@@ -54,13 +62,16 @@ type Shares struct {
 
 // NewShares makes a Shares. Run starts it. It belongs to one Server.
 func NewShares(cfg SharesConfig) (*Shares, error) {
-	if cfg.Most < 1 || cfg.Feed == nil {
+	if cfg.Most < 1 || cfg.PerDevice < 1 || cfg.Feed == nil {
 		return nil, errors.New("cannot share subscriptions: there must be room for one and somebody who feeds it")
+	}
+	if cfg.Allowed == nil {
+		cfg.Allowed = func(string) bool { return true }
 	}
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
-	x := &Shares{cfg: cfg, all: map[string]*Share{}}
+	x := &Shares{cfg: cfg, all: map[string]*Share{}, dues: newShareDues()}
 	var err error
 	if x.m, err = newShareMetrics(cfg.Registerer, x); err != nil {
 		return nil, fmt.Errorf("cannot register the metrics of shared subscriptions: %w", err)
@@ -118,11 +129,18 @@ func (x *Shares) len() int {
 	return len(x.all)
 }
 
-// hasRoom says whether a subscription to this shared filter may be made.
-func (x *Shares) hasRoom(filter string) bool {
+// allows says whether the ShareName of a filter is one that there may be; any filter that is not shared is.
+func (x *Shares) allows(filter string) bool {
+	group, _, shared := splitShare(filter)
+	return !shared || x == nil || x.cfg.Allowed(group)
+}
+
+// hasRoom says whether a device may subscribe to this shared filter.
+func (x *Shares) hasRoom(clientID, filter string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.all[filter] != nil || len(x.all) < x.cfg.Most
+	x.dues.forgive(time.Now())
+	return (x.all[filter] != nil || len(x.all) < x.cfg.Most) && x.dues.mayTake(clientID, filter, x.cfg.PerDevice)
 }
 
 // join makes m a member of the share of its filter. The member's outbox.mu is held.
@@ -135,6 +153,7 @@ func (x *Shares) join(m *shareMember) {
 		x.all[m.filter] = s
 	}
 	m.share = s
+	x.dues.take(m.outbox.session.clientID, m.filter)
 	if s.members++; s.members == 1 {
 		x.start(s)
 	}
@@ -171,6 +190,7 @@ func (x *Shares) leave(m *shareMember) {
 	m.share.remove(m)
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.dues.leave(m.outbox.session.clientID, m.filter, time.Now().Add(x.cfg.Linger))
 	s := m.share
 	if s.members--; s.members == 0 && s.cancel != nil {
 		s.cancel()

@@ -50,7 +50,7 @@ func sharedIn(t testing.TB, most int, start func(shares func(*Config)) *dispatch
 	t.Helper()
 	w := &shareWorld{feeds: map[string]*feed{}}
 	var err error
-	w.x, err = NewShares(SharesConfig{Most: most, Feed: w.feed})
+	w.x, err = NewShares(SharesConfig{Most: most, PerDevice: most, Feed: w.feed})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -290,6 +290,74 @@ func TestSharesAreBounded(t *testing.T) {
 	})
 }
 
+// TestOneDeviceHasSoManyShares, those included that it has left not long ago, and it leaves some for others.
+func TestOneDeviceHasSoManyShares(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := sharedWith(t, 100, nil)
+		w.x.cfg.PerDevice, w.x.cfg.Linger = 2, time.Hour
+		full := map[byte]Code{4: 0x80, 5: QuotaExceeded}[v]
+		a := w.device(v, "a")
+		asks := func(c *client, filter string, code Code) {
+			t.Helper()
+			c.send(packet(0x82, uint16(5), c.none(), str(filter), 1))
+			c.expect(packet(0x90, uint16(5), c.none(), code))
+		}
+		asks(a, "$share/g/1", 1)
+		asks(a, "$share/g/2", 1)
+		asks(a, "$share/g/3", full)
+		asks(a, "$share/g/1", 1)
+		asks(w.device(v, "b"), "$share/g/3", 1)
+		a.send(packet(0xA2, uint16(6), a.none(), str("$share/g/2")))
+		a.expect(a.unsuback(6, Success))
+		asks(a, "$share/g/3", full)
+		asks(a, "$share/g/2", 1)
+		w.drop("a")
+		a = w.device(v, "a") // clean
+		asks(a, "$share/g/4", full)
+		asks(a, "$share/g/2", 1)
+		w.x.mu.Lock()
+		w.x.dues.forgive(time.Now().Add(2 * time.Hour))
+		w.x.mu.Unlock()
+		asks(a, "$share/g/4", 1)
+		asks(a, "$share/g/1", full)
+	})
+}
+
+// TestShareNamesMayBeGiven: others are refused, and taken from a session that has one.
+func TestShareNamesMayBeGiven(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, nil)
+		w.x.cfg.Allowed = func(group string) bool { return group == "g" || group == "was" }
+		denied := map[byte]Code{4: 0x80, 5: NotAuthorized}[v]
+		c := w.stored(v, "dev")
+		c.send(packet(0x82, uint16(5), c.none(), str("$share/g/t"), 1, str("$share/x/t"), 1, str("$share/was/t"), 1))
+		c.expect(packet(0x90, uint16(5), c.none(), 1, denied, 1))
+		w.drop("dev")
+		w.x.cfg.Allowed = func(group string) bool { return group == "g" }
+		c = w.stored(v, "dev")
+		require.True(t, c.present())
+		c.ping()
+		until(t, "one share is left", func() bool { return w.x.len() == 1 })
+		w.share("$share/g/t")
+	})
+}
+
+// TestSharesThatWereLeftAreKeptInMindWithinABound.
+func TestSharesThatWereLeftAreKeptInMindWithinABound(t *testing.T) {
+	d, now := newShareDues(), time.Now()
+	for i := range mostShareDues + 10 {
+		id := fmt.Sprint(i)
+		d.take(id, "f")
+		d.leave(id, "f", now)
+	}
+	require.Equal(t, mostShareDues, d.left.Len())
+	require.Len(t, d.devices, mostShareDues)
+	require.True(t, d.mayTake("0", "g", 1))
+	require.False(t, d.mayTake("10", "g", 1))
+	d.forgive(now)
+	require.Empty(t, d.devices)
+}
+
 func TestSharedSubscriptionsAreOfferedWhereThereAreAny(t *testing.T) {
 	offered := func(w *world) bool {
 		c := w.device(5, "dev")
@@ -316,10 +384,10 @@ func TestSharedSubscriptionMayNotAskForNoLocal(t *testing.T) { // [MQTT-3.8.3-4]
 func TestSharesNeedRoomAndSomebodyWhoFeeds(t *testing.T) {
 	_, err := NewShares(SharesConfig{Feed: func(context.Context, *Share) {}})
 	require.Error(t, err)
-	_, err = NewShares(SharesConfig{Most: 1})
+	_, err = NewShares(SharesConfig{Most: 1, PerDevice: 1})
 	require.Error(t, err)
 	reg := prometheus.NewRegistry()
-	good := SharesConfig{Most: 1, Feed: func(context.Context, *Share) {}, Registerer: reg}
+	good := SharesConfig{Most: 1, PerDevice: 1, Feed: func(context.Context, *Share) {}, Registerer: reg}
 	_, err = NewShares(good)
 	require.NoError(t, err)
 	_, err = NewShares(good)

@@ -57,7 +57,7 @@ func (o *outbox) joinShares() {
 // refusesShare says that filter is of a share for which there is no room. A session that comes from the Store has its
 // subscriptions already.
 func (o *outbox) refusesShare(filter string) bool {
-	return isShared(filter) && o.conn != nil && !o.srv.cfg.Shares.hasRoom(filter)
+	return isShared(filter) && o.conn != nil && !o.srv.cfg.Shares.hasRoom(o.session.clientID, filter)
 }
 
 // takePart has new memberships take what there is, after SUBACK.

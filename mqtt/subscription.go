@@ -134,7 +134,8 @@ func (c *Conn) filterFault(filter []byte) Code {
 	case len(filter) > filterBytesMax, bytes.Count(filter, []byte{'/'}) >= c.srv.cfg.TopicLevels:
 		return TopicFilterInvalid
 	}
-	if who := c.identity.Load(); who.Access != nil && !who.maySubscribe(string(filter)) {
+	who, shared := c.identity.Load(), bytes.HasPrefix(filter, []byte(sharePrefix))
+	if who.Access != nil && !who.maySubscribe(string(filter)) || shared && !c.srv.cfg.Shares.allows(string(filter)) {
 		c.srv.m.denied.subscribe.Inc()
 		return NotAuthorized
 	}

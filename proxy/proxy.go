@@ -95,7 +95,7 @@ func (p *Proxy) face(publisher *publisher, log zerolog.Logger, registry Registry
 	}
 	var err error
 	if len(p.cfg.Commands) > 0 {
-		if p.sharer, err = newSharer(p.clients.config(nil), p.cfg.Sessions.Topic, p.cfg.Limits.SharedSubscriptions, registry); err != nil {
+		if p.sharer, err = newSharer(p.clients.config(nil), p.cfg, registry); err != nil {
 			return err
 		}
 		mcfg.Shares = p.sharer.shares
@@ -200,6 +200,7 @@ func (p *Proxy) consume(ctx context.Context) {
 	p.commands.stop = ctx.Done()
 	var groups sync.WaitGroup
 	groups.Go(func() { _ = p.sharer.run(ctx) }) // gives nil
+	groups.Go(func() { p.sharer.clean(ctx, p.sessions.first) })
 	groups.Go(func() {
 		if p.awaitPosition(ctx); ctx.Err() == nil {
 			p.retainer.run(ctx)

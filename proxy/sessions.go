@@ -329,6 +329,14 @@ func (s *sessions) fail(err error) {
 	}
 }
 
+// first says whether this instance looks after the first partition: what one instance of all is to do, it does.
+func (s *sessions) first() bool {
+	p := s.parts[0]
+	p.lock()
+	defer p.unlock()
+	return p.owner.Owns()
+}
+
 // millis is the wall clock of records.
 func millis() int64 { return time.Now().UnixMilli() }
 

@@ -4,35 +4,55 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"sluice/kafka"
 	"sluice/mqtt"
+	"sluice/proxy/acl"
+	"sluice/proxy/config"
 )
 
 // A sharer brings shared subscriptions their commands. Each ShareName with each topic filter is one consumer group of
 // the fleet: the instances that have members are in it, and Kafka divides the partitions of the command topics among
 // them.
 type sharer struct {
-	cfg    kafka.Config
-	prefix string // of the groups' names
-	shares *mqtt.Shares
-	c      *commander // set before run
-	log    zerolog.Logger
+	cfg     kafka.Config
+	prefix  string // of the groups' names
+	shares  *mqtt.Shares
+	c       *commander    // set before run
+	kept    time.Duration // how long a group without members is
+	removed prometheus.Counter
+	log     zerolog.Logger
 }
 
-// newSharer makes a sharer for at most that many shares. Fleets on one cluster are told apart by their topic of
-// sessions.
-func newSharer(cfg kafka.Config, sessionsTopic string, most int, reg prometheus.Registerer) (*sharer, error) {
+// newSharer makes a sharer. Fleets on one cluster are told apart by their topic of sessions.
+func newSharer(cfg kafka.Config, settings *config.Config, reg prometheus.Registerer) (*sharer, error) {
 	cfg.Registerer = nil
-	s := &sharer{cfg: cfg, prefix: sessionsTopic + "-share-", log: sampled(cfg.Logger)}
+	s := &sharer{cfg: cfg, prefix: settings.Sessions.Topic + "-share-", kept: max(settings.Sessions.MaxExpiry, sharesKept), log: sampled(cfg.Logger)}
+	s.removed = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "share", Name: "removed_groups_total",
+		Help: "Consumer groups of shared subscriptions that this instance removed from Kafka because nobody had used them for long."})
+	if err := reg.Register(s.removed); err != nil {
+		return nil, err
+	}
+	limits := &settings.Limits
+	shares := mqtt.SharesConfig{Most: limits.SharedSubscriptions, PerDevice: limits.SharesPerDevice, Linger: s.kept, Feed: s.feed, Registerer: reg}
+	if settings.Shares != nil {
+		shares.Allowed = func(name string) bool {
+			return slices.ContainsFunc(settings.Shares, func(pattern string) bool { return acl.MatchShare(pattern, name) })
+		}
+	}
 	var err error
-	s.shares, err = mqtt.NewShares(mqtt.SharesConfig{Most: most, Feed: s.feed, Registerer: reg})
+	s.shares, err = mqtt.NewShares(shares)
 	return s, err
 }
+
+// sharesKept is how long the group of a share without members is kept at least.
+const sharesKept = time.Hour
 
 // run has the shares fed until ctx ends.
 func (s *sharer) run(ctx context.Context) error { return s.shares.Run(ctx) }

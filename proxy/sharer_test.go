@@ -78,7 +78,7 @@ func (s *sharing) start(cfg *config.Config, log zerolog.Logger) {
 	producer, err := kafka.NewProducer(kafkaConfig(cfg, log, reg))
 	require.NoError(t, err)
 	s.producer = producer
-	s.shares, err = newSharer(kafkaConfig(cfg, log, reg), cfg.Sessions.Topic, 10, reg)
+	s.shares, err = newSharer(kafkaConfig(cfg, log, reg), cfg, reg)
 	require.NoError(t, err)
 	settings := mqttConfig(cfg, log, reg)
 	settings.Shares = s.shares.shares
@@ -231,6 +231,51 @@ func TestSharedCommandOfAnInstanceThatStopsComesToAnother(t *testing.T) {
 	two.subscribe("$share/g/t/#", 1)
 	a.stop()
 	collect(t, want, two)
+}
+
+// TestWhatTheLastMemberAcknowledgedComesToNobodyElse, also right after it was: the member that leaves in good order is
+// the last one of the fleet, or of its instance.
+func TestWhatTheLastMemberAcknowledgedComesToNobodyElse(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		t.Run(fmt.Sprint("alone ", alone), func(t *testing.T) {
+			kafka := cluster(t)
+			a, b := share(t, kafka), share(t, kafka)
+			one := dial(t, a.addr, "one", false)
+			one.subscribe("$share/g/t/#", 1)
+			a.joined(one)
+			var two *device
+			if !alone {
+				two = dial(t, b.addr, "two", false)
+				two.subscribe("$share/g/t/#", 1)
+			}
+			want := a.numbers(0, 100)
+			got := map[string]bool{}
+			until(t, "all have come", func() bool {
+				for _, d := range []*device{one, two} {
+					if d != nil {
+						for _, p := range d.taken(true) {
+							got[p] = true
+						}
+					}
+				}
+				return len(got) >= len(want)
+			})
+			one.leave()
+			if alone {
+				two = dial(t, b.addr, "two", false)
+				two.subscribe("$share/g/t/#", 1)
+			}
+			until(t, "the other has taken over", func() bool {
+				a.write("even", "over even")
+				a.write("odd2", "over odd2")
+				for _, p := range two.taken(true) {
+					require.False(t, got[p] && strings.Trim(p, "0123456789") == "", "%s came again", p)
+					got[p] = true
+				}
+				return got["over even"] && got["over odd2"]
+			})
+		})
+	}
 }
 
 func TestSharesHaveGroupsOfTheirOwn(t *testing.T) {

@@ -42,10 +42,10 @@ func publishes(t *testing.T, a *acl.Access, yes, no string) {
 func subscribes(t *testing.T, a *acl.Access, yes, no string) {
 	t.Helper()
 	for filter := range strings.FieldsSeq(yes) {
-		require.True(t, a.Subscribe(filter), filter)
+		require.True(t, a.Subscribe(filter, ""), filter)
 	}
 	for filter := range strings.FieldsSeq(no) {
-		require.False(t, a.Subscribe(filter), filter)
+		require.False(t, a.Subscribe(filter, ""), filter)
 	}
 }
 
@@ -77,7 +77,7 @@ func TestEachRightIsItsOwn(t *testing.T) {
 		require.Equal(t, right == acl.Will, a.Will(topic))
 		require.Equal(t, right == acl.Retain, a.Retain(topic))
 		require.Equal(t, right == acl.Subscribe, a.Receive(topic))
-		require.Equal(t, right == acl.Subscribe, a.Subscribe("a/b"))
+		require.Equal(t, right == acl.Subscribe, a.Subscribe("a/b", ""))
 	}
 	publishes(t, access(t, device, acl.Rule{Deny: true, Rights: acl.Will, Filter: "a"}, allow("#")), "a", "")
 }
@@ -156,11 +156,44 @@ func TestAFilterIsAllowedOnlyAsAWhole(t *testing.T) {
 	subscribes(t, access(t, device, deny("$SYS/#"), allow("#")), "# +/a", "$SYS/# $SYS/a")
 }
 
+func TestRulesForShareNames(t *testing.T) {
+	named := func(r acl.Rule, share string) acl.Rule { r.Share = share; return r }
+	a := access(t, device, named(allow("jobs/#"), "team-*"), named(deny("a/#"), "*"), allow("a/#"))
+	require.True(t, a.Subscribe("jobs/x", "team-1"))
+	require.False(t, a.Subscribe("jobs/x", "other"))
+	require.False(t, a.Subscribe("jobs/x", ""), "it is for shared subscriptions alone")
+	require.True(t, a.Subscribe("a/b", ""))
+	require.False(t, a.Subscribe("a/b", "g"))
+	require.True(t, a.Receive([]byte("jobs/x")), "as a member of the share")
+	require.True(t, a.Receive([]byte("a/b")), "by the subscription that is not shared")
+	require.False(t, a.Receive([]byte("b")))
+}
+
+func TestShareNamesMatchPatterns(t *testing.T) {
+	f := func(pattern, yes, no string) {
+		t.Helper()
+		for name := range strings.FieldsSeq(yes) {
+			require.True(t, acl.MatchShare(pattern, name), name)
+		}
+		for name := range strings.FieldsSeq(no) {
+			require.False(t, acl.MatchShare(pattern, name), name)
+		}
+	}
+	f("workers", "workers", "worker workers1 Workers")
+	f("team-*", "team- team-1 team-a-b team-*", "team teams xteam-1")
+	f("*", "a abc *", "")
+	f("*-x", "-x a-x -x-x", "x a-xy")
+	f("a*b*c", "abc aXbYc abbcc abcbc", "ab ac abcd acb")
+	f("a*a", "aa aba", "a")
+	f("**", "a ab", "")
+	require.True(t, acl.MatchShare("*", ""))
+}
+
 func TestChecksDoNotAllocate(t *testing.T) {
 	a := access(t, device, deny("a/+/secret/{mqtt.username}"), allow("devices/{mqtt.client_id}/#"))
 	topic, filter := []byte("devices/d1/telemetry/"+strings.Repeat("x", 100)), "devices/d1/"+strings.Repeat("x", 100)+"/#"
 	require.Zero(t, testing.AllocsPerRun(100, func() {
-		if !a.Publish(topic) || !a.Retain(topic) || !a.Will(topic) || !a.Receive(topic) || !a.Subscribe(filter) {
+		if !a.Publish(topic) || !a.Retain(topic) || !a.Will(topic) || !a.Receive(topic) || !a.Subscribe(filter, "") {
 			t.Error("denied")
 		}
 	}))

@@ -63,7 +63,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		a := list.Access(acl.Who{ClientID: name, Username: name, CommonName: name})
 		allowed := a.Publish([]byte(topic))
-		subscribed := a.Subscribe(topic)
+		subscribed := a.Subscribe(topic, "")
 		require.False(t, refuse && (allowed || subscribed), "nothing is allowed here")
 		if !strings.ContainsAny(topic, "+#") {
 			require.Equal(t, allowed, subscribed, "a filter without wildcards is its one topic")

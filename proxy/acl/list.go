@@ -13,6 +13,7 @@ type rule struct {
 	levels   []level
 	username string
 	clientID string
+	share    string
 }
 
 // isFor tells whether the rule is for this device.
@@ -39,7 +40,7 @@ func Compile(rules []Rule) (*List, error) {
 		for _, f := range faults {
 			errs = append(errs, &RuleError{i, f.offset, f.err})
 		}
-		l.add(&rule{i, rules[i].Deny, rules[i].Rights, levels, rules[i].Username, rules[i].ClientID})
+		l.add(&rule{i, rules[i].Deny, rules[i].Rights, levels, rules[i].Username, rules[i].ClientID, rules[i].Share})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

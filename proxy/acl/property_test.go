@@ -149,7 +149,7 @@ func checkSubscribe(t *rapid.T, a *acl.Access, rules []acl.Rule, meanings []set)
 	}
 	require.NotEmpty(t, wanted)
 	want := modelSubscribe(wanted, rules, meanings)
-	require.Equal(t, want, a.Subscribe(f), "subscribe %q", f)
+	require.Equal(t, want, a.Subscribe(f, ""), "subscribe %q", f)
 	for _, topic := range wanted {
 		require.True(t, !want || a.Receive([]byte(topic)), "%q is allowed and has %q", f, topic)
 	}
@@ -181,7 +181,7 @@ func TestAnyNameIsTakenLiterally(t *testing.T) {
 		other := rapid.StringMatching(`[a+#/$]{0,4}`).Draw(t, "other")
 		if other != client {
 			require.False(t, a.Publish([]byte("c/"+other+"/x")))
-			require.False(t, a.Subscribe("c/"+other+"/x"))
+			require.False(t, a.Subscribe("c/"+other+"/x", ""))
 		}
 	})
 }

@@ -20,6 +20,7 @@ type Rule struct {
 	Filter   string // a topic filter with variables
 	Username string // of the only device it is for; "": all
 	ClientID string // of the only device it is for; "": all
+	Share    string // pattern of the ShareNames it is for, see MatchShare; "": it is for all subscriptions
 }
 
 // Who is the device that asks. What is empty is missing.

@@ -28,6 +28,9 @@ type ACLRule struct {
 	// ClientID narrows the entry to the device with exactly this client ID. Without `auth` that ties the two, a
 	// client ID is what a device says.
 	ClientID string `yaml:"client_id"`
+	// Share narrows the entry to shared subscriptions, `$share/NAME/FILTER`, with such a NAME; `*` stands for any
+	// characters. It is for `subscribe` alone.
+	Share string `yaml:"share"`
 }
 
 // The words of ACLRule.Allow and ACLRule.Deny.
@@ -45,7 +48,7 @@ var rightOf = map[string]acl.Right{
 
 // rule is the entry in the terms of package acl.
 func (r *ACLRule) rule() acl.Rule {
-	out := acl.Rule{Deny: len(r.Deny) > 0, Filter: r.Filter, Username: r.Username, ClientID: r.ClientID}
+	out := acl.Rule{Deny: len(r.Deny) > 0, Filter: r.Filter, Username: r.Username, ClientID: r.ClientID, Share: r.Share}
 	for _, words := range [][]string{r.Allow, r.Deny} {
 		for _, w := range words {
 			out.Rights |= rightOf[w]

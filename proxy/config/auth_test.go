@@ -97,7 +97,7 @@ func TestTheACLOfAParsedFileCompiles(t *testing.T) {
 		"  - {allow: [subscribe, will], filter: 'a/#'}\n").AccessList()
 	require.NoError(t, err)
 	a := list.Access(acl.Who{Username: "u", ClientID: "c"})
-	require.True(t, a.Publish([]byte("a/u")) && a.Retain([]byte("a/u")) && a.Will([]byte("a/u")) && a.Subscribe("a/#"))
+	require.True(t, a.Publish([]byte("a/u")) && a.Retain([]byte("a/u")) && a.Will([]byte("a/u")) && a.Subscribe("a/#", ""))
 	require.False(t, a.Publish([]byte("a/b")) || a.Will([]byte("a/b")) || a.Publish([]byte("a/x")))
 	require.False(t, list.Access(acl.Who{Username: "u"}).Publish([]byte("a/u")))
 }

@@ -24,6 +24,9 @@ func (d *decoder) check(c *Config) {
 	d.checkCommands(c)
 	d.checkAuth(c)
 	d.checkACL(c.ACL)
+	for i, name := range c.Shares {
+		d.checkShare(fmt.Sprintf("shares[%d]", i), name)
+	}
 }
 
 // report reports a fault at byte offset of the text at path, unless that field has one already.

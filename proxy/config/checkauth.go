@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/proxy/acl"
@@ -27,6 +28,13 @@ func (d *decoder) checkAuth(c *Config) {
 			d.checkURL(path+".http.url", m.HTTP.URL)
 			d.checkClientTLS(path+".http.tls", m.HTTP.TLS)
 		}
+	}
+}
+
+// checkShare checks a pattern of share names.
+func (d *decoder) checkShare(path, pattern string) {
+	if i := strings.IndexAny(pattern, "/+#"); pattern == "" || i >= 0 {
+		d.report(path, max(i, 0), "a share name is not empty and has no /, + or # in it; * stands for any characters")
 	}
 }
 
@@ -106,6 +114,12 @@ func (d *decoder) checkACL(rules []ACLRule) {
 		compiled[i].Rights |= acl.Publish // one that has none was reported
 		if found := d.present(path, "allow", "deny"); !d.isBad(path) && len(found) != 1 {
 			d.fail("", d.places[path].key, "an entry of acl needs exactly one of allow and deny")
+		}
+		if d.has(path + ".share") {
+			d.checkShare(path+".share", rules[i].Share)
+			if compiled[i].Rights&^acl.Publish != acl.Subscribe || slices.Contains(append(rules[i].Allow, rules[i].Deny...), RightPublish) {
+				d.report(path+".share", 0, "an entry for a share is about subscribe alone")
+			}
 		}
 	}
 	_, err := acl.Compile(compiled)

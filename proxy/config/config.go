@@ -39,6 +39,10 @@ type Config struct {
 	// and what none allows is denied. Left out, everything is allowed. An entry is asked again for each message, so a
 	// right that was withdrawn holds for sessions and queued messages of before too.
 	ACL []ACLRule `yaml:"acl"`
+	// Shares are the share names that devices may use in `$share/NAME/FILTER`; `*` in one stands for any characters. A
+	// SUBSCRIBE with another one is refused with Not authorized. Left out, any name will do, within
+	// `limits.shares_per_device`. Each name with each filter is a consumer group in Kafka.
+	Shares []string `yaml:"shares"`
 	// Limits bounds what one device may ask for, and how long things may take.
 	Limits Limits `yaml:"limits"`
 	// Admin is the HTTP side for operators: /livez, /readyz and /metrics.

@@ -97,6 +97,7 @@ var facts = map[string]fact{
 	"limits.subscriptions":               {min: 1, max: 100_000},
 	"limits.subscriptions_memory":        {min: int64(4 * kib), max: int64(tib)},
 	"limits.shared_subscriptions":        {min: 1, max: 10_000},
+	"limits.shares_per_device":           {min: 1, max: 10_000},
 	"limits.connections":                 {min: 0, max: 10_000_000},
 	"limits.connections_per_address":     {min: 0, max: 10_000_000},
 	"limits.connects_per_second":         {min: 0, max: 1_000_000},

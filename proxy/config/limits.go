@@ -49,6 +49,10 @@ type Limits struct {
 	// this instance may have. Each is a Kafka consumer group, which reads the command topics once more. A SUBSCRIBE for
 	// more is refused with Quota exceeded.
 	SharedSubscriptions int `yaml:"shared_subscriptions"`
+	// SharesPerDevice is how many of them one client ID may be subscribed to at an instance, those included that it has
+	// left within `sessions.max_expiry`, because their consumer groups are still there. A SUBSCRIBE for more is refused
+	// with Quota exceeded. Keep it well below `shared_subscriptions`, or one device can take them all.
+	SharesPerDevice int `yaml:"shares_per_device"`
 	// Connections is how many connections there may be. One more is closed without an answer. 0: as many as the
 	// process may have open files.
 	Connections int `yaml:"connections"`
@@ -108,6 +112,7 @@ func defaultLimits() Limits {
 		Subscriptions:       100,
 		SubscriptionsMemory: 256 * mib,
 		SharedSubscriptions: 100,
+		SharesPerDevice:     10,
 		ConnectsPerSecond:   2000,
 		OverRate:            OverRateDelay,
 		TopicLevels:         128,

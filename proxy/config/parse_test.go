@@ -56,8 +56,9 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Sessions:  Sessions{Topic: "sluice-s", Ledger: "sluice-l", Claim: "stored", MaxExpiry: 90 * time.Minute, DeadAfter: 20 * time.Second},
 		Presence:  Presence{"presence"},
 		Retained:  Retained{Topic: "sluice-r", Messages: 5, Memory: 1 << 30},
+		Shares:    []string{"workers", "team-*"},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
-			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3,
+			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3, SharesPerDevice: 2,
 			Connections: 1, ConnectionsPerAddress: 2, ConnectsPerSecond: 3, PublishesPerSecond: 4, PublishBytesPerSecond: 5 * kib, OverRate: "disconnect", TopicLevels: 6,
 			UserProperties: 7, Sessions: 8, SessionsMemory: 9 * kib, FailedLogins: 9},
 		Auth: []AuthMethod{
@@ -130,6 +131,7 @@ unmatched:
 sessions: {topic: sluice-s, ledger: sluice-l, claim: stored, max_expiry: 1h30m, dead_after: 20s}
 presence: {topic: presence}
 retained: {topic: sluice-r, messages: 5, memory: 1GiB}
+shares: [workers, "team-*"]
 limits:
   max_packet_size: 1048576
   receive_maximum: 65535
@@ -143,6 +145,7 @@ limits:
   subscriptions: 7
   subscriptions_memory: 5MB
   shared_subscriptions: 3
+  shares_per_device: 2
   connections: 1
   connections_per_address: 2
   connects_per_second: 3

@@ -28,7 +28,7 @@ func TestUnknownFieldsAreNamedWithWhatIsNear(t *testing.T) {
 	refuse(t, base+"linger: 5ms\n", `8:1: unknown field "linger" (it belongs under "kafka.producer")`)
 	refuse(t, base+"address: x\n", `8:1: unknown field "address" (known here: listeners, kafka,`)
 	refuse(t, base+"max_topics: 1\n", `8:1: unknown field "max_topics" (it belongs under "publish")`)
-	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, refused, sessions, presence, retained, auth, acl, limits, admin, log)`)
+	refuse(t, base+"tls: {ca: ca.pem}\n", `8:1: unknown field "tls" (known here: listeners, kafka, publish, commands, unmatched, refused, sessions, presence, retained, auth, acl, shares, limits, admin, log)`)
 	refuse(t, base+"1: x\ntrue: y\n? z\n", "10:1: complex keys (?) are not supported")
 	refuse(t, base+"1: x\ntrue: y\n", `8:1: unknown field "1"`, `9:1: unknown field "true"`)
 	refuse(t, base+"kafka.brokers: [x]\n'a[0]': 1\n", `8:1: unknown field "kafka.brokers"`, `9:1: unknown field "a[0]"`)
@@ -261,4 +261,12 @@ func TestTrustedProxiesAreAddresses(t *testing.T) {
 		`3:51: trusted[1]: "fe80::1%eth0" is no IP address`)
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		parse(t, proxied(`{trusted: [10.0.0.0/8, "::1"]}`)).Listeners[0].ProxyProtocol.Networks())
+}
+
+func TestShareNamesAreChecked(t *testing.T) {
+	refuse(t, base+"shares: [ok, \"\"]\n", "8:14: a share name is not empty and has no /, + or # in it")
+	refuse(t, base+"shares: [a/b]\n", "8:11: a share name is not empty and has no /, + or # in it")
+	refuse(t, base+"acl: [{allow: [subscribe], filter: a, share: \"#\"}]\n", "8:47: a share name is not empty and has no /, + or # in it")
+	refuse(t, base+"acl: [{deny: [subscribe, publish], filter: a, share: g}]\n", "8:54: an entry for a share is about subscribe alone")
+	refuse(t, base+"limits: {shares_per_device: 0}\n", "8:29: shares_per_device must be 1 to 10000")
 }
