@@ -31,12 +31,14 @@ type GroupConfig struct {
 	// measured here. May be nil.
 	Assigned, Revoked func(topic string, partition int32)
 	// Handle gets the committed records of the partitions that are ours, in the order of offsets within a partition,
-	// from the group's offset on, or from where Begin says if there is none. It calls done, at any time and from any
-	// goroutine, when the record is settled; the group's offset follows the first record that is not. Calls for
-	// different partitions may come at once; it must not block. ctx ends when the partition is not ours any more; done
-	// is without effect then, and the record comes again, to its next owner. r is the caller's. nil: no records are
-	// read, only Assigned and Revoked tell what is ours.
-	Handle func(ctx context.Context, r *Fetched, done func())
+	// from the group's offset on, or from where Begin says if there is none. False: there is no room for it now; it is
+	// offered again when others of its partition are settled, and after a moment in any case, before those behind it.
+	// It calls done, at any time and from any goroutine, when the record is settled; the group's offset follows the
+	// first record that is not. done with false has the partition read again from this record on, once all of it that
+	// was handed out before is done. Calls for different partitions may come at once; it must not block. ctx ends when
+	// the partition is not ours any more; done is without effect then, and the record comes again, to its next owner. r
+	// is the caller's. nil: no records are read, only Assigned and Revoked tell what is ours.
+	Handle func(ctx context.Context, r *Fetched, done func(settled bool)) bool
 	// Begin says where the group begins in a partition that it has no offset of; nil, or false: at its end.
 	Begin func(topic string, partition int32) (offset int64, ok bool)
 	// Window is how many records of a partition may be unsettled. Default 256.
@@ -157,7 +159,7 @@ const (
 
 // stay joins and does what a member does. It returns when what is owned has to be given up, and why.
 func (g *Group) stay(ctx context.Context) error {
-	if err := g.rejoin(ctx); err != nil {
+	if err := g.assemble(ctx); err != nil {
 		return err
 	}
 	beat, commit := time.NewTicker(g.cfg.Heartbeat), time.NewTicker(commitEvery)
@@ -171,7 +173,7 @@ func (g *Group) stay(ctx context.Context) error {
 			return ctx.Err()
 		case <-commit.C:
 			g.commitAll(ctx)
-			continue
+			continue // whether the session lasts, the next heartbeat says
 		case <-beat.C:
 			again, err = g.heartbeat(ctx)
 		}
@@ -179,12 +181,27 @@ func (g *Group) stay(ctx context.Context) error {
 			again = g.divideAgain(ctx)
 		}
 		if err == nil && again {
-			err = g.rejoin(ctx)
+			err = g.assemble(ctx)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// assemble is rejoin, which goes on for a while when ctx ends and there may be something to commit: who leaves in the
+// middle can't do that any more.
+func (g *Group) assemble(ctx context.Context) error {
+	joining, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		if len(g.Owned()) > 0 {
+			_ = sleep(joining, leaveWait)
+		}
+		cancel()
+	})
+	defer stop()
+	return g.rejoin(joining)
 }
 
 // commitEvery is between commits of offsets.
@@ -225,7 +242,10 @@ func (g *Group) release(ctx context.Context, hs []*holding) {
 	for _, h := range hs {
 		h.settled(waiting)
 	}
-	g.commit(ctx, hs)
+	committing, enough := context.WithTimeout(ctx, leaveWait)
+	defer enough()
+	for !g.commit(committing, hs) && sleep(committing, memberAgain) == nil {
+	}
 	for _, h := range hs {
 		h.stop()
 		g.cfg.Revoked(h.at.topic, h.at.id)
@@ -234,7 +254,7 @@ func (g *Group) release(ctx context.Context, hs []*holding) {
 
 // leave gives everything back, after Run's context has ended.
 func (g *Group) leave(ended context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), min(g.cfg.RevokeWait+leaveWait, g.cfg.SessionTimeout))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), min(g.cfg.RevokeWait+2*leaveWait, g.cfg.SessionTimeout))
 	defer cancel()
 	g.release(ctx, g.drop(nil))
 	g.leaveGroup(ctx)

@@ -3,7 +3,9 @@ package kafka
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -22,6 +24,8 @@ type holding struct {
 	next      int64      // offset after the last one that was handed out; -1: not known yet
 	committed int64      // -1: nothing
 	draining  bool       // no more is handed out
+	back      int64      // where to read again from, when nothing is open; -1: go on
+	refused   bool       // there was no room for the last one that was offered
 }
 
 // A handed record was given to Handle.
@@ -31,7 +35,7 @@ type handed struct {
 }
 
 func newHolding(run context.Context, g *Group, at spot) *holding {
-	h := &holding{g: g, at: at, room: newSignal(), empty: newSignal(), next: -1, committed: -1}
+	h := &holding{g: g, at: at, room: newSignal(), empty: newSignal(), next: -1, committed: -1, back: -1}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(run)) // it outlives that, by RevokeWait
 	return h
 }
@@ -73,16 +77,28 @@ func (h *holding) settled(ctx context.Context) {
 // hand gives a record to Handle, unless there is no room.
 func (h *holding) hand(m *sarama.ConsumerMessage) bool {
 	h.mu.Lock()
-	if h.draining || len(h.open) >= h.g.cfg.Window {
+	if h.draining || h.back >= 0 || len(h.open) >= h.g.cfg.Window {
 		h.mu.Unlock()
 		return false
 	}
 	r := &handed{offset: m.Offset}
 	h.open = append(h.open, r)
+	before := h.next
 	h.next = m.Offset + 1
 	h.mu.Unlock()
-	h.g.cfg.Handle(h.ctx, fetchedOf(m), func() { h.settle(r) })
-	return true
+	took := h.g.cfg.Handle(h.ctx, fetchedOf(m), func(settled bool) { h.settle(r, settled) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !took { // nothing else was handed out meanwhile
+		h.open = slices.DeleteFunc(h.open, func(o *handed) bool { return o == r })
+		h.next = before
+		if !h.refused {
+			h.g.log.Warn().Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Int64("offset", m.Offset).
+				Msg("no room for the records of a partition, they wait in Kafka")
+		}
+	}
+	h.refused = !took
+	return took
 }
 
 func fetchedOf(m *sarama.ConsumerMessage) *Fetched {
@@ -94,8 +110,11 @@ func fetchedOf(m *sarama.ConsumerMessage) *Fetched {
 }
 
 // settle is done. Only the first call for a record counts.
-func (h *holding) settle(r *handed) {
+func (h *holding) settle(r *handed, settled bool) {
 	h.mu.Lock()
+	if !settled && !r.done && (h.back < 0 || r.offset < h.back) {
+		h.back = r.offset
+	}
 	r.done = true
 	for len(h.open) > 0 && h.open[0].done {
 		h.open = h.open[1:]
@@ -115,6 +134,9 @@ func (h *holding) low() (offset int64, ok bool) {
 	offset = h.next
 	if len(h.open) > 0 {
 		offset = h.open[0].offset
+	}
+	if h.back >= 0 {
+		offset = min(offset, h.back)
 	}
 	return offset, offset >= 0 && offset != h.committed
 }
@@ -191,6 +213,9 @@ func (h *holding) readFrom(from int64) error {
 	defer func() { _ = pc.Close() }() // it gives errors that are too late to matter
 	var waiting []*sarama.ConsumerMessage
 	for {
+		if h.rewind() {
+			return errRewound
+		}
 		for len(waiting) > 0 && h.hand(waiting[0]) {
 			waiting = waiting[1:]
 		}
@@ -199,10 +224,15 @@ func (h *holding) readFrom(from int64) error {
 		} else if !full && pc.IsPaused() {
 			pc.Resume()
 		}
+		var again <-chan time.Time
+		if len(waiting) > 0 {
+			again = time.After(offerAgain)
+		}
 		select {
 		case <-h.ctx.Done():
 			return nil
 		case <-h.room:
+		case <-again:
 		case err := <-pc.Errors():
 			return err
 		case m, ok := <-pc.Messages():
@@ -214,4 +244,21 @@ func (h *holding) readFrom(from int64) error {
 	}
 }
 
-var errEnded = errors.New("the reader has ended")
+// offerAgain is how often a record that there was no room for is offered.
+const offerAgain = 100 * time.Millisecond
+
+// rewind goes back to the record that was not settled, if there is one and nothing is open any more.
+func (h *holding) rewind() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.back < 0 || len(h.open) > 0 {
+		return false
+	}
+	h.next, h.back = h.back, -1
+	return true
+}
+
+var (
+	errEnded   = errors.New("the reader has ended")
+	errRewound = errors.New("a record was not settled, its partition is read again from there")
+)

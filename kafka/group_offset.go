@@ -9,8 +9,11 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// commitAll commits the offsets of all partitions, as far as they have changed.
+// commitAll commits the offsets of all partitions, as far as they have changed. It takes no longer than the session may
+// last, since no heartbeat is sent meanwhile.
 func (g *Group) commitAll(ctx context.Context) {
+	ctx, cancel := g.session(ctx)
+	defer cancel()
 	g.mu.Lock()
 	hs := make([]*holding, 0, len(g.owned))
 	for _, h := range g.owned {
@@ -20,8 +23,9 @@ func (g *Group) commitAll(ctx context.Context) {
 	g.commit(ctx, hs)
 }
 
-// commit commits offsets once. What fails is committed with the next, or its records come again.
-func (g *Group) commit(ctx context.Context, hs []*holding) {
+// commit commits offsets once, and says whether that was done for all. What fails is committed with the next, or its
+// records come again.
+func (g *Group) commit(ctx context.Context, hs []*holding) (all bool) {
 	id, generation := g.get()
 	req := sarama.NewOffsetCommitRequest(g.reader.conf, g.cfg.Name)
 	req.ConsumerID, req.ConsumerGroupGeneration = id, generation
@@ -33,7 +37,7 @@ func (g *Group) commit(ctx context.Context, hs []*holding) {
 		}
 	}
 	if len(offsets) == 0 {
-		return
+		return true
 	}
 	var resp *sarama.OffsetCommitResponse
 	code, err := g.net.coordinateOnce(ctx, g.coordinated(), func(b *sarama.Broker) (_ sarama.KError, err error) {
@@ -45,15 +49,21 @@ func (g *Group) commit(ctx context.Context, hs []*holding) {
 	}
 	if err != nil {
 		g.log.Debug().Err(err).Msg("cannot commit offsets of the consumer group")
-		return
+		return false
 	}
+	all = true
 	for h, offset := range offsets {
-		if code, ok := resp.Errors[h.at.topic][h.at.id]; ok && code == sarama.ErrNoError {
+		code, ok := resp.Errors[h.at.topic][h.at.id]
+		if ok && code == sarama.ErrNoError {
 			h.noteCommitted(offset)
-		} else if moved[code] {
+			continue
+		}
+		all = false
+		if moved[code] {
 			g.net.forgetCoordinator(g.coordinated())
 		}
 	}
+	return all
 }
 
 // committed asks for the group's offset; -1: there is none.

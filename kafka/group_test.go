@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,16 +180,17 @@ type desk struct {
 
 func newDesk() *desk { return &desk{got: map[int32][]int64{}, values: map[string]int{}} }
 
-func (d *desk) handle(_ context.Context, r *Fetched, done func()) {
+func (d *desk) handle(_ context.Context, r *Fetched, done func(bool)) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.got[r.Partition] = append(d.got[r.Partition], r.Offset)
 	d.values[string(r.Value)]++
 	if d.keep {
-		d.kept = append(d.kept, done)
+		d.kept = append(d.kept, func() { done(true) })
 	} else {
-		done()
+		done(true)
 	}
+	return true
 }
 
 func (d *desk) count() (n int) {
@@ -294,15 +296,16 @@ func TestFullWindowHoldsBackNoOtherPartition(t *testing.T) {
 	got := [2]int{}
 	cfg := groupConfig(c.ListenAddrs(), "t")
 	cfg.Window = 4
-	cfg.Handle = func(_ context.Context, r *Fetched, done func()) {
+	cfg.Handle = func(_ context.Context, r *Fetched, done func(bool)) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		got[r.Partition]++
 		if r.Partition == 0 && kept != nil {
-			kept = append(kept, done)
+			kept = append(kept, func() { done(true) })
 		} else {
-			done()
+			done(true)
 		}
+		return true
 	}
 	kept = []func(){}
 	r := newRoom()
@@ -319,6 +322,106 @@ func TestFullWindowHoldsBackNoOtherPartition(t *testing.T) {
 		done()
 	}
 	eventually(t, func() bool { return count(0) == 1000 }, "all come when there is room")
+}
+
+// TestWhatIsSettledIsCommittedWhenAMemberLeaves, also while the members are being assembled anew.
+func TestWhatIsSettledIsCommittedWhenAMemberLeaves(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"), fastSessions)
+	cl := client(t, c)
+	admin := kadm.NewClient(cl)
+	for round := range 10 {
+		d := newDesk()
+		cfg := groupConfig(c.ListenAddrs(), "t")
+		cfg.Handle = d.handle
+		r := newRoom()
+		a := r.join(t, cfg)
+		eventually(t, func() bool { return positionOf(a, spot{"t", 0}) >= 0 }, "it has begun")
+		putAll(t, cl, "t", 1, 10*round, 10*(round+1))
+		eventually(t, func() bool { return d.distinct() == 10 }, "all are settled")
+		late := cfg
+		late.Handle = func(context.Context, *Fetched, func(bool)) bool { return false }
+		b := r.join(t, late)
+		eventually(t, func() bool { id, _ := b.g.member.get(); return id != "" }, "another one joins")
+		a.leave()
+		offsets, err := admin.FetchOffsets(t.Context(), "g")
+		require.NoError(t, err)
+		at, _ := offsets.Lookup("t", 0)
+		require.Equal(t, int64(10*(round+1)), at.At)
+		b.leave()
+	}
+}
+
+// TestRecordWithoutRoomIsOfferedAgain, for longer than a session lasts: the member stays one, other partitions go on, and
+// when there is room all come once and in order.
+func TestRecordWithoutRoomIsOfferedAgain(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(2, "t"), fastSessions)
+	cl := client(t, c)
+	d := newDesk()
+	var room atomic.Bool
+	var offers atomic.Int64
+	cfg := groupConfig(c.ListenAddrs(), "t")
+	cfg.Handle = func(ctx context.Context, r *Fetched, done func(bool)) bool {
+		if r.Partition == 0 && !room.Load() {
+			offers.Add(1)
+			return false
+		}
+		return d.handle(ctx, r, done)
+	}
+	r := newRoom()
+	a := r.join(t, cfg)
+	eventually(t, func() bool { return positionOf(a, spot{"t", 0}) >= 0 && positionOf(a, spot{"t", 1}) >= 0 }, "it has begun")
+	_, generation := a.g.member.get()
+	putAll(t, cl, "t", 2, 0, 100)
+	eventually(t, func() bool { return d.count() == 50 && offers.Load() > int64(2*cfg.SessionTimeout/offerAgain) }, "one goes on and the other waits")
+	_, after := a.g.member.get()
+	require.Equal(t, generation, after)
+	require.Equal(t, 2, a.gained)
+	room.Store(true)
+	eventually(t, func() bool { return d.count() == 100 }, "all come when there is room")
+	require.True(t, slices.IsSorted(d.got[0]))
+	require.Equal(t, 100, d.distinct())
+	a.leave()
+	offsets, err := kadm.NewClient(cl).FetchOffsets(t.Context(), "g")
+	require.NoError(t, err)
+	at, _ := offsets.Lookup("t", 0)
+	require.Equal(t, int64(50), at.At)
+}
+
+// TestRecordThatIsNotSettledComesAgainWithAllBehindIt, when those before are done, and the member stays one.
+func TestRecordThatIsNotSettledComesAgainWithAllBehindIt(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"), fastSessions)
+	cl := client(t, c)
+	d := newDesk()
+	d.keep = true
+	var dones []func(bool)
+	cfg := groupConfig(c.ListenAddrs(), "t")
+	cfg.Handle = func(ctx context.Context, r *Fetched, done func(bool)) bool {
+		took := d.handle(ctx, r, done)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		dones = append(dones, done)
+		return took
+	}
+	r := newRoom()
+	a := r.join(t, cfg)
+	eventually(t, func() bool { return positionOf(a, spot{"t", 0}) >= 0 }, "it has begun")
+	putAll(t, cl, "t", 1, 0, 6)
+	eventually(t, func() bool { return d.count() == 6 }, "all are handed out")
+	d.mu.Lock()
+	first := dones
+	dones = nil
+	d.keep = false
+	d.mu.Unlock()
+	first[3](false)
+	first[4](false)
+	for _, i := range []int{5, 0, 1} {
+		first[i](true)
+	}
+	require.Equal(t, 6, d.count(), "one before is open")
+	first[2](true)
+	eventually(t, func() bool { return d.count() == 9 }, "from there on")
+	require.Equal(t, []int64{0, 1, 2, 3, 4, 5, 3, 4, 5}, d.got[0])
+	require.Equal(t, 1, a.gained)
 }
 
 // TestMemberStartedDuringAnOutageJoinsAfterIt, and can be ended before.

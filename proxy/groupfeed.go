@@ -17,21 +17,13 @@ type groupFeed struct {
 	cfg    kafka.Config
 	name   string // of the group
 	c      *commander
-	window int // records of a partition that may be under way
-	// take takes a record, whose topic and partition follow each other in the order of offsets, and has done called
-	// when it has come to its end. False: there is no room now. It must not block, and ctx ends when the record is not
-	// ours any more.
-	take func(ctx context.Context, r *kafka.Fetched, done func()) bool
-	// idle says that nothing is under way.
-	idle func() bool
-	log  zerolog.Logger
+	window int                                                                       // records of a partition that may be under way
+	take   func(ctx context.Context, r *kafka.Fetched, done func(settled bool)) bool // as kafka.GroupConfig.Handle
+	log    zerolog.Logger
 
 	// from is where the devices here were when the feed was made: a new group begins there, and not where the topics end
 	// when it has come together.
 	from map[streamKey]int64
-
-	mu    sync.Mutex
-	stuck map[streamKey]bool // partitions of which nothing is taken any more, see hold
 }
 
 // sampled is for lines that records can trigger.
@@ -42,8 +34,7 @@ func sampled(log zerolog.Logger) zerolog.Logger {
 // feedLook is how often a groupFeed looks whether it has to begin anew.
 const feedLook = time.Second
 
-// run is a member until ctx ends. It begins anew with the group's offsets when there are other topics, and when
-// partitions are stuck and all else has ended: what was not taken comes again then, in its order.
+// run is a member until ctx ends. It begins anew with the group's offsets when there are other topics.
 func (f *groupFeed) run(ctx context.Context) {
 	f.from = f.c.streams.places()
 	for ctx.Err() == nil {
@@ -57,10 +48,7 @@ func (f *groupFeed) run(ctx context.Context) {
 
 // begin is a member until there is a reason to begin anew.
 func (f *groupFeed) begin(ctx context.Context, topics []string) {
-	f.mu.Lock()
-	f.stuck = nil
-	f.mu.Unlock()
-	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.handle, Window: f.window, Begin: f.first})
+	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Window: f.window, Begin: f.first})
 	if err != nil {
 		f.log.Error().Err(err).Str("group", f.name).Msg("cannot be a member of a consumer group")
 		return
@@ -94,38 +82,10 @@ func (s *streams) places() map[streamKey]int64 {
 func (f *groupFeed) watch(ctx context.Context, topics []string) {
 	for ctx.Err() == nil {
 		pause(ctx, feedLook)
-		if f.isStuck() && f.idle() || !slices.Equal(topics, f.c.topicsNow()) {
+		if !slices.Equal(topics, f.c.topicsNow()) {
 			return
 		}
 	}
-}
-
-func (f *groupFeed) isStuck() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.stuck) > 0
-}
-
-// handle takes a record, unless one of its partition before it was not taken.
-func (f *groupFeed) handle(ctx context.Context, r *kafka.Fetched, done func()) {
-	f.mu.Lock()
-	stuck := f.stuck[streamKey{r.Topic, r.Partition}]
-	f.mu.Unlock()
-	if !stuck && !f.take(ctx, r, done) {
-		f.log.Warn().Str("group", f.name).Str("kafka_topic", r.Topic).Int32("partition", r.Partition).Int64("offset", r.Offset).
-			Msg("no room for the commands of a partition, they wait in Kafka")
-		f.hold(r)
-	}
-}
-
-// hold leaves r and all that comes after it in its partition for later.
-func (f *groupFeed) hold(r *kafka.Fetched) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.stuck == nil {
-		f.stuck = map[streamKey]bool{}
-	}
-	f.stuck[streamKey{r.Topic, r.Partition}] = true
 }
 
 // topicsNow gives the command topics there are: those the rules name, and those found for their patterns.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"sluice/kafka"
 )
@@ -15,14 +14,13 @@ type retainer struct {
 	c    *commander
 	w    *retainedWriter
 	t    translator
-	open atomic.Int64 // records under way
 }
 
 // newRetainer makes a retainer. Fleets on one cluster are told apart by their topic of sessions.
 func newRetainer(cfg kafka.Config, sessionsTopic string, c *commander, w *retainedWriter) *retainer {
 	cfg.Registerer = nil
 	r := &retainer{c: c, w: w, t: c.unseen()}
-	r.feed = groupFeed{cfg: cfg, name: sessionsTopic + "-retainer", c: c, window: retainWindow, take: r.take, idle: r.idle, log: sampled(cfg.Logger)}
+	r.feed = groupFeed{cfg: cfg, name: sessionsTopic + "-retainer", c: c, window: retainWindow, take: r.take, log: sampled(cfg.Logger)}
 	return r
 }
 
@@ -32,31 +30,23 @@ const retainWindow = 256
 // run stores retained messages until ctx ends.
 func (r *retainer) run(ctx context.Context) { r.feed.run(ctx) }
 
-func (r *retainer) idle() bool { return r.open.Load() == 0 }
-
 // take stores what a record says is to be retained. If it is left open whether Kafka has it, the whole partition is
 // read again from there: to repeat that one alone would put it behind later ones of its topic.
-func (r *retainer) take(_ context.Context, rec *kafka.Fetched, done func()) bool {
+func (r *retainer) take(_ context.Context, rec *kafka.Fetched, done func(settled bool)) bool {
 	if _, cancels := cancellation(rec); cancels {
-		done()
+		done(true)
 		return true
 	}
 	cmd, err := r.t.translate(rec)
 	if err != nil || !cmd.Retain {
-		done()
+		done(true)
 		return true
 	}
 	if !r.hasRoom(cmd) {
 		return false
 	}
-	r.open.Add(1)
 	r.w.writeCommand(rec, cmd, func(err error) {
-		defer r.open.Add(-1)
-		if err == nil || errors.Is(err, errRetainedFull) || kafka.Final(err) {
-			done()
-			return
-		}
-		r.feed.hold(rec)
+		done(err == nil || errors.Is(err, errRetainedFull) || kafka.Final(err))
 	})
 	return true
 }

@@ -64,7 +64,7 @@ const shareWindow = 128
 // feed brings a share its commands until ctx ends.
 func (s *sharer) feed(ctx context.Context, share *mqtt.Share) {
 	f := &shareFeed{c: s.c, t: s.c.unseen(), share: share}
-	g := &groupFeed{cfg: s.cfg, name: s.groupName(share.Group, share.Filter), c: s.c, window: shareWindow, take: f.take, idle: share.Idle, log: s.log}
+	g := &groupFeed{cfg: s.cfg, name: s.groupName(share.Group, share.Filter), c: s.c, window: shareWindow, take: f.take, log: s.log}
 	g.run(ctx)
 }
 
@@ -90,14 +90,14 @@ type shareFeed struct {
 
 // take gives a record to the share if it is a command for it. Those for one client ID are not: whose they are is said
 // already. What makes no command is refused where all records are read, and commands are withdrawn there.
-func (f *shareFeed) take(ctx context.Context, r *kafka.Fetched, done func()) bool {
+func (f *shareFeed) take(ctx context.Context, r *kafka.Fetched, done func(bool)) bool {
 	if _, cancels := cancellation(r); cancels {
-		done()
+		done(true)
 		return true
 	}
 	cmd, err := f.t.translate(r)
 	if err != nil || cmd.To != "" || !f.share.Matches(cmd.Topic) {
-		done()
+		done(true)
 		return true
 	}
 	if !f.share.HasRoom() || cmd.settings.Receipts != "" && !f.c.hasRoom(cmd) {
@@ -127,7 +127,7 @@ func (c *commander) hasRoom(cmd *command) bool {
 // A sharedCommand is a command on its way to one member of a share.
 type sharedCommand struct {
 	*command
-	done func()
+	done func(settled bool)
 }
 
 // CommandSettled takes the outcome, and lets the group go on. If no member of this instance took the command it stays
@@ -135,6 +135,6 @@ type sharedCommand struct {
 func (s *sharedCommand) CommandSettled(c *mqtt.Command, clientID string, fate mqtt.Fate, code mqtt.Code, reason string) {
 	s.command.CommandSettled(c, clientID, fate, code, reason)
 	if fate != mqtt.Kept || clientID != "" {
-		s.done()
+		s.done(true)
 	}
 }

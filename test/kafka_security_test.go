@@ -108,7 +108,7 @@ func groups(ctx context.Context, t *testing.T, cfg kafka.Config, topic string, w
 	var got atomic.Int64
 	g, err := kafka.NewGroup(kafka.GroupConfig{Config: cfg, Name: topic, Topics: []string{topic},
 		Begin:  func(string, int32) (int64, bool) { return 0, true },
-		Handle: func(_ context.Context, _ *kafka.Fetched, done func()) { got.Add(1); done() }})
+		Handle: func(_ context.Context, _ *kafka.Fetched, done func(bool)) bool { got.Add(1); done(true); return true }})
 	require.NoError(t, err)
 	running(t, g.Run)
 	require.Eventually(t, func() bool { return got.Load() == want || ctx.Err() != nil }, time.Minute, 5*time.Millisecond)

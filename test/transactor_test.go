@@ -239,11 +239,12 @@ func TestGroupMembersTakeOver(t *testing.T) {
 	join := func() (g *kafka.Group, leave func()) {
 		g, err := kafka.NewGroup(kafka.GroupConfig{Name: topic, Topics: []string{topic}, SessionTimeout: 6 * time.Second, Heartbeat: time.Second,
 			Config: kafka.Config{Brokers: kafkas.Brokers(), Logger: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel)},
-			Handle: func(_ context.Context, r *kafka.Fetched, done func()) {
+			Handle: func(_ context.Context, r *kafka.Fetched, done func(bool)) bool {
 				mu.Lock()
 				defer mu.Unlock()
 				seen[string(r.Value)]++
-				done()
+				done(true)
+				return true
 			}})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(context.Background())
