@@ -37,7 +37,7 @@ func TestGroupsThatNobodyUsesAreRemoved(t *testing.T) {
 	}
 	goes, stays := a.shares.groupName("goes", "t/#"), a.shares.groupName("stays", "t/#")
 	until(t, "both are there", func() bool { s := states(); return s[goes] == "Stable" && s[stays] == "Stable" })
-	two.leave()
+	require.NoError(t, two.depart())
 	until(t, "one is empty", func() bool { return states()[goes] == "Empty" })
 
 	groups, err := kafka.NewGroups(a.shares.cfg)
