@@ -62,6 +62,7 @@ type Fetched struct {
 	Key, Value []byte // nil: null
 	Headers    []Header
 	Timestamp  time.Time
+	Appended   bool // Timestamp is when the broker appended it, not what its writer said; unknown of a Group's
 }
 
 // A Consumer follows all partitions of some topics, without a consumer group and without storing where it is. It

@@ -22,8 +22,18 @@ var errNoLeader = errors.New("the partition has no leader that is known")
 // It asks until the leader answers or ctx ends, on a connection where no fetch is waited for. It needs Run, and gives
 // ErrClosed once that has ended. Many may call it at once.
 func (c *Consumer) End(ctx context.Context, topic string, partition int32) (int64, error) {
+	return c.end(ctx, topic, partition, sarama.ReadCommitted)
+}
+
+// Written gives the high watermark as End gives the last stable offset: all that was acknowledged lies before it, also
+// what a transaction elsewhere still holds back, or whose own is committed and not yet marked so in this partition.
+func (c *Consumer) Written(ctx context.Context, topic string, partition int32) (int64, error) {
+	return c.end(ctx, topic, partition, sarama.ReadUncommitted)
+}
+
+func (c *Consumer) end(ctx context.Context, topic string, partition int32, among sarama.IsolationLevel) (int64, error) {
 	for {
-		end, err := c.endOnce(ctx, topic, partition)
+		end, err := c.endOnce(ctx, topic, partition, among)
 		if err == nil {
 			return end, nil
 		}
@@ -79,13 +89,13 @@ func (c *Consumer) Partitions(topic string) int32 {
 	return 0
 }
 
-func (c *Consumer) endOnce(ctx context.Context, topic string, partition int32) (int64, error) {
+func (c *Consumer) endOnce(ctx context.Context, topic string, partition int32, among sarama.IsolationLevel) (int64, error) {
 	addr := c.leader(topic, partition)
 	if addr == "" {
 		return 0, errNoLeader
 	}
 	return askAt(ctx, c.asking, func(ctx context.Context) (int64, error) {
-		return c.asking.net.offset(ctx, addr, topic, partition, sarama.OffsetNewest)
+		return c.asking.net.offset(ctx, addr, topic, partition, sarama.OffsetNewest, among)
 	})
 }
 
@@ -101,12 +111,12 @@ func (c *Consumer) leader(topic string, partition int32) string {
 }
 
 // offset asks the broker at addr for an offset of a partition, by sarama's time or OffsetOldest or OffsetNewest, among
-// what is committed.
-func (l *links) offset(ctx context.Context, addr, topic string, partition int32, at int64) (offset int64, err error) {
+// what is committed or all.
+func (l *links) offset(ctx context.Context, addr, topic string, partition int32, at int64, among sarama.IsolationLevel) (offset int64, err error) {
 	var answer error // the connection is well then
 	err = l.call(ctx, addr, func(b *sarama.Broker) error {
 		req := sarama.NewOffsetRequest(sarama.MaxVersion)
-		req.IsolationLevel = sarama.ReadCommitted
+		req.IsolationLevel = among
 		req.AddBlock(topic, partition, at, 1)
 		resp, err := b.GetAvailableOffsets(req)
 		if err != nil {

@@ -192,7 +192,7 @@ func (c *Consumer) tell(p *follower, next int64) {
 func (r *Fetched) fill(batch *sarama.RecordBatch, rec *sarama.Record) (size int) {
 	r.Offset = batch.FirstOffset + rec.OffsetDelta
 	r.Key, r.Value = rec.Key, rec.Value
-	if r.Timestamp = batch.FirstTimestamp.Add(rec.TimestampDelta); batch.LogAppendTime {
+	if r.Timestamp, r.Appended = batch.FirstTimestamp.Add(rec.TimestampDelta), batch.LogAppendTime; r.Appended {
 		r.Timestamp = batch.MaxTimestamp
 	}
 	r.Headers = r.Headers[:0]

@@ -105,7 +105,7 @@ func (r *Reader) oldest(ctx context.Context, topic string, partition int32) (int
 	if err != nil {
 		return 0, err
 	}
-	start, err := r.asker.net.offset(ctx, addr, topic, partition, sarama.OffsetOldest)
+	start, err := r.asker.net.offset(ctx, addr, topic, partition, sarama.OffsetOldest, sarama.ReadCommitted)
 	if err != nil {
 		r.forget(topic)
 	}

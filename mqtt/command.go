@@ -21,6 +21,9 @@ type Command struct {
 	Expires                                     time.Time
 	// From is the client ID that published it, for No Local; "" if no device did.
 	From string
+	// Published is when From did, in unix milliseconds, if it published to Topic; 0: not known. A subscription that it made
+	// later does not get the command.
+	Published int64
 	// To is the only client ID that may get it; "" for everyone.
 	To string
 	// Connected: only devices that are connected now, not those whose session is stored.
@@ -293,6 +296,9 @@ func gather(found []subscriber, c *Command) []addressed {
 	for _, f := range found {
 		if f.noLocal && f.session.clientID == c.From {
 			continue // [MQTT-3.8.3-3]
+		}
+		if f.excludes(c) {
+			continue
 		}
 		i := placeOf(all, places, f.session)
 		if i == len(all) {

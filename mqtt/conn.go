@@ -36,6 +36,7 @@ type Conn struct {
 	handed         *Message // in the Handler's Publish now
 	handedID       uint16
 	turn           Turn     // of the message that waits for memory; nil: none does
+	attached       any      // the Handler's
 	device         net.Addr // as the PROXY header says; nil: there is none
 	entrance       entrance
 	rates          rates

@@ -190,7 +190,9 @@ func (o *outbox) restore(state *State) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, s := range state.Subscriptions {
-		o.resubscribe(filterRequest{s.Filter, subscription{s.ID, s.QoS, s.NoLocal, s.RetainAsPublished, s.RetainHandling}})
+		o.resubscribe(filterRequest{s.Filter, subscription{
+			id: s.ID, qos: s.QoS, noLocal: s.NoLocal, retainAsPublished: s.RetainAsPublished, retainHandling: s.RetainHandling,
+		}})
 	}
 	o.done = slices.Clone(state.Done)
 	for _, p := range state.Behind {

@@ -144,6 +144,15 @@ func (m *Message) Keeper() (k Keeper, id uint16) {
 // CanRefuse says that the device can be told of a refusal, as MQTT 5 devices can. A will has nobody to tell.
 func (m *Message) CanRefuse() bool { return m.conn == nil || m.conn.version == 5 }
 
+// Attached is a place for what the Handler keeps of the connection that m came on, for as long as that lasts; only
+// Publish may use it. It is nil for a message that came on none.
+func (m *Message) Attached() *any {
+	if m.conn == nil {
+		return nil
+	}
+	return &m.conn.attached
+}
+
 // Ack says that the message is stored (Success), or was accepted and not kept (NoMatchingSubscribers).
 func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
 

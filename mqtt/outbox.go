@@ -51,6 +51,7 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	switch {
 	case at >= 0:
 		r.filter = o.subs[at].filter // the string that the index has
+		r.since = o.subs[at].since   // what it is to get is not interrupted
 		o.subs[at] = r               // [MQTT-3.8.4-3]
 	case o.durable && o.srv.cfg.Store.Full(), len(o.subs) >= o.srv.cfg.MaxSubscriptions || o.refusesShare(r.filter) || !o.srv.holdFilter(r.filter):
 		return false
@@ -99,6 +100,7 @@ func (o *outbox) unsubscribe(filter string) bool {
 func (o *outbox) remove(at int) bool {
 	filter := o.subs[at].filter
 	o.subs = slices.Delete(o.subs, at, at+1)
+	o.awaited = slices.DeleteFunc(o.awaited, func(f string) bool { return f == filter })
 	o.srv.unholdFilter(filter)
 	if isShared(filter) {
 		o.leaveShare(filter)
@@ -250,7 +252,7 @@ func (o *outbox) clear() {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
-	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging = nil, nil, nil, 0, nil, false
+	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging, o.awaited = nil, nil, nil, 0, nil, false, nil
 	o.unlist()
 }
 

@@ -156,7 +156,7 @@ func (c *Conn) decodePublish(m *Message, first byte) error {
 	m.Payload = r.b
 	m.takeProperties()
 	m.conn, m.session, m.identity = c, c.session, c.identity.Load()
-	m.Received, m.ClientID, m.Username = c.now, c.session.clientID, c.principal()
+	m.Received, m.ClientID, m.Username = c.session.timeOf(c.now), c.session.clientID, c.principal()
 	return nil
 }
 

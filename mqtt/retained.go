@@ -28,8 +28,13 @@ type RetainedMessage struct {
 type RetainedConfig struct {
 	// Messages and Bytes are how many retained messages there may be and the memory for them. Reserve refuses what is
 	// more.
-	Messages   int
-	Bytes      int64
+	Messages int
+	Bytes    int64
+	// CatchUp returns when all messages that filters match have been set which, before the call, were acknowledged, given
+	// to a subscriber, or handed over from the connection that subscribes; attached is what the Handler keeps of that. It
+	// is called before a subscription is served; many calls may be under way. Its error means that ctx has ended. nil:
+	// that is always so.
+	CatchUp    func(ctx context.Context, filters []string, attached any) error
 	Registerer prometheus.Registerer
 }
 
@@ -43,6 +48,7 @@ type Retained struct {
 	m     *retainedMetrics
 	wake  chan struct{} // somebody is in turns
 	turns turns
+	work  work // of those who catch up
 
 	mu       sync.RWMutex // guards all below; taken after outbox.mu
 	rows     rows
@@ -64,6 +70,7 @@ func NewRetained(cfg RetainedConfig) (*Retained, error) {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
 	x := &Retained{cfg: cfg, wake: make(chan struct{}, 1)}
+	x.work.ctx, x.work.stop = context.WithCancel(context.Background())
 	var err error
 	if x.m, err = newRetainedMetrics(cfg.Registerer, x); err != nil {
 		return nil, fmt.Errorf("cannot register the metrics of retained messages: %w", err)
@@ -155,6 +162,7 @@ func (x *Retained) Release(bytes int) {
 
 // Run hands messages out and forgets those that expired, until ctx ends.
 func (x *Retained) Run(ctx context.Context) error {
+	defer x.work.end()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {

@@ -311,3 +311,41 @@ func TestRetainedNeedsATopicAndBounds(t *testing.T) {
 		require.Error(t, err)
 	}
 }
+
+// TestSubscriberIsServedWhenWhatWasAcknowledgedIsThere and has its SUBACK before. Who unsubscribes meanwhile gets nothing.
+func TestSubscriberIsServedWhenWhatWasAcknowledgedIsThere(t *testing.T) {
+	asked, there := make(chan []string), make(chan struct{})
+	x, err := NewRetained(RetainedConfig{Messages: 10, Bytes: 1 << 20, CatchUp: func(ctx context.Context, filters []string, _ any) error {
+		asked <- filters
+		select {
+		case <-there:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }() // ends with ctx
+	w := newWorld(t, func(c *Config) { c.Retained = x })
+	x.keep(t, "t", "old", 0)
+	c := w.device(5, "dev")
+	c.suback(0, "t", "u")
+	require.Equal(t, []string{"t", "u"}, <-asked)
+	c.ping() // nothing came
+	c.suback(0, "v")
+	c.suback(0, "v")
+	x.keep(t, "t", "new", 0)
+	x.keep(t, "v", "v", 0)
+	c.send(packet(0xA2, uint16(2), props(), str("v")))
+	c.expect(packet(0xB0, uint16(2), props(), 0))
+	c.suback(0, "w")
+	there <- struct{}{}
+	c.expect(pub{topic: "t", payload: "new", retain: true}.packet(5))
+	require.Equal(t, []string{"w"}, <-asked)
+	stop()
+	require.NoError(t, <-ended)
+	c.suback(0, "t")
+	c.ping()
+}

@@ -14,6 +14,9 @@ type handout struct{ filter, next string }
 
 // handing is the part of an outbox that hands out retained messages. Guarded by outbox.mu.
 type handing struct {
+	awaited  []string // filters that wait for Retained to catch up
+	attached any      // of the connection that they came on
+	catching bool     // catchUp runs
 	handouts []handout
 	inTurn   bool // in Retained.turns
 	parked   bool // there was no memory for the next message
@@ -48,10 +51,77 @@ func (o *outbox) owes(r filterRequest) bool {
 	return o.place(r.filter) < 0
 }
 
-// owe begins to hand out the retained messages of subscriptions, from the beginning where that is under way already.
-func (o *outbox) owe(filters []string) {
+// owe has the retained messages of new subscriptions handed out once all are there that were acknowledged before.
+func (o *outbox) owe(filters []string, attached any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	x := o.srv.cfg.Retained
+	if x.cfg.CatchUp == nil {
+		o.handOut(filters)
+		return
+	}
+	o.attached = attached
+	for _, f := range filters {
+		if !slices.Contains(o.awaited, f) {
+			o.awaited = append(o.awaited, f)
+		}
+	}
+	if !o.catching {
+		o.catching = x.work.start(o.catchUp)
+	}
+}
+
+// catchUp hands out what is awaited, round by round: who subscribes while one is under way waits for the next.
+func (o *outbox) catchUp(ctx context.Context) {
+	for {
+		o.mu.Lock()
+		filters, attached := o.awaited, o.attached
+		o.awaited, o.attached = nil, nil
+		if o.catching = len(filters) > 0 && !o.ended; !o.catching {
+			o.mu.Unlock()
+			return
+		}
+		o.mu.Unlock()
+		if o.srv.cfg.Retained.cfg.CatchUp(ctx, filters, attached) != nil {
+			return // the process stops
+		}
+		o.mu.Lock()
+		o.handOut(filters)
+		o.mu.Unlock()
+	}
+}
+
+// work is goroutines that end with Run.
+type work struct {
+	ctx  context.Context
+	stop context.CancelFunc
+
+	mu    sync.Mutex // taken after outbox.mu
+	ended bool
+	all   sync.WaitGroup
+}
+
+// start runs f, unless Run has ended.
+func (w *work) start(f func(context.Context)) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ended {
+		w.all.Go(func() { f(w.ctx) })
+	}
+	return !w.ended
+}
+
+func (w *work) end() {
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	w.stop()
+	w.all.Wait()
+}
+
+// handOut begins to hand out the retained messages of subscriptions, from the beginning where that is under way already.
+// mu is held.
+func (o *outbox) handOut(filters []string) {
 	for _, f := range filters {
 		o.handouts = slices.DeleteFunc(o.handouts, func(h handout) bool { return h.filter == f })
 		o.handouts = append(o.handouts, handout{filter: f})

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // neverExpires is the Session Expiry Interval of a session without an end (section 3.1.2.11.2).
@@ -28,6 +29,11 @@ type session struct {
 
 	outbox atomic.Pointer[outbox] // nil until the first SUBSCRIBE
 
+	// floor is the earliest time, in unix milliseconds, of the messages that the device publishes from now on. Only the
+	// reading goroutine uses it. Of a subscription with a since up to voided it is not known what came before it.
+	floor  int64
+	voided atomic.Int64
+
 	keeper Keeper // of a session that a Store has; set before the connection is open
 
 	mu       sync.Mutex // guards all below
@@ -36,6 +42,29 @@ type session struct {
 	counted  int32               // of received, those counted in Server.extra
 	quiet    func(ids []uint16)  // is called when there is none
 	freeing  map[uint16]struct{} // released, and not yet in the Store
+}
+
+// stepBack is how far the clock may go back before what was said by it is given up.
+const stepBack = time.Second
+
+// raiseFloor gives a time, in unix milliseconds, that is after all messages received until now and not after any later
+// one.
+func (s *session) raiseFloor(now time.Time) int64 {
+	s.floor = s.timeOf(now).UnixMilli() + 1
+	return s.floor
+}
+
+// timeOf gives the time of a message that is received now: not below the floor.
+func (s *session) timeOf(now time.Time) time.Time {
+	switch ahead := time.UnixMilli(s.floor).Sub(now); {
+	case ahead <= 0:
+		return now
+	case ahead > stepBack: // the clock was set back
+		s.voided.Store(max(s.voided.Load(), s.floor))
+		s.floor = 0
+		return now
+	}
+	return time.UnixMilli(s.floor)
 }
 
 // inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 )
 
 func newConn() *Conn { return &Conn{srv: &Server{}} }
@@ -125,5 +126,37 @@ func TestNoSessionIsStoredWhenNoneMayBe(t *testing.T) {
 		w.ended()
 		require.Zero(t, w.s.sessions.storedCount())
 		require.False(t, w.stored(v, "dev").present())
+	})
+}
+
+// TestSubscriptionExcludesOnlyWhatItsDevicePublishedBefore whatever the clock does, and all of it while that goes on.
+func TestSubscriptionExcludesOnlyWhatItsDevicePublishedBefore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &session{clientID: "dev"}
+		clock, back := time.UnixMilli(1_700_000_000_000), rapid.IntRange(0, 1).Draw(t, "back")*2_000_000
+		var subs []subscriber
+		var published []*Command
+		made := map[*Command]int{} // how many subscriptions there were
+		for range rapid.IntRange(1, 40).Draw(t, "packets") {
+			clock = clock.Add(time.Duration(rapid.IntRange(-back, 2_000_000).Draw(t, "step")/rapid.SampledFrom([]int{1, 1000, 1_000_000}).Draw(t, "scale")) * time.Microsecond)
+			if rapid.Bool().Draw(t, "subscribe") {
+				subs = append(subs, subscriber{s, subscription{since: s.raiseFloor(clock)}})
+			} else {
+				at := s.timeOf(clock)
+				require.LessOrEqual(t, at.Sub(clock).Abs(), stepBack)
+				c := &Command{From: "dev", Published: at.UnixMilli()}
+				published, made[c] = append(published, c), len(subs)
+			}
+			for _, c := range published {
+				for i, sub := range subs {
+					switch before := i >= made[c]; {
+					case !before:
+						require.False(t, sub.excludes(c), "published after it")
+					case back == 0:
+						require.True(t, sub.excludes(c), "published before it")
+					}
+				}
+			}
+		}
 	})
 }

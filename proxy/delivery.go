@@ -26,8 +26,11 @@ type delivery struct {
 	exists  bool              // the Kafka topic of its rule does
 	rule    *ruleMetrics
 	headers []kafka.Header
-	expiry  []byte // digits of mqtt.expiry
-	dead    bool   // on its way to the dead-letter topic
+	expiry  []byte          // digits of mqtt.expiry
+	dead    bool            // on its way to the dead-letter topic
+	late    bool            // it was refused after it had its turn among the messages of its connection
+	kept    bool            // its retained message is stored, or is not to be
+	to      *kafka.Producer // nil: no topic takes it, and it is only retained
 	reason  [1]topicmap.Header
 }
 
@@ -45,6 +48,7 @@ func (d *delivery) free() {
 	clear(d.headers)
 	clear(d.in.UserProperties)
 	d.p, d.msg, d.rule, d.dead, d.fault, d.exists = nil, nil, nil, false, nil, false
+	d.late, d.kept, d.to = false, false, nil
 	d.headers = d.headers[:0]
 	d.in = topicmap.Message{UserProperties: d.in.UserProperties[:0]}
 	d.rec.Key, d.rec.Value, d.rec.Headers = nil, nil, nil
@@ -203,6 +207,7 @@ func (d *delivery) RecordDone(_ *kafka.Record, err error) {
 		}
 		m.Ack(mqtt.Success)
 	case kafka.Final(err):
+		d.late = true
 		p.budget.Take(d.room, m.Reserved) // refuse gives it back or uses it again; the producer gives back its own
 		p.refuse(d, refusalOf(err))
 		return

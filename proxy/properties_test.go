@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +59,47 @@ func TestPropertiesOfAMessageComeThrough(t *testing.T) {
 	for _, r := range in.of("loop") {
 		if string(r.Key) == "loop/text" && len(r.Value) > 0 {
 			require.Contains(t, headersOf(r), "mqtt.payload_format=1")
+		}
+	}
+}
+
+// TestSubscriptionGetsNothingThatItsDevicePublishedBefore, live: a retained message comes once, as what it is, and what
+// is published after the SUBSCRIBE comes, however close the packets are.
+func TestSubscriptionGetsNothingThatItsDevicePublishedBefore(t *testing.T) {
+	in := begin(t, 2, loopRules)
+	in.until("it is followed", func() bool { return in.value("sluice_kafka_consumer_partitions") > 0 })
+	for range 20 {
+		d := dial(t, in.addr, "d", false)
+		var burst []byte
+		add := func(first byte, body ...[]byte) {
+			b := slices.Concat(body...)
+			burst = append(append(burst, first, byte(len(b))), b...)
+		}
+		add(0x30, text16("loop/a"), []byte("\x00before"))
+		add(0x33, text16("loop/b"), []byte("\x00\x01\x00retained"))
+		add(0x82, []byte{0, 1, 0}, text16("loop/#"), []byte{1})
+		add(0x30, text16("loop/a"), []byte("\x00after"))
+		add(0x82, []byte{0, 2, 0}, text16("loop/#"), []byte{1 | 2<<4})
+		add(0x32, text16("loop/a"), []byte("\x00\x02\x00last"))
+		_, err := d.nc.Write(burst)
+		require.NoError(t, err)
+		var live, retained []string
+		for len(live) < 2 || len(retained) < 1 {
+			first, body := d.read()
+			if first&0xF0 != 0x30 {
+				continue
+			}
+			if m := decode(first, body); m.retain {
+				retained = append(retained, m.payload)
+			} else {
+				live = append(live, m.payload)
+			}
+		}
+		require.Equal(t, []string{"after", "last"}, live)
+		require.Equal(t, []string{"retained"}, retained)
+		d.send(0xE0, nil)
+		for err == nil { // acknowledgements, until the server has let go
+			_, _, err = d.tryRead()
 		}
 	}
 }

@@ -329,6 +329,7 @@ func (p *Proxy) stop(ctx context.Context, stopSharing func()) error {
 	p.server.Shutdown(devices)
 	p.sessions.stop(bounded)
 	stopSharing()
+	p.keeping.writer.wait(bounded) // what follows a retained message would be late for its producer
 	if err := p.writers.close(bounded); err != nil {
 		return fmt.Errorf("stopped with records that Kafka has not acknowledged: %w", err)
 	}

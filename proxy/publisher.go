@@ -126,11 +126,18 @@ func (p *publisher) Publish(m *mqtt.Message) {
 			return
 		}
 	}
-	if m.Retain && p.retained != nil {
+	p.produce(d, p.producers[d.route.Rule])
+}
+
+// produce sends the record of d, in the order of the messages of its connection; to is nil for one that is only retained.
+func (p *publisher) produce(d *delivery, to *kafka.Producer) {
+	d.to = to
+	switch l := lineOf(d); {
+	case d.msg.Retain && p.retained != nil && !d.kept:
 		p.retained.publish(d)
-		return
+	case l == nil || !l.wait(d):
+		to.Produce(&d.rec)
 	}
-	p.producers[d.route.Rule].Produce(&d.rec)
 }
 
 // transact stores the record with the packet identifier of its message, if it has QoS 2, and the retained message with it.

@@ -15,6 +15,7 @@ type refusal struct {
 	code   mqtt.Code // of PUBACK or PUBREC
 	text   string    // Reason String: told to a device, so it names no Kafka topic and no rule
 	norule bool
+	final  bool // no dead letter takes it
 	denied bool // by the acl: nothing of it is stored, whatever the configuration says
 }
 
@@ -77,12 +78,17 @@ func (p *publisher) refuse(d *delivery, r refusal) {
 	m := d.msg
 	p.m.refused.WithLabelValues(r.reason).Inc()
 	fate, topic := p.fate(d, r)
-	if fate == deadLettered {
+	switch {
+	case fate == deadLettered:
 		p.budget.Give(d.room, m.Reserved)
 		d.room = deadRoom(topic)
 		p.budget.Take(d.room, m.Reserved)
+		d.kept = d.kept || !p.retains(fate, r)
 		d.fillDead(topic, r.reason)
-		p.producer.Produce(&d.rec)
+		p.produce(d, p.producer)
+		return
+	case fate == dropped && m.Retain && p.retained != nil:
+		p.produce(d, nil) // acknowledged, so the older retained message is over
 		return
 	}
 	room, reserved := d.room, m.Reserved
@@ -105,7 +111,7 @@ func deadRoom(topic string) kafka.Destination {
 // dropped, if no rule matches; else refused. What MQTT 3.1.1 devices get instead of a refusal comes last.
 func (p *publisher) fate(d *delivery, r refusal) (fate outcome, topic string) {
 	switch {
-	case p.unmatched.Mode == config.DeadLetter && !d.dead && !r.denied:
+	case p.unmatched.Mode == config.DeadLetter && !d.dead && !r.denied && !r.final:
 		return deadLettered, p.unmatched.DeadLetter
 	case p.unmatched.Mode == config.Drop && r.norule:
 		return dropped, ""
@@ -113,4 +119,10 @@ func (p *publisher) fate(d *delivery, r refusal) (fate outcome, topic string) {
 		return deadLettered, p.refused.DeadLetter
 	}
 	return refused, ""
+}
+
+// retains says whether a message with RETAIN that was refused is retained all the same: whenever its device is told of
+// success. What MQTT 3.1.1 devices get for lack of a refusal is none.
+func (p *publisher) retains(fate outcome, r refusal) bool {
+	return fate == dropped || fate == deadLettered && p.unmatched.Mode == config.DeadLetter && !r.denied && !r.final
 }

@@ -1,9 +1,10 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -20,6 +21,7 @@ type retainedWriter struct {
 	index    *mqtt.Retained
 	m        *retainedMetrics
 	log      zerolog.Logger // sampled: devices and records can trigger these lines
+	open     sync.WaitGroup // retentions that have not let their message go on
 }
 
 func newRetainedWriter(topic string, index *mqtt.Retained, producer *kafka.Producer, m *retainedMetrics, log zerolog.Logger) *retainedWriter {
@@ -33,8 +35,9 @@ const retainedOverhead = 1024
 // errRetainedFull: there are as many retained messages as there may be.
 var errRetainedFull = errors.New("there is no room for one more retained message")
 
-// full is what a device is told then.
-var retainedFull = refusal{reason: "retained_full", code: mqtt.QuotaExceeded, text: "too many retained messages"}
+// retainedFull is what a device is told then. A dead letter is no way out: it would be acknowledged, and the older
+// retained message handed out.
+var retainedFull = refusal{reason: "retained_full", code: mqtt.QuotaExceeded, text: "too many retained messages", final: true}
 
 // admit keeps room in the index for what is to be written, until release. A deletion needs none.
 func (w *retainedWriter) admit(m *mqtt.RetainedMessage) (room int, ok bool) {
@@ -59,24 +62,21 @@ func (w *retainedWriter) release(room int) {
 	}
 }
 
-// A retention is a message of a device on its way to two Kafka topics: that of its rule and that of retained messages.
-// The device is answered when both have it. Both records go at once, since one that waited for the other could come
-// after the next message of its connection; so where Kafka takes only one of them for good, the device is told that its
-// message is refused, and the other record stays.
+// A retention is a message of a device on its way to two Kafka topics: first to that of retained messages, then to that
+// of its rule. So whoever reads the second finds the message in the first: a subscriber who came too late for the live
+// message is handed the retained one, whichever broker is slow (see retainedTail). The device is answered when both have
+// it.
 type retention struct {
-	w       *retainedWriter
-	d       *delivery
-	rec     kafka.Record
-	room    int
-	open    atomic.Int32 // records without an outcome
-	routed  error        // of the rule's record
-	written error        // of ours
+	inLine
+	w    *retainedWriter
+	rec  kafka.Record
+	room int
 }
 
-// publish produces the record that d has for its rule, and the retained one. It is what Produce is for a message with
-// RETAIN, and must be called in the order of messages, as that.
+// publish produces the retained record of d, and its record for its rule once Kafka has that. It must be called in the
+// order of messages.
 func (w *retainedWriter) publish(d *delivery) {
-	k := &retention{w: w, d: d}
+	k := &retention{w: w, inLine: inLine{d: d}}
 	m := retainedOf(d.msg)
 	var ok bool
 	if k.room, ok = w.admit(&m); !ok && !d.msg.Will { // a will can't come again
@@ -85,31 +85,34 @@ func (w *retainedWriter) publish(d *delivery) {
 		return
 	}
 	fillRetained(&k.rec, w.topic, &m, d.msg.Received)
-	size := retainedOverhead + len(d.msg.Topic) + len(d.msg.Payload)
-	w.producer.Budget().Take(w.room(), size) // the message's own room may be given back before the retained record is done
-	k.rec.Reserved, k.rec.ReservedFor, k.rec.Owner, d.rec.Owner = size, w.room(), k, k
-	k.open.Store(2)
+	k.rec.Reserved, k.rec.ReservedFor, k.rec.Owner = retainedOverhead+len(d.msg.Topic)+len(d.msg.Payload), w.room(), k
+	w.producer.Budget().Take(w.room(), k.rec.Reserved)
+	if k.line = openLine(d); k.line != nil {
+		k.line.join(&k.inLine)
+	}
+	w.open.Add(1)
 	w.producer.Produce(&k.rec)
-	d.p.producers[d.route.Rule].Produce(&d.rec)
 }
 
-// RecordDone notes one outcome, and after both passes them on as that of the message.
+// wait waits until no message is held back any more, or ctx ends. None may come meanwhile.
+func (w *retainedWriter) wait(ctx context.Context) {
+	over := make(chan struct{})
+	go func() { // ends with the producer at the latest
+		w.open.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
+}
+
+// RecordDone lets the message go on, and what waits for it.
 func (k *retention) RecordDone(r *kafka.Record, err error) {
-	if r == &k.rec {
-		k.written = err
-	} else {
-		k.routed = err
-	}
-	if k.open.Add(-1) > 0 {
-		return
-	}
 	k.w.release(k.room)
-	k.w.m.wrote(fromDevice, k.rec.Value == nil, k.written)
-	err = k.routed
-	if err == nil {
-		err = k.written
-	}
-	k.d.RecordDone(&k.d.rec, err)
+	k.w.m.wrote(fromDevice, r.Value == nil, err)
+	k.settle(err)
+	k.w.open.Done()
 }
 
 // retainedOf shows a message of a device as a retained one.

@@ -30,45 +30,23 @@ type keeping struct {
 	server   *mqtt.Server
 	metrics  *retainedMetrics
 	addr     string
+	brokers  []string
 	producer *kafka.Producer
 
 	mu   sync.Mutex
 	seen []embedded.Record
 }
 
-// Publish has messages with RETAIN written to both topics.
-func (k *keeping) Publish(m *mqtt.Message) {
-	if !m.Retain {
-		k.publisher.Publish(m)
-		return
-	}
-	if m.Will {
-		m.Reserved = 1000
-		k.budget.Take(kafka.Destination{}, m.Reserved)
-	}
-	d := deliveries.Get().(*delivery)
-	d.p, d.msg = k.publisher, m
-	d.describe(m)
-	if err := k.rules.Route(&d.in, &d.route); err != nil {
-		d.rule = k.m.rule(ruleOf(err))
-		k.refuse(d, refusalOf(err))
-		return
-	}
-	d.rule = k.m.rule(d.route.Rule)
-	d.fillRouted()
-	k.w.publish(d)
-}
-
 const keepingRules = `
 publish:
   - {match: "up/#", topic: up}
-  - {match: "small/#", topic: small}
+  - {match: "lost/#", topic: lost}
 `
 
 // keepingWorld runs all of it. At its end no memory may be left in use.
 func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.Unmatched) *keeping {
 	t.Helper()
-	cluster, err := embedded.Start(embedded.Config{Topics: []string{"up", "small", "sluice-retained", "dead"}})
+	cluster, err := embedded.Start(embedded.Config{Topics: []string{"up", "sluice-retained", "dead"}})
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
 	cfg, err := config.Parse("test", []byte("listeners: [{address: 127.0.0.1:0}]\nkafka: {brokers: [127.0.0.1:1]}\n"+keepingRules), noEnv)
@@ -78,7 +56,7 @@ func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.U
 	reg := prometheus.NewPedanticRegistry()
 	m, err := newMetrics(reg, rules.Rules())
 	require.NoError(t, err)
-	k := &keeping{t: t}
+	k := &keeping{t: t, brokers: cluster.Brokers()}
 	k.metrics, err = newRetainedMetrics(reg)
 	require.NoError(t, err)
 	k.producer, err = kafka.NewProducer(kafka.Config{Brokers: cluster.Brokers(), Linger: time.Millisecond, Burst: func() { k.server.Flush() }})
@@ -87,9 +65,10 @@ func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.U
 	require.NoError(t, err)
 	k.publisher = &publisher{rules: rules, producer: k.producer, budget: k.producer.Budget(), unmatched: unmatched, m: m, log: zerolog.Nop()}
 	for range rules.Rules() {
-		k.publisher.producers = append(k.publisher.producers, k.producer)
+		k.publisher.producers, k.publisher.exactlyOnce = append(k.publisher.producers, k.producer), append(k.publisher.exactlyOnce, false)
 	}
 	k.w = newRetainedWriter("sluice-retained", k.index, k.producer, k.metrics, zerolog.Nop())
+	k.publisher.retained = k.w
 	scfg := mqtt.DefaultConfig()
 	scfg.Retained = k.index
 	k.server, err = mqtt.New(scfg, k)
@@ -276,55 +255,99 @@ func TestRetainedMessagesBeyondTheLimitAreRefused(t *testing.T) {
 	k.index.Delete([]byte("up/c")) // for the room that the end of the test asks for
 }
 
-func TestRefusedRetainedMessageMayGoToTheDeadLetters(t *testing.T) {
+// TestMessageThatCannotBeRetainedIsRefused, and no dead letter, which would be acknowledged.
+func TestMessageThatCannotBeRetainedIsRefused(t *testing.T) {
 	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 1, Bytes: 1 << 20}, config.Unmatched{Mode: config.DeadLetter, DeadLetter: "dead"})
 	d := dial(t, k.addr, "dev", false)
 	require.Zero(t, d.retain(1, "up/a", "1"))
 	k.indexed(1)
-	require.Zero(t, d.retain(1, "up/b", "1"))
-	require.Contains(t, headersOf(k.records("dead", 1)[0]), "sluice.refused=retained_full")
+	require.Equal(t, byte(mqtt.QuotaExceeded), d.retain(1, "up/b", "1"))
+	require.Equal(t, byte(mqtt.QuotaExceeded), d.retain(1, "none/b", "1"))
+	require.Empty(t, k.in("dead"))
 	k.index.Delete([]byte("up/a"))
 }
 
-// TestMessageWaitsForBothRecords: the outcome is known when the second is.
-func TestMessageWaitsForBothRecords(t *testing.T) {
-	final, open := fmt.Errorf("%w: x", kafka.ErrTooLarge), fmt.Errorf("%w: x", kafka.ErrUncertain)
-	check := func(routed, written error, want outcome) {
+// TestAcknowledgedMessageIsRetained though no rule takes it, or Kafka does not take it for its rule: after a success the
+// older message is not handed out [MQTT-3.3.1-5].
+func TestAcknowledgedMessageIsRetained(t *testing.T) {
+	f := func(unmatched config.Unmatched, topic string, code byte, reason string) {
 		t.Helper()
-		for _, firstOwn := range []bool{true, false} {
-			k := keepingWorld(t, plenty, config.Unmatched{})
-			m := &mqtt.Message{Topic: []byte("up/a"), Payload: []byte("1"), Retain: true, Reserved: 10, Received: time.Now(), ClientID: "dev"}
-			d := &delivery{p: k.publisher, msg: m, rule: k.publisher.m.rule(0)}
-			r := &retention{w: k.w, d: d}
-			r.rec.Value = m.Payload
-			r.open.Store(2)
-			room := retainedOf(m)
-			var ok bool
-			r.room, ok = k.w.admit(&room)
-			require.True(t, ok)
-			before := testutil.ToFloat64(d.rule.messages[want])
-			if firstOwn {
-				r.RecordDone(&r.rec, written)
-			} else {
-				r.RecordDone(&d.rec, routed)
-			}
-			require.Equal(t, before, testutil.ToFloat64(d.rule.messages[want]))
-			rule := d.rule
-			if firstOwn {
-				r.RecordDone(&d.rec, routed)
-			} else {
-				r.RecordDone(&r.rec, written)
-			}
-			require.Equal(t, before+1, testutil.ToFloat64(rule.messages[want]))
+		k := keepingWorld(t, plenty, unmatched)
+		require.NoError(t, k.index.Set(&mqtt.RetainedMessage{Topic: []byte(topic), Payload: []byte("old")}))
+		d := dial(t, k.addr, "dev", false)
+		require.Equal(t, code, d.retain(1, topic, "new"))
+		require.Equal(t, "new", string(k.records("sluice-retained", 1)[0].Value))
+		require.Equal(t, code, d.retain(2, topic, ""))
+		require.Nil(t, k.records("sluice-retained", 2)[1].Value)
+		if reason == "" {
+			require.Empty(t, k.in("dead"))
+			return
+		}
+		for _, r := range k.records("dead", 2) {
+			require.Contains(t, headersOf(r), "sluice.refused="+reason)
 		}
 	}
-	check(nil, nil, stored)
-	check(final, nil, refused)
-	check(nil, final, refused)
-	check(open, nil, unknown)
-	check(nil, open, unknown)
-	check(final, open, refused)
-	check(open, final, unknown)
+	dead := config.Unmatched{Mode: config.DeadLetter, DeadLetter: "dead"}
+	f(config.Unmatched{Mode: config.Drop}, "none/a", byte(mqtt.NoMatchingSubscribers), "")
+	f(dead, "none/a", 0, "no_rule")
+	f(dead, "lost/a", 0, "topic_missing")
+}
+
+// TestOutcomeOfTheRetainedRecordIsTheMessages when there is no place for it, or nobody knows.
+func TestOutcomeOfTheRetainedRecordIsTheMessages(t *testing.T) {
+	check := func(written error, want outcome) {
+		t.Helper()
+		k := keepingWorld(t, plenty, config.Unmatched{Mode: config.DeadLetter, DeadLetter: "dead"})
+		m := &mqtt.Message{Topic: []byte("up/a"), Payload: []byte("1"), Retain: true, Reserved: 10, Received: time.Now(), ClientID: "dev"}
+		k.budget.Take(kafka.Destination{}, m.Reserved)
+		rule := k.publisher.m.rule(0)
+		r := &retention{w: k.w, inLine: inLine{d: &delivery{p: k.publisher, msg: m, rule: rule, to: k.producer}}}
+		k.w.open.Add(1)
+		r.RecordDone(&r.rec, written)
+		require.EqualValues(t, 1, testutil.ToFloat64(rule.messages[want]))
+		require.Empty(t, k.in("up"))
+	}
+	check(fmt.Errorf("%w: x", kafka.ErrTooLarge), refused)
+	check(fmt.Errorf("%w: x", kafka.ErrUncertain), unknown)
+}
+
+// TestRetainedMessageIsStoredBeforeItIsLive: a subscriber who comes after the live message must find the retained one,
+// also while its broker stands still. What the device sends behind it keeps its place, and nobody else waits.
+func TestRetainedMessageIsStoredBeforeItIsLive(t *testing.T) {
+	k := keepingWorld(t, plenty, config.Unmatched{Mode: config.DeadLetter, DeadLetter: "dead"})
+	still, err := kafka.NewProducer(kafka.Config{Brokers: k.brokers, Linger: time.Millisecond, Burst: func() { k.server.Flush() }})
+	require.NoError(t, err)
+	k.w.producer = still // does not run yet
+	d := dial(t, k.addr, "dev", false)
+	d.send(0x33, append(append(text16("up/a"), 0, 1, 0), "1"...))
+	d.send(0x30, append(append(text16("up/b"), 0), "2"...))
+	d.send(0x32, append(append(text16("none/c"), 0, 2, 0), "3"...))
+	d.send(0x35, append(append(text16("up/c"), 0, 3, 0), "4"...))
+	d.send(0x32, append(append(text16("up/d"), 0, 4, 0), "5"...))
+	d.nothing()
+	other := dial(t, k.addr, "other", false)
+	other.publish("up/z", "0")
+	first, _ := other.read()
+	require.Equal(t, byte(0x40), first, "another device does not wait")
+	require.Len(t, k.records("up", 1), 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- still.Run(ctx) }() // ends with ctx
+	for _, want := range []byte{0x40, 0x40, 0x50, 0x40} {
+		first, _ := d.read()
+		require.Equal(t, want, first)
+	}
+	var live []string
+	for _, r := range k.records("up", 5) {
+		live = append(live, string(r.Value))
+	}
+	require.Equal(t, []string{"0", "1", "2", "4", "5"}, live)
+	require.Len(t, k.records("sluice-retained", 2), 2)
+	require.Len(t, k.records("dead", 1), 1)
+	require.NoError(t, still.Close(t.Context()))
+	require.Zero(t, still.Budget().InUse())
+	cancel()
+	require.NoError(t, <-ended)
 }
 
 // TestRetainedWillIsRetained even where there is no room: it has no other moment.

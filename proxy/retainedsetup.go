@@ -23,13 +23,17 @@ func newRetainedPart(clients *kafkaClients, producer *kafka.Producer, log zerolo
 		return nil, err
 	}
 	p := &retainedPart{}
-	if p.index, err = mqtt.NewRetained(mqtt.RetainedConfig{Messages: cfg.Retained.Messages, Bytes: int64(cfg.Retained.Memory), Registerer: reg}); err != nil {
+	tail := &retainedTail{topic: cfg.Retained.Topic}
+	if p.index, err = mqtt.NewRetained(mqtt.RetainedConfig{
+		Messages: cfg.Retained.Messages, Bytes: int64(cfg.Retained.Memory), CatchUp: tail.catchUp, Registerer: reg,
+	}); err != nil {
 		return nil, err
 	}
 	p.writer = newRetainedWriter(cfg.Retained.Topic, p.index, producer, m, log)
 	p.table, err = kafka.NewConsumer(kafka.ConsumerConfig{
 		Config: clients.config(nil), Topics: []string{cfg.Retained.Topic}, From: kafka.FromBeginning,
-		Handle: newRetainedTable(p.index, m, log).handle,
+		Handle: newRetainedTable(p.index, m, log).handle, Progress: tail.progress,
 	})
+	tail.table = p.table
 	return p, err
 }

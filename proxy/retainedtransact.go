@@ -25,9 +25,16 @@ func (w *retainedWriter) transact(d *delivery, then func(error)) (r *kafka.TxRec
 		return nil, nil, false
 	}
 	r = w.txRecord(d.msg)
+	turn := &inLine{line: openLine(d), passed: make(chan struct{})} // a subscription of the device waits for it
+	if turn.line != nil {
+		turn.line.join(turn)
+	}
 	return r, func(err error) {
 		w.release(room)
 		w.m.wrote(fromDevice, r.Value == nil, err)
 		then(err)
+		if turn.line != nil {
+			turn.settle(nil)
+		}
 	}, true
 }

@@ -184,25 +184,31 @@ func (p *publisher) willRecords(m *mqtt.Message, commonName string) (records []*
 	if err == nil {
 		err = p.rules.Route(&d.in, &d.route)
 	}
+	fate, retains := stored, true
 	if err == nil {
 		d.rule = p.m.rule(d.route.Rule)
 		d.fillRouted()
-		d.rule.count(stored, len(m.Payload))
-		if records = append(records, d.txRecord()); m.Retain && p.retained != nil {
-			records = append(records, p.retained.txRecord(m))
+	} else {
+		r := refusalOf(err)
+		d.rule = p.m.rule(ruleOf(err))
+		p.m.refused.WithLabelValues(r.reason).Inc()
+		var topic string
+		if fate, topic = p.fate(d, r); fate == deadLettered {
+			d.fillDead(topic, r.reason)
 		}
-		return records, fleet.WillPublished, done
+		retains = p.retains(fate, r)
 	}
-	r := refusalOf(err)
-	d.rule = p.m.rule(ruleOf(err))
-	p.m.refused.WithLabelValues(r.reason).Inc()
-	fate, topic := p.fate(d, r)
 	d.rule.count(fate, len(m.Payload))
-	if fate != deadLettered {
+	if fate == stored || fate == deadLettered {
+		records = append(records, d.txRecord())
+	}
+	if retains && m.Retain && p.retained != nil {
+		records = append(records, p.retained.txRecord(m))
+	}
+	if len(records) == 0 {
 		return nil, fleet.WillDropped, done
 	}
-	d.fillDead(topic, r.reason)
-	return []*kafka.TxRecord{d.txRecord()}, fleet.WillPublished, done
+	return records, fleet.WillPublished, done
 }
 
 // deniedWill says why a will from Kafka may not be published: rights may have been withdrawn since its CONNECT.
