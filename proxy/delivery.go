@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"sluice/kafka"
 	"sluice/mqtt"
+	"sluice/proxy/config"
 	"sluice/topicmap"
 )
 
@@ -98,7 +98,7 @@ func (d *delivery) describe(m *mqtt.Message) {
 
 // fillRouted makes the record that the rule asks for.
 func (d *delivery) fillRouted() {
-	d.fill(d.route.Topic, d.key(), d.route.Headers)
+	d.fill(d.route.Topic, d.key(), d.route.Headers, &d.p.passing[d.route.Rule])
 }
 
 // key is the one that the rule asks for, nil for none.
@@ -113,20 +113,52 @@ func (d *delivery) key() []byte {
 func (d *delivery) fillDead(kafkaTopic, reason string) {
 	d.dead = true
 	d.reason[0] = topicmap.Header{Name: headerReason, Value: []byte(reason)}
-	d.fill(kafkaTopic, stringBytes(d.msg.ClientID), d.reason[:])
+	d.fill(kafkaTopic, stringBytes(d.msg.ClientID), d.reason[:], new(passing)) // all: whoever replays it wants the message
+}
+
+// A passing says which User Properties of a device become headers of a rule's records. The zero value lets all pass.
+type passing struct {
+	only []string // nil: all, but for
+	but  []string // the names of the rule's own headers, which a device can't speak in the name of
+}
+
+func passingOf(r *config.Rule) (p passing) {
+	if p.only = r.UserProperties.Names; r.UserProperties.None {
+		p.only = []string{}
+	}
+	for _, h := range r.Headers {
+		p.but = append(p.but, h.Name)
+	}
+	return p
+}
+
+func (p *passing) passes(name []byte) bool {
+	for _, b := range p.but {
+		if string(name) == b {
+			return false
+		}
+	}
+	for _, o := range p.only {
+		if string(name) == o {
+			return true
+		}
+	}
+	return p.only == nil
 }
 
 // fill makes the record for a Kafka topic, with the headers a rule adds.
-func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header) {
+func (d *delivery) fill(kafkaTopic string, key []byte, routed []topicmap.Header, user *passing) {
 	m := d.msg
 	d.headers = d.headers[:0]
 	d.mqttHeaders(m)
 	for _, u := range m.User {
-		if bytes.HasPrefix(u.Key, reservedPrefixes[0]) || bytes.HasPrefix(u.Key, reservedPrefixes[1]) {
+		if isReserved(u.Key) {
 			d.p.m.forged.Inc() // a device can't speak in the name of the proxy
 			continue
 		}
-		d.header(u.Key, u.Value)
+		if user.passes(u.Key) {
+			d.header(u.Key, u.Value)
+		}
 	}
 	for _, h := range routed {
 		d.header(stringBytes(h.Name), h.Value)

@@ -41,6 +41,7 @@ type Explanation struct {
 	Key        []byte         // nil: no key
 	Partition  int32          // -1: not computed, or any for a record without a key
 	Headers    []kafka.Header
+	LeftOut    [][]byte // names of user properties that become no header
 }
 
 // Explain runs the sample through the code that serves devices, up to the producer.
@@ -54,6 +55,9 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 		return nil, err
 	}
 	p := &publisher{unmatched: cfg.Unmatched, refused: cfg.Refused, m: m}
+	for i := range cfg.Publish {
+		p.passing = append(p.passing, passingOf(&cfg.Publish[i]))
+	}
 	msg := &mqtt.Message{Topic: []byte(s.MQTTTopic), ClientID: s.ClientID, Username: s.Username, Payload: []byte(s.Payload),
 		QoS: s.QoS, Retain: s.Retain, User: s.UserProperties, Received: time.Now()}
 	d := &delivery{p: p, msg: msg}
@@ -89,6 +93,15 @@ func (p *publisher) explain(d *delivery, err error, rules []topicmap.Rule, parti
 		return e
 	}
 	e.KafkaTopic, e.Key, e.Headers = d.rec.Topic, d.rec.Key, d.rec.Headers
+	user := new(passing)
+	if err == nil {
+		user = &p.passing[rule]
+	}
+	for _, u := range d.msg.User {
+		if isReserved(u.Key) || !user.passes(u.Key) {
+			e.LeftOut = append(e.LeftOut, u.Key)
+		}
+	}
 	if e.Key != nil && partitions > 0 {
 		e.Partition = kafka.PartitionOf(e.Key, partitions)
 	}

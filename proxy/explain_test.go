@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -97,4 +99,32 @@ func TestRequiredTopicsIncludeTheDeadLetterTopic(t *testing.T) {
 	topics, err := RequiredTopics(parse(t, rulesForTests, "unmatched: {dead_letter: dead}"))
 	require.NoError(t, err)
 	require.Equal(t, []string{"dead", "keyless", "telemetry"}, topics)
+}
+
+// TestRuleSaysWhichUserPropertiesPass: a device can't speak in the name of a header of the rule, whether the message has
+// a value for that or not, and not by a second property of the name.
+func TestRuleSaysWhichUserPropertiesPass(t *testing.T) {
+	f := func(rule, want, leftOut string) {
+		t.Helper()
+		cfg := parse(t, "\n  - {match: a, topic: t, headers: {ce_type: reading, site: \"{payload.site}\"}"+rule+"}", "\nunmatched: {dead_letter: dead}\n")
+		s := Sample{MQTTTopic: "a", ClientID: "c", Payload: "{}"}
+		for _, name := range []string{"ce_type", "x", "site", "__TypeId__", "ce_type", "sluice.refused", "", "x", "mqtt.topic"} {
+			s.UserProperties = append(s.UserProperties, mqtt.Property{Key: []byte(name), Value: []byte("forged")})
+		}
+		e := explain(t, cfg, s)
+		var got []string
+		for _, h := range e.Headers[3:] {
+			got = append(got, string(h.Key)+"="+string(h.Value))
+		}
+		require.Equal(t, want, strings.Join(got, " "))
+		require.Equal(t, leftOut, string(bytes.Join(e.LeftOut, []byte(" "))))
+		s.MQTTTopic = "elsewhere"
+		e = explain(t, cfg, s)
+		require.Equal(t, "sluice.refused mqtt.topic", string(bytes.Join(e.LeftOut, []byte(" "))), "a dead letter keeps all")
+	}
+	all, left := "x=forged __TypeId__=forged =forged x=forged ce_type=reading", "ce_type site ce_type sluice.refused mqtt.topic"
+	f("", all, left)
+	f(", user_properties: all", all, left)
+	f(", user_properties: none", "ce_type=reading", "ce_type x site __TypeId__ ce_type sluice.refused  x mqtt.topic")
+	f(", user_properties: [x, ce_type]", "x=forged x=forged ce_type=reading", "ce_type site __TypeId__ ce_type sluice.refused  mqtt.topic")
 }

@@ -23,6 +23,7 @@ type publisher struct {
 	refused     config.Refused
 	access      *acl.List // nil: everybody may do everything
 	exactlyOnce []bool    // by rule
+	passing     []passing // by rule
 	flush       func()    // sends what was settled
 	retained    *retainedWriter
 	m           *metrics
@@ -41,6 +42,7 @@ func newPublisher(rules *topicmap.Map, producers *producers, cfg *config.Config,
 	}
 	for _, r := range cfg.Publish {
 		p.exactlyOnce = append(p.exactlyOnce, r.ExactlyOnce)
+		p.passing = append(p.passing, passingOf(&r))
 		p.producers = append(p.producers, producers.of(r.Identity))
 	}
 	return p

@@ -66,6 +66,7 @@ func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.U
 	k.publisher = &publisher{rules: rules, producer: k.producer, budget: k.producer.Budget(), unmatched: unmatched, m: m, log: zerolog.Nop()}
 	for range rules.Rules() {
 		k.publisher.producers, k.publisher.exactlyOnce = append(k.publisher.producers, k.producer), append(k.publisher.exactlyOnce, false)
+		k.publisher.passing = append(k.publisher.passing, passing{})
 	}
 	k.w = newRetainedWriter("sluice-retained", k.index, k.producer, k.metrics, zerolog.Nop())
 	k.publisher.retained = k.w

@@ -137,4 +137,7 @@ func printExplanation(w io.Writer, e *proxy.Explanation, partitions int32) {
 		}
 		field(name, "%s = %q", h.Key, h.Value)
 	}
+	for _, u := range e.LeftOut {
+		field("left out", "user property %q", u)
+	}
 }

@@ -236,13 +236,26 @@ func (d *decoder) checkRule(path string, r Rule) {
 		d.fail("", d.places[path].key, "a rule needs match, a topic filter, or regex")
 	}
 	for _, h := range r.Headers {
-		for _, reserved := range reservedHeaders {
-			if strings.HasPrefix(h.Name, reserved) {
-				header := path + ".headers." + h.Name
-				d.fail(header, d.places[header].key, "header %q: names that begin with %s are the proxy's own", h.Name, reserved)
-			}
+		if reserved := reservedIn(h.Name); reserved != "" {
+			header := path + ".headers." + h.Name
+			d.fail(header, d.places[header].key, "header %q: names that begin with %s are the proxy's own", h.Name, reserved)
 		}
 	}
+	for i, u := range r.UserProperties.Names {
+		if reserved := reservedIn(u); reserved != "" {
+			d.report(fmt.Sprintf("%s.user_properties[%d]", path, i), -1, "user_properties: %q: names that begin with %s are the proxy's own", u, reserved)
+		}
+	}
+}
+
+// reservedIn gives the prefix of a header name that is the proxy's own, "" if it is not.
+func reservedIn(header string) string {
+	for _, reserved := range reservedHeaders {
+		if strings.HasPrefix(header, reserved) {
+			return reserved
+		}
+	}
+	return ""
 }
 
 // reportRule reports what the compiler found. What it says of fields that are not in the file was said before.

@@ -81,8 +81,12 @@ type Rule struct {
 	// Headers are record headers by their name, each value a template; they come after the headers the
 	// proxy sets, in the order of the file. A header whose value is missing in a message is left out of its
 	// record. Names that begin with `mqtt.` or `sluice.` are the proxy's
-	// own.
+	// own. A user property of a device with one of these names is left out, whether the header is there or not.
 	Headers []topicmap.Field `yaml:"headers"`
+	// UserProperties are the user properties of devices that become record headers: `all`, `none`, or a list of names. A
+	// device chooses their names and values, so name them where consumers believe headers, such as `__TypeId__` or
+	// `ce_type`. Names that begin with `mqtt.` or `sluice.` never pass. Dead letters and retained messages keep all.
+	UserProperties UserProperties `yaml:"user_properties"`
 	// When narrows the rule: each name, written as in a template but without braces (`mqtt.user.NAME`,
 	// `mqtt.username`, `payload.PATH`, a capture), must have exactly this value in the message. The next
 	// rules are tried when one has not.

@@ -54,6 +54,7 @@ var (
 	bytesType     = reflect.TypeFor[Bytes]()
 	unmatchedType = reflect.TypeFor[Unmatched]()
 	refusedType   = reflect.TypeFor[Refused]()
+	userPropsType = reflect.TypeFor[UserProperties]()
 	fieldsType    = reflect.TypeFor[[]topicmap.Field]()
 	secretType    = reflect.TypeFor[Secret]()
 )
@@ -103,6 +104,9 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		} else if ok {
 			v.Set(reflect.ValueOf(Refused{Acknowledge: word == RefusedAcknowledge}))
 		}
+		return
+	case userPropsType:
+		d.userProperties(path, n, v)
 		return
 	case fieldsType:
 		d.fields(path, n, v)
@@ -219,6 +223,30 @@ func (d *decoder) wordOrTopic(path string, n ast.Node, words []string) (text str
 	}
 	d.mismatch(path, n, allowed)
 	return "", false, false
+}
+
+// userProperties decodes one of the words, or a list of names.
+func (d *decoder) userProperties(path string, n ast.Node, v reflect.Value) {
+	var u UserProperties
+	switch n.(type) {
+	case *ast.SequenceNode:
+		d.list(path, n, reflect.ValueOf(&u.Names).Elem())
+		v.Set(reflect.ValueOf(u))
+		return
+	case *ast.StringNode:
+	default:
+		d.mismatch(path, n, "all, none or a list of names")
+		return
+	}
+	text, ok := d.text(path, n)
+	u.None = text == "none"
+	switch {
+	case !ok:
+	case u.None || text == "all":
+		v.Set(reflect.ValueOf(u))
+	default:
+		d.fail(path, d.places[path].value, "user_properties must be all, none or a list of names, not %q", text)
+	}
 }
 
 // A pair is one line of a mapping.

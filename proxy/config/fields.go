@@ -59,7 +59,7 @@ var entryMark = map[reflect.Kind]string{reflect.Slice: "[]", reflect.Map: "[NAME
 // sectionOf gives the struct of defaults below a field, if it has fields of its own.
 func sectionOf(t reflect.Type, v reflect.Value) (reflect.Value, bool) {
 	switch {
-	case t == unmatchedType || t == refusedType || t == fieldsType:
+	case t == unmatchedType || t == refusedType || t == userPropsType || t == fieldsType:
 		return reflect.Value{}, false
 	case t.Kind() == reflect.Struct:
 		return v, true
@@ -83,6 +83,8 @@ func typeName(t reflect.Type) string {
 		return "size"
 	case unmatchedType, refusedType:
 		return "word or mapping"
+	case userPropsType:
+		return "word or list of texts"
 	case fieldsType:
 		return "mapping of texts"
 	}
@@ -120,6 +122,8 @@ func defaultOf(path string, v reflect.Value) string {
 	case Refused:
 		return x.String()
 	case Bytes:
+		return x.String()
+	case UserProperties:
 		return x.String()
 	case []topicmap.Field:
 		return ""

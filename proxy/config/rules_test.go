@@ -36,6 +36,10 @@ func TestRegexFaultsArePlaced(t *testing.T) {
 
 func TestHeaderAndConditionFaultsArePlaced(t *testing.T) {
 	refuse(t, rule+"  - match: a\n    topic: t\n    headers:\n      x: '1'\n      mqtt.qos: '2'\n", `10:7: header "mqtt.qos": names that begin with mqtt. are the proxy's own`)
+	refuse(t, rule+"  - match: a\n    topic: t\n    user_properties: [a, sluice.x]\n", `8:26: user_properties: "sluice.x": names that begin with sluice. are the proxy's own`)
+	refuse(t, rule+"  - match: a\n    topic: t\n    user_properties: some\n", `8:22: user_properties must be all, none or a list of names, not "some"`)
+	refuse(t, rule+"  - match: a\n    topic: t\n    user_properties: {a: b}\n", `8:22: user_properties must be all, none or a list of names`)
+	refuse(t, rule+"  - match: a\n    topic: t\n    user_properties: []\n", `8:22: user_properties must have at least one entry`)
 	refuse(t, rule+"  - match: a\n    topic: t\n    headers: {x.y: '}', z: '{'}\n", `8:21: "x.y": this } closes nothing`, `8:29: "z": this { is not closed`)
 	refuse(t, rule+"  - match: a\n    topic: t\n    headers: {'': x}\n", `8:15: "": a header needs a name`)
 	refuse(t, rule+"  - match: a\n    topic: t\n    when: {mqtt.usr.x: a}\n", `8:12: when: unknown name "mqtt.usr.x"`)

@@ -47,6 +47,9 @@ func leaf(t reflect.Type) *jsonschema.Schema {
 			{Type: "integer", Minimum: "0"}, {Type: "string", Pattern: byteSyntax.String()}, env()}}
 	case fieldsType:
 		return &jsonschema.Schema{Type: "object", AdditionalProperties: text}
+	case userPropsType:
+		one := uint64(1)
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Enum: []any{"all", "none"}}, env(), {Type: "array", Items: text, MinItems: &one}}}
 	case unmatchedType:
 		return wordOrTopic(unmatchedWords)
 	case refusedType:

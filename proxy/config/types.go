@@ -5,6 +5,7 @@ import (
 	"math"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // Bytes is a size. In the file it is a number of bytes or a number with a unit: B, KiB, MiB, GiB, TiB
@@ -131,4 +132,21 @@ type Unmatched struct {
 	Mode Mode
 	// DeadLetter is the Kafka topic for mode dead_letter, else "".
 	DeadLetter string
+}
+
+// UserProperties says which user properties pass: all, none, or those of a list of names.
+type UserProperties struct {
+	None  bool
+	Names []string // nil: not a list
+}
+
+// String gives the word of the file, or the names.
+func (u UserProperties) String() string {
+	switch {
+	case u.None:
+		return "none"
+	case u.Names != nil:
+		return "[" + strings.Join(u.Names, ", ") + "]"
+	}
+	return "all"
 }
