@@ -40,8 +40,7 @@ func (c *Conn) connect(body []byte, padded bool) error {
 		err = c.open(p)
 	}
 	if err != nil {
-		c.refuse(err)
-		return err
+		return c.refuse(p, err)
 	}
 	return nil
 }
@@ -61,8 +60,7 @@ func (c *Conn) tooLargeConnect(b []byte) error {
 			err = errClientIDTooLong
 		}
 	}
-	c.refuse(err)
-	return err
+	return c.refuse(nil, err)
 }
 
 // protocolSize is the length of protocol name and level in a CONNECT.
@@ -73,17 +71,31 @@ func (c *Conn) protocolSize() int {
 	return 2 + len("MQTT") + 1
 }
 
-// refuse answers a CONNECT with the reason why not, and nothing where the specification has no answer.
-func (c *Conn) refuse(err error) {
+// A refusedConnect is the end of a connection whose CONNECT was refused, with what the log is to say of it.
+type refusedConnect struct {
+	error
+	clientID string // as it was sent; "" where it was not read so far
+	code     Code
+}
+
+// Unwrap gives the reason.
+func (r *refusedConnect) Unwrap() error { return r.error }
+
+// refuse answers a CONNECT with the reason why not, and nothing where the specification has no answer. p is nil if it
+// could not be read. It gives the error with which the connection ends.
+func (c *Conn) refuse(p *connectParams, err error) error {
 	var fault *ProtocolFault
 	if !errors.As(err, &fault) {
-		return
+		return err
 	}
-	code, known := connackCode(fault.Code, c.version)
-	if !known {
-		return // [MQTT-3.1.4-1] of 3.1.1: close without CONNACK
+	refused := &refusedConnect{error: err, code: fault.Code}
+	if p != nil {
+		refused.clientID = p.clientID
 	}
-	c.respond(connackPacket(c.version, false, code, packets.Properties{ReasonString: fault.Detail}), (*packets.Packet).ConnackEncode)
+	if code, known := connackCode(fault.Code, c.version); known { // else [MQTT-3.1.4-1] of 3.1.1: close without CONNACK
+		c.respond(connackPacket(c.version, false, code, packets.Properties{ReasonString: fault.Detail}), (*packets.Packet).ConnackEncode)
+	}
+	return refused
 }
 
 // connackCode gives the code that CONNACK has for a fault. MQTT 3.1.1 has five, and no answer for all else.

@@ -93,6 +93,7 @@ func (c *Conn) acceptTLS(early []byte) (plain []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	c.now = time.Now()
 	c.mu.Lock()
 	c.link.tls = accepted
 	c.mu.Unlock()
@@ -107,6 +108,9 @@ func (c *Conn) readSome(b []byte) ([]byte, error) {
 	defer readBuffers.Put(buf)
 	n, err := c.nc.Read(buf[:])
 	c.srv.m.bytesIn.Add(float64(n))
+	if n > 0 {
+		c.now = time.Now()
+	}
 	if err != nil {
 		return b, err
 	}

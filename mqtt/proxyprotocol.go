@@ -6,11 +6,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/pires/go-proxyproto"
+
+	"sluice/tls"
 )
 
 // A proxyState is what a connection still has to say of the load balancer before it.
@@ -134,3 +138,11 @@ func (c *Conn) identified(header []byte) error {
 
 // isHealthCheck says that a connection was the load balancer's own and no device spoke on it.
 func (c *Conn) isHealthCheck() bool { return c.proxy == proxyCheck && c.version == 0 }
+
+// isProbe says that a connection was closed before anything came on it, as those do who look whether the port is open.
+func (c *Conn) isProbe(err error) bool {
+	if errors.Is(err, errNoTLS) {
+		return errors.Is(err, tls.ErrNothing)
+	}
+	return c.now.IsZero() && (errors.Is(err, errHungUp) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
+}

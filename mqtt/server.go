@@ -3,8 +3,10 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -290,7 +292,7 @@ func (s *Server) ended(c *Conn, err error) {
 		s.m.connections.WithLabelValues(versionName(c.version)).Dec()
 	}
 	level := zerolog.InfoLevel
-	if c.isHealthCheck() { // every few seconds, from each load balancer
+	if c.isHealthCheck() || c.isProbe(err) { // every few seconds, from each load balancer
 		level = zerolog.DebugLevel
 	}
 	line := s.lines.WithLevel(level).Stringer("remote", c.RemoteAddr()).Str("reason", reason)
@@ -300,9 +302,21 @@ func (s *Server) ended(c *Conn, err error) {
 	var fault *ProtocolFault
 	if errors.As(err, &fault) {
 		line = line.Str("detail", fault.Detail)
+	} else if slices.ContainsFunc(errsOfLayers, func(layer error) bool { return errors.Is(err, layer) }) {
+		line = line.AnErr("detail", err)
+	}
+	if refused := (*refusedConnect)(nil); errors.As(err, &refused) {
+		if c.version != 0 { // else it is one that is not spoken here
+			line = line.Str("mqtt", versionName(c.version))
+		}
+		line.Str("client_id", refused.clientID).Str("code", fmt.Sprintf("0x%02X", byte(refused.code))).Msg("device refused")
+		return
 	}
 	line.Msg("device disconnected")
 }
+
+// errsOfLayers are the ends of connections that are no MQTT; what they wrap says why.
+var errsOfLayers = []error{errNotProxy, errProxyHeader, errNoTLS, errNoWebSocket, errTLSRecord, errFrame}
 
 // reasonOf names the end of a connection with one of a bounded set of words.
 func reasonOf(err error) string {

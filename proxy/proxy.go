@@ -218,6 +218,23 @@ func (p *Proxy) awaitPosition(ctx context.Context) {
 	}
 }
 
+// await waits for what an instance needs before it serves, and says now and then what that is; whoever reads it says what
+// Kafka answers. False: ctx has ended.
+func (p *Proxy) await(ctx context.Context, what string, read <-chan struct{}) bool {
+	again := time.NewTicker(10 * time.Second)
+	defer again.Stop()
+	for {
+		select {
+		case <-read:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-again.C:
+			p.log.Warn().Str("for", what).Msg("waiting for Kafka")
+		}
+	}
+}
+
 // open makes sure of the topics, begins to follow the command topics and opens the listeners. It returns nil
 // without them when ctx ends first.
 func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func(), share func(ready func())) error {
@@ -226,16 +243,12 @@ func (p *Proxy) open(ctx context.Context, g *errgroup.Group, consume func(), sha
 	}
 	shared := make(chan struct{})
 	share(func() { close(shared) })
-	for _, read := range []<-chan struct{}{shared, p.keeping.table.Positioned()} {
-		select {
-		case <-read:
-		case <-ctx.Done():
-			return nil
-		}
+	if !p.await(ctx, "the sessions", shared) || !p.await(ctx, "the retained messages", p.keeping.table.Positioned()) {
+		return nil
 	}
 	if p.consumer != nil {
 		consume()
-		if p.awaitPosition(ctx); ctx.Err() != nil {
+		if !p.await(ctx, "the ends of the command topics", p.consumer.Positioned()) {
 			return nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -40,6 +41,10 @@ func accept(ctx context.Context, nc net.Conn, early []byte, config *tls.Config, 
 	c.wire.shake = newShake(nc, early)
 	c.tls = tls.Server(&c.wire, config)
 	err := c.tls.HandshakeContext(ctx)
+	var late net.Error
+	if err != nil && ctx.Err() == nil && !c.wire.shake.any && !(errors.As(err, &late) && late.Timeout()) {
+		err = fmt.Errorf("%w: %w", ErrNothing, err)
+	}
 	if err != nil {
 		return nil, err // the buffer isn't given back: when ctx ended, nobody knows who still uses it
 	}

@@ -13,6 +13,12 @@ import (
 var ErrRevoked = errors.New("the client certificate is revoked")
 
 // ErrStalled ends a connection whose records go on without carrying data, or ask for answers that it does not read.
+
+// ErrNothing is the failure of a handshake with somebody who sent nothing and went away, as those do who look whether the
+// port is open.
+var ErrNothing = errors.New("the connection was closed before anything came")
+
+// ErrStalled ends a connection whose records go on without carrying data.
 var ErrStalled = errors.New("too much was sent that is no data")
 
 // An IdentityError is the refusal of a client certificate whose name can't be that of a device.

@@ -133,10 +133,11 @@ type shake struct {
 	head [recordHeader]byte // the header of the record at hand
 	have int                // bytes of head
 	body int                // bytes of the record at hand that are still to be given
+	any  bool               // something came
 }
 
 func newShake(nc net.Conn, early []byte) *shake {
-	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early}
+	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early, any: len(early) > 0}
 }
 
 func (s *shake) read(p []byte) (int, error) {
@@ -145,7 +146,7 @@ func (s *shake) read(p []byte) (int, error) {
 		if n == 0 {
 			return 0, err
 		}
-		s.in = s.buf[:n]
+		s.in, s.any = s.buf[:n], true
 	}
 	want := s.body
 	if want == 0 {

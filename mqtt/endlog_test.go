@@ -1,0 +1,52 @@
+package mqtt
+
+import (
+	"crypto/tls"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+)
+
+// TestLogSaysWhyADeviceDoesNotComeIn, and nothing at info of those who only look whether the port is open.
+func TestLogSaysWhyADeviceDoesNotComeIn(t *testing.T) {
+	for _, l := range []layers{{}, {tls: true}, {ws: true}, {tls: true, ws: true}} {
+		t.Run(l.String(), func(t *testing.T) {
+			log := &safeBuffer{}
+			w := newWorldBehind(t, l, func(c *Config) {
+				c.Logger, c.TopicLevels = zerolog.New(log), 3
+			})
+			line := func(n int) string {
+				t.Helper()
+				until(t, "the line of the end", func() bool { return strings.Count(log.String(), "\n") == n })
+				return strings.Split(log.String(), "\n")[n-1]
+			}
+			probe, err := net.Dial("tcp", w.addr)
+			require.NoError(t, err)
+			require.NoError(t, probe.Close())
+			require.Contains(t, line(1), `"level":"debug"`)
+
+			deep := hello{version: 5, id: "d1", will: &lastWill{topic: "a/b/c/d"}}
+			c := w.dial(5)
+			c.send(deep.packet())
+			first, _ := c.read()
+			require.Equal(t, byte(0x20), first, "CONNACK")
+			got := line(2)
+			for _, want := range []string{`"level":"info"`, `"client_id":"d1"`, `"mqtt":"5"`, `"code":"0x90"`, `"remote":"127.0.0.1:`, "levels", "device refused"} {
+				require.Contains(t, got, want)
+			}
+			if !l.tls {
+				return
+			}
+			nc, err := net.Dial("tcp", w.addr)
+			require.NoError(t, err)
+			require.Error(t, tls.Client(nc, &tls.Config{ServerName: "elsewhere"}).Handshake())
+			require.NoError(t, nc.Close())
+			got = line(3)
+			require.Contains(t, got, `"level":"info"`)
+			require.Contains(t, got, "bad certificate")
+		})
+	}
+}
