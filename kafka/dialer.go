@@ -6,12 +6,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sluice/tls"
 )
 
 // A dialer makes the connections of one client and can cut them all. sarama's calls take no context; cutting
 // is how they are ended, and how we know that nothing more is written.
 type dialer struct {
 	timeout time.Duration
+	tls     *tls.Config // nil: none
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
@@ -31,7 +34,10 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	return d.end(&cancel, conn, err)
+	if conn, err = d.end(&cancel, conn, err); err != nil || d.tls == nil {
+		return conn, err
+	}
+	return tls.Secure(ctx, d.tls, conn, address) // here, since sarama would trust what its configuration once had
 }
 
 func (d *dialer) begin(cancel *context.CancelFunc) bool {
@@ -44,7 +50,7 @@ func (d *dialer) begin(cancel *context.CancelFunc) bool {
 	return true
 }
 
-// end remembers conn. It is given out as it is, because sarama looks for a *net.TCPConn, so nobody tells us
+// end remembers conn. It is not wrapped in a type of ours, because sarama looks for a *net.TCPConn, so nobody tells us
 // when it is closed: those that are get forgotten here.
 func (d *dialer) end(cancel *context.CancelFunc, conn net.Conn, err error) (net.Conn, error) {
 	d.mu.Lock()

@@ -12,6 +12,8 @@ import (
 	"github.com/IBM/sarama"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"sluice/tls"
 )
 
 const (
@@ -40,7 +42,7 @@ func (s *SASL) prepareTokens() error {
 		ask:      clientcredentials.Config{ClientID: s.ClientID, ClientSecret: s.ClientSecret, TokenURL: s.TokenURL, Scopes: s.Scopes},
 		http: &http.Client{
 			// A token is asked for a few times an hour.
-			Transport: &http.Transport{TLSClientConfig: s.TokenTLS, ForceAttemptHTTP2: true, DisableKeepAlives: true},
+			Transport: &http.Transport{DialTLSContext: tls.Dialer(s.TokenTLS), DisableKeepAlives: true},
 			// The secret is for this endpoint and none that it points to, nor for a proxy named in the environment.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},

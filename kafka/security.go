@@ -115,9 +115,8 @@ func (s *SASL) user() string {
 	return s.Username
 }
 
-// apply has sarama prove who the client is, and ask the same of the brokers.
+// apply has sarama prove who the client is. TLS is the dialer's.
 func (s Security) apply(to *sarama.Config) {
-	to.Net.TLS.Enable, to.Net.TLS.Config = s.TLS != nil, s.TLS
 	if s.SASL == nil {
 		return
 	}

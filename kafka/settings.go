@@ -51,6 +51,7 @@ func (c Config) base(d *dialer) *sarama.Config {
 	s.Metadata.AllowAutoTopicCreation = false
 	s.Metadata.Retry.Max = 0 // laneClient asks again, for one topic at a time
 	s.Metadata.RefreshFrequency = 5 * time.Minute
+	d.tls = c.Security.TLS
 	c.Security.apply(s)
 	return s
 }

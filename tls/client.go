@@ -1,9 +1,12 @@
 package tls
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net"
 	"sync"
 	"time"
 
@@ -12,7 +15,8 @@ import (
 
 // ClientConfig says how we connect to others: Kafka, or an HTTP server.
 type ClientConfig struct {
-	// CA is a PEM file with the CAs that may sign the server's certificate. Empty: those of the system. It is read once.
+	// CA is a PEM file with the CAs that may sign the server's certificate. Empty: those of the system. It is read again for
+	// each connection, see Fresh.
 	CA string
 	// Certificate is a PEM file: our certificate, then its intermediates. Empty: we show none.
 	Certificate string
@@ -20,7 +24,7 @@ type ClientConfig struct {
 	Key string
 	// ServerName is the name that the server's certificate must have. Empty: the host that is dialed.
 	ServerName string
-	// Logger takes a line when a changed certificate is of no use.
+	// Logger takes a line when a changed file is of no use, and for each certificate that is left out of the CAs.
 	Logger zerolog.Logger
 }
 
@@ -34,15 +38,105 @@ func (cfg ClientConfig) trust(config *tls.Config) error {
 	if cfg.CA == "" {
 		return nil
 	}
-	f, err := readFile("CA", cfg.CA)
+	t := &trusted{cfg: cfg}
+	if err := t.load(time.Now()); err != nil {
+		return err
+	}
+	config.RootCAs = t.pool
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { // no client calls it; Fresh does
+		fresh := config.Clone()
+		fresh.RootCAs = t.get()
+		return fresh, nil
+	}
+	return nil
+}
+
+// Fresh gives the configuration for the next connection: that of NewClient trusts the CAs that are in its file now, and
+// any other is as it is.
+func Fresh(config *Config) *Config {
+	if config == nil || config.GetConfigForClient == nil {
+		return config
+	}
+	fresh, _ := config.GetConfigForClient(nil) // never fails, see trust
+	return fresh
+}
+
+// Secure makes TLS of conn, a connection to addr, and shakes hands. It closes conn if that fails.
+func Secure(ctx context.Context, config *Config, conn net.Conn, addr string) (net.Conn, error) {
+	if config = Fresh(config); config.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			host = addr
+		}
+		config = config.Clone()
+		config.ServerName = host
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// Dialer gives what an http.Transport has as DialTLSContext.
+func Dialer(config *Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return Secure(ctx, config, conn, addr)
+	}
+}
+
+// trusted are CAs that follow their file.
+type trusted struct {
+	cfg ClientConfig
+
+	mu     sync.Mutex // guards what follows
+	pool   *x509.CertPool
+	digest [sha256.Size]byte
+	fault  string // why the file on disk isn't in use; empty: it is
+}
+
+// get gives the CAs of the file, or the last that were good.
+func (t *trusted) get() *x509.CertPool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.load(time.Now())
+	switch {
+	case err == nil:
+		t.fault = ""
+	case err.Error() != t.fault:
+		t.fault = err.Error()
+		t.cfg.Logger.Error().Err(err).Msg("cannot take the changed CAs, the old ones stay in use")
+	}
+	return t.pool
+}
+
+// load reads the file and takes it if it changed and is good.
+func (t *trusted) load(now time.Time) error {
+	f, err := readFile("CA", t.cfg.CA)
 	if err != nil {
 		return err
 	}
-	cas, err := parseCAs(f, time.Now())
+	d := digest(f)
+	if t.pool != nil && d == t.digest {
+		return nil
+	}
+	cas, leftOut, err := parseCAs(f, now)
 	if err != nil {
 		return err
 	}
-	config.RootCAs = poolOf(cas)
+	warnOf(t.cfg.Logger, leftOut)
+	if t.pool != nil {
+		t.cfg.Logger.Info().Str("file", f.name).Str("subjects", namesOf(cas)).Msg("the CAs have changed")
+	}
+	t.pool, t.digest = poolOf(cas), d
 	return nil
 }
 

@@ -1,11 +1,15 @@
 package tls
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"io"
 	"math/big"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -118,4 +122,77 @@ func TestToolsOfTests(t *testing.T) {
 	require.Equal(t, "hi", string(got))
 	require.NoError(t, <-done)
 	nc.Close()
+}
+
+// TestClientTrustsWhatItsFileHasNow: a CA is renewed without a restart, as a certificate is.
+func TestClientTrustsWhatItsFileHasNow(t *testing.T) {
+	w := newWorld(t)
+	s, log := w.server(t), new(lines)
+	trust := w.devices.File(t, w.dir)
+	config, err := NewClient(ClientConfig{CA: trust, ServerName: "localhost", Logger: zerolog.New(log)})
+	require.NoError(t, err)
+	refused := func() {
+		t.Helper()
+		_, _, _, err := meet(t, s, Fresh(config))
+		require.ErrorContains(t, err, "unknown authority")
+	}
+	refused()
+	tlstest.Copy(t, w.ca.File(t, w.dir), trust)
+	joined(t, s, Fresh(config))
+	require.NoError(t, os.WriteFile(trust, []byte("half a"), 0o600))
+	joined(t, s, Fresh(config))
+	joined(t, s, Fresh(config))
+	require.Equal(t, 1, log.count("the old ones stay in use"))
+	tlstest.Copy(t, w.devices.File(t, w.dir), trust)
+	refused()
+	other := new(tls.Config)
+	require.Same(t, other, Fresh(other))
+	require.Nil(t, Fresh(nil))
+}
+
+// TestOneOddCertificateTakesNoOtherWithIt: what can't be used among CAs is left out and named, whoever reads them.
+func TestOneOddCertificateTakesNoOtherWithIt(t *testing.T) {
+	w := newWorld(t)
+	good, err := os.ReadFile(w.ca.File(t, w.dir))
+	require.NoError(t, err)
+	leaf, _ := w.ca.Client(t, w.dir, "no-ca")
+	leafPEM, err := os.ReadFile(leaf)
+	require.NoError(t, err)
+	negative := bytes.Clone(tlstest.NewCA(t, "negative", tlstest.Serial(5)).Certificate.Raw)
+	at := bytes.Index(negative, []byte{2, 1, 5})
+	require.Positive(t, at)
+	negative[at+2] = 0x85
+	negativePEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: negative})
+	f := func(odd []byte, warning string) {
+		t.Helper()
+		for _, bundle := range [][]byte{slices.Concat(odd, good), slices.Concat(good, odd)} {
+			name := filepath.Join(t.TempDir(), "bundle.pem")
+			require.NoError(t, os.WriteFile(name, bundle, 0o600))
+			client, server := new(lines), new(lines)
+			config, err := NewClient(ClientConfig{CA: name, ServerName: "localhost", Logger: zerolog.New(client)})
+			require.NoError(t, err)
+			w.cfg.ClientCA, w.cfg.CRL, w.cfg.Logger = name, "", zerolog.New(server)
+			cert, key := w.ca.Client(t, w.dir, "dev")
+			config.Certificates = w.ca.ClientConfig(t, "localhost", cert, key).Certificates
+			joined(t, w.server(t), config)
+			want := 1
+			if warning == "" {
+				want = 0
+			}
+			require.Equal(t, want, client.count("left out a certificate"))
+			require.Equal(t, want, server.count("left out a certificate"))
+			require.Equal(t, want, client.count(warning)*want)
+		}
+		if warning == "" {
+			return
+		}
+		name := filepath.Join(t.TempDir(), "odd.pem")
+		require.NoError(t, os.WriteFile(name, odd, 0o600))
+		_, err = NewClient(ClientConfig{CA: name})
+		require.ErrorContains(t, err, warning)
+	}
+	f([]byte("\xEF\xBB\xBF"), "")
+	f(leafPEM, "no-ca")
+	f(negativePEM, "negative serial number")
+	f([]byte("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"), "1 of its certificates")
 }

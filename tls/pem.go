@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 const (
@@ -25,6 +27,9 @@ type file struct {
 	data       []byte
 }
 
+// byteOrderMark is what some editors write at the beginning. With it the first PEM block would not be found.
+var byteOrderMark = []byte("\xEF\xBB\xBF")
+
 func readFile(kind, name string) (file, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -34,7 +39,7 @@ func readFile(kind, name string) (file, error) {
 		}
 		return file{}, fmt.Errorf("cannot read %s %q: %w", kind, name, err)
 	}
-	return file{kind, name, data}, nil
+	return file{kind, name, bytes.TrimPrefix(data, byteOrderMark)}, nil
 }
 
 // fault says what is wrong with the file.
@@ -106,18 +111,21 @@ func checkDates(f file, cert *x509.Certificate, now time.Time) error {
 
 func day(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// parseCAs gives the CAs in a file, at least one of which is valid at now.
-func parseCAs(f file, now time.Time) ([]*x509.Certificate, error) {
-	var cas []*x509.Certificate
+// parseCAs gives the CAs in a file, at least one of which is valid at now. What is none is left out, with a fault that
+// names it: in a bundle of many one that we can't use must not take the others with it.
+func parseCAs(f file, now time.Time) (cas []*x509.Certificate, leftOut []error, err error) {
 	var invalid error
 	valid := false
-	for i, der := range f.blocks(pemCertificate) {
+	blocks := f.blocks(pemCertificate)
+	for i, der := range blocks {
 		ca, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, f.fault("certificate %d: %w", i+1, err)
-		}
-		if !ca.IsCA {
-			return nil, f.fault("certificate %d, %q, is not that of a CA", i+1, ca.Subject)
+		switch {
+		case err != nil:
+			leftOut = append(leftOut, f.fault("certificate %d: %w", i+1, err))
+			continue
+		case !ca.IsCA:
+			leftOut = append(leftOut, f.fault("certificate %d, %q, is not that of a CA", i+1, ca.Subject))
+			continue
 		}
 		if err := checkDates(f, ca, now); err != nil {
 			invalid = err
@@ -126,13 +134,23 @@ func parseCAs(f file, now time.Time) ([]*x509.Certificate, error) {
 		}
 		cas = append(cas, ca)
 	}
-	switch {
-	case len(cas) == 0:
-		return nil, f.fault("it has no CERTIFICATE in PEM")
-	case !valid:
-		return nil, invalid
+	if broken := bytes.Count(f.data, []byte("-----BEGIN "+pemCertificate+"-----")) - len(blocks); broken > 0 {
+		leftOut = append(leftOut, f.fault("%d of its certificates can't be read as PEM", broken))
 	}
-	return cas, nil
+	switch {
+	case valid:
+		return cas, leftOut, nil
+	case invalid != nil || len(leftOut) > 0:
+		return nil, nil, errors.Join(append(leftOut, invalid)...)
+	}
+	return nil, nil, f.fault("it has no CERTIFICATE in PEM")
+}
+
+// warnOf says what was left out of a file of CAs.
+func warnOf(log zerolog.Logger, leftOut []error) {
+	for _, err := range leftOut {
+		log.Warn().Err(err).Msg("left out a certificate among the CAs")
+	}
 }
 
 func poolOf(cas []*x509.Certificate) *x509.CertPool {

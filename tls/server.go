@@ -47,7 +47,8 @@ type material struct {
 	digest     [sha256.Size]byte
 	notAfter   time.Time
 	notes      []note
-	generation uint64 // how many were in use by then, this one included
+	leftOut    []error // certificates among the client CAs that are of no use
+	generation uint64  // how many were in use by then, this one included
 }
 
 // A note is said once the material is in use.
@@ -164,10 +165,11 @@ func (s *Server) setClients(m *material, src *sources, now time.Time) error {
 	if s.cfg.ClientCA == "" {
 		return nil
 	}
-	cas, err := parseCAs(src.clientCA, now)
+	cas, leftOut, err := parseCAs(src.clientCA, now)
 	if err != nil {
 		return err
 	}
+	m.leftOut = leftOut
 	if s.cfg.CRL != "" {
 		if m.revoked, err = parseCRLs(src.crl, cas, now); err != nil {
 			return err
@@ -199,6 +201,7 @@ func (s *Server) use(m *material) {
 		next = m.revoked.next
 	}
 	s.metrics.dates(m.notAfter, next)
+	warnOf(s.log, m.leftOut)
 	for _, n := range m.notes {
 		s.log.Warn().Str("client_cas", n.cas).Msg(n.text)
 	}

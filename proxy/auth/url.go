@@ -41,7 +41,7 @@ func newClient(cfg tls.ClientConfig, connections int) (*http.Client, error) {
 	}
 	return &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig: config, MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections,
+			DialTLSContext: tls.Dialer(config), MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections,
 			MaxResponseHeaderBytes: 64 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -18,7 +18,7 @@ var comments = map[string]string{
 	"AuthMethod.HTTP":              "HTTP asks a service of yours.",
 	"AuthMethod.JWT":               "JWT lets in devices that have a signed token.",
 	"AuthMethod.MTLS":              "MTLS lets in devices that have a certificate: they are who it says, whatever user name they give. It needs a listener with `client_auth: request` or `require`.",
-	"ClientTLS":                    "ClientTLS says whom to trust and how to prove oneself. All files are PEM; the certificate and its key are read again when they change.",
+	"ClientTLS":                    "ClientTLS says whom to trust and how to prove oneself. All files are PEM, and are read again for each connection.",
 	"ClientTLS.CA":                 "CA is the file of the authorities that may sign the other side's certificate. Left out, they are those the system trusts.",
 	"ClientTLS.Certificate":        "Certificate is the file of the certificate that this process shows. Left out, it has none.",
 	"ClientTLS.Key":                "Key is the file of the certificate's private key, not encrypted.",

@@ -66,8 +66,7 @@ type KafkaIdentity struct {
 	SASL *SASL `yaml:"sasl"`
 }
 
-// ClientTLS says whom to trust and how to prove oneself. All files are PEM; the certificate and its key are read again
-// when they change.
+// ClientTLS says whom to trust and how to prove oneself. All files are PEM, and are read again for each connection.
 type ClientTLS struct {
 	// CA is the file of the authorities that may sign the other side's certificate. Left out, they are those the system
 	// trusts.
