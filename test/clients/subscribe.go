@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 )
 
 // A Subscription says what a client asks for. NoLocal, RetainAsPublished and ID exist in MQTT 5 only.
@@ -30,25 +29,17 @@ type Received struct {
 	SubscriptionIDs []int `json:"subscription_ids,omitempty"`
 }
 
-// errEnded says that a client ended before it was asked to.
-var errEnded = errors.New("the client has ended")
-
 // A Subscriber is a client that runs and receives. Its methods may be called by several goroutines.
 type Subscriber struct {
 	name string
 	stop func() error // makes the client disconnect and waits for its end
 
-	mu      sync.Mutex
-	changed chan struct{} // closed and replaced at every change
-	granted []int         // nil: no SUBACK yet
+	watch
+	granted []int // nil: no SUBACK yet
 	got     []Received
-	ended   bool
-	err     error // why it ended
 }
 
-func newSubscriber(name string) *Subscriber {
-	return &Subscriber{name: name, changed: make(chan struct{})}
-}
+func newSubscriber(name string) *Subscriber { return &Subscriber{name: name, watch: newWatch()} }
 
 // Subscribe connects, subscribes and returns when the SUBACK came; it is an error if a filter was refused or got
 // another QoS. Close ends the client, as the end of ctx does.
@@ -86,34 +77,6 @@ func (r Runner) start(ctx context.Context, addr string, version byte, sub Subscr
 type subscribeJob struct {
 	job
 	Subscription Subscription `json:"subscription"`
-}
-
-// change runs f under the lock and wakes who waits.
-func (s *Subscriber) change(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f()
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-func (s *Subscriber) await(ctx context.Context, cond func() bool) error {
-	for {
-		s.mu.Lock()
-		ok, ended, err, changed := cond(), s.ended, s.err, s.changed
-		s.mu.Unlock()
-		switch {
-		case ok:
-			return nil
-		case ended:
-			return errors.Join(errEnded, err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
-	}
 }
 
 // Await waits until the client has got n messages and gives all it has.
