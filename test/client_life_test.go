@@ -62,7 +62,7 @@ func TestClientLibrariesLiveWithUs(t *testing.T) {
 		}
 	}
 	each("subscribes", func(t *testing.T, c lived) {
-		c.await(t, func(s clients.State) bool { return s.Connected > 0 && s.Granted > 0 })
+		c.await(t, func(s clients.State) bool { return len(s.Connected) > 0 && s.Granted > 0 })
 	})
 	for i, qos := range []byte{1, 2} {
 		first := i * burst
@@ -83,9 +83,11 @@ func TestClientLibrariesLiveWithUs(t *testing.T) {
 	s.start()
 	s.awaitReady()
 	each("comes back", func(t *testing.T, c lived) {
-		c.await(t, func(s clients.State) bool { return len(s.Acked)+len(s.Dropped) >= 3*burst })
 		require.NoError(t, c.Publish("life/"+c.id, 1, 3*burst, 1))
-		c.await(t, func(s clients.State) bool { return s.Acked[3*burst] > 0 && s.Got[3*burst] > 0 })
+		state := c.await(t, func(s clients.State) bool { return s.Acked[3*burst] > 0 && s.Got[3*burst] > 0 })
+		require.Greater(t, len(state.Connected), 1, "connections")
+		require.NotContains(t, state.Connected[1:], "0", "Session Present")
+		c.await(t, func(s clients.State) bool { return len(s.Acked)+len(s.Dropped) > 3*burst })
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		require.NoError(t, c.End(ctx))
@@ -116,7 +118,7 @@ func (c lived) await(t *testing.T, cond func(clients.State) bool) clients.State 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s, err := c.Await(ctx, cond)
-	require.NoError(t, err, "connected %d, granted %d, acknowledged %d, received %d, dropped %d, lost %q",
+	require.NoError(t, err, "connected %q, granted %d, acknowledged %d, received %d, dropped %d, lost %q",
 		s.Connected, s.Granted, len(s.Acked), len(s.Got), len(s.Dropped), s.Lost)
 	return s
 }

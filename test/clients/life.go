@@ -27,7 +27,7 @@ import (
 //	MQTT_TOPIC QOS FIRST COUNT
 //
 // upon which it publishes the numbers from FIRST on. It disconnects and ends when its input does. It writes lines:
-// "connected", "granted QOS", "acked NUMBER", "message PAYLOAD", "lost WHY" for the end of a connection, "dropped NUMBER
+// "connected SESSION_PRESENT" (0, 1, or ? where the library doesn't say), "granted QOS", "acked NUMBER", "message PAYLOAD", "lost WHY" for the end of a connection, "dropped NUMBER
 // WHY" where the library says that it has given a message up with its connection, and "fault WHY" for all that must
 // not be.
 type Library struct {
@@ -67,7 +67,7 @@ type Life struct {
 	stdin io.WriteCloser
 
 	watch
-	connected int
+	connected []string // Session Present of each
 	granted   []string
 	acked     map[int]int // times a number was acknowledged
 	got       map[int]int // times a number was received
@@ -135,9 +135,9 @@ func (f *Life) read(line string) {
 	n, err := strconv.Atoi(first)
 	switch word {
 	case "connected":
-		f.connected++
+		f.connected, err = append(f.connected, rest), nil
 	case "granted":
-		f.granted = append(f.granted, rest)
+		f.granted, err = append(f.granted, rest), nil
 	case "acked":
 		f.acked[n]++
 	case "message":
@@ -151,7 +151,7 @@ func (f *Life) read(line string) {
 	default:
 		err = fmt.Errorf("no such word")
 	}
-	if err != nil && word != "connected" && word != "granted" {
+	if err != nil {
 		f.faults = append(f.faults, fmt.Sprintf("cannot read %q", line))
 	}
 }
@@ -164,10 +164,11 @@ func (f *Life) Publish(mqttTopic string, qos byte, first, count int) error {
 
 // State is what is known of a client.
 type State struct {
-	Connected, Granted int
-	Acked, Got         map[int]int // how often each number was acknowledged, and received
-	Lost, Faults       []string
-	Dropped            map[int]string
+	Connected    []string // Session Present of each connection: 0, 1 or ?
+	Granted      int
+	Acked, Got   map[int]int // how often each number was acknowledged, and received
+	Lost, Faults []string
+	Dropped      map[int]string
 }
 
 // Await waits until a state meets a condition.

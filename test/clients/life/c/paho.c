@@ -12,7 +12,7 @@ static void on_refused5(void *context, MQTTAsync_failureData5 *r) { say("lost SU
 
 static void on_connected(void *context, char *cause)
 {
-	say("connected 0");
+	say("connected ?");
 	MQTTAsync_responseOptions o = MQTTAsync_responseOptions_initializer;
 	if (v5) {
 		o.onSuccess5 = on_granted5;

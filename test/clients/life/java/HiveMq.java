@@ -13,7 +13,7 @@ class HiveMq extends Driver {
         if (version.equals("5")) {
             v5 = MqttClient.builder().useMqttVersion5().identifier(clientId).serverHost(host).serverPort(port)
                 .automaticReconnect().initialDelay(500, TimeUnit.MILLISECONDS).maxDelay(1, TimeUnit.SECONDS).applyAutomaticReconnect()
-                .addConnectedListener(c -> say("connected", 0))
+                .addConnectedListener(c -> say("connected", "?"))
                 .addDisconnectedListener(c -> say("lost", c.getCause())).buildAsync();
             v5.connectWith().cleanStart(false).sessionExpiryInterval(3600).keepAlive(20).send().get();
             v5.subscribeWith().topicFilter(subscription).qos(MqttQos.AT_LEAST_ONCE)
@@ -23,7 +23,7 @@ class HiveMq extends Driver {
         }
         v3 = MqttClient.builder().useMqttVersion3().identifier(clientId).serverHost(host).serverPort(port)
             .automaticReconnect().initialDelay(500, TimeUnit.MILLISECONDS).maxDelay(1, TimeUnit.SECONDS).applyAutomaticReconnect()
-            .addConnectedListener(c -> say("connected", 0))
+            .addConnectedListener(c -> say("connected", "?"))
             .addDisconnectedListener(c -> say("lost", c.getCause())).buildAsync();
         v3.connectWith().cleanSession(false).keepAlive(20).send().get();
         v3.subscribeWith().topicFilter(subscription).qos(MqttQos.AT_LEAST_ONCE)

@@ -22,7 +22,7 @@ class PahoV3 extends Driver implements MqttCallbackExtended {
     }
 
     public void connectComplete(boolean reconnect, String uri) {
-        say("connected", 0);
+        say("connected", "?");
         try {
             client.subscribe(subscription, 1, null, new IMqttActionListener() {
                 public void onSuccess(IMqttToken t) { say("granted", t.getGrantedQos()[0]); }

@@ -24,7 +24,7 @@ class PahoV5 extends Driver implements MqttCallback {
     }
 
     public void connectComplete(boolean reconnect, String uri) {
-        say("connected", 0);
+        say("connected", "?");
         try {
             client.subscribe(subscription, 1, null, new MqttActionListener() {
                 public void onSuccess(IMqttToken t) { say("granted", t.getReasonCodes()[0]); }

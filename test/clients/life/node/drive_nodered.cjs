@@ -34,7 +34,7 @@ function flow(host, port, version, clientId, subscription) {
       id: 'n-state', type: 'function', z: 'tab', outputs: 0, wires: [],
       func: `const text = msg.status.text || ''
         const was = context.get('was')
-        if (text.endsWith('connected') && !text.endsWith('disconnected') && was !== 'up') { context.set('was', 'up'); global.get('bridge').say('connected', 0); global.get('bridge').say('granted', 1) }
+        if (text.endsWith('connected') && !text.endsWith('disconnected') && was !== 'up') { context.set('was', 'up'); global.get('bridge').say('connected', '?'); global.get('bridge').say('granted', 1) }
         if (text.endsWith('disconnected') && was === 'up') { context.set('was', 'down'); global.get('bridge').say('lost', text) }`,
     },
   ]

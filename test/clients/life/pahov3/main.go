@@ -31,7 +31,7 @@ func main() {
 	o := mqtt.NewClientOptions().AddBroker("tcp://" + host + ":" + port).SetClientID(clientID).SetCleanSession(false).
 		SetProtocolVersion(4).SetKeepAlive(20 * time.Second).SetMaxReconnectInterval(time.Second).SetOrderMatters(false)
 	o.SetOnConnectHandler(func(c mqtt.Client) {
-		say("connected 0")
+		say("connected ?")
 		go subscribe(c, subscription) // ends with its SUBACK
 	})
 	o.SetConnectionLostHandler(func(_ mqtt.Client, err error) { say("lost", err) })
