@@ -3,10 +3,10 @@
 GO          ?= go
 FUZZTIME    ?= 1m
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# The tests of ./test in which Kafka, the network or an instance fails.
-CHAOS       ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
+# The tests of ./test in which Kafka, the network or an instance fails in one way each.
+FAULTS      ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate histories model soak chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate histories model soak faults chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -61,8 +61,14 @@ model:
 soak:
 	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h ./test
 
+faults:
+	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h -run '$(FAULTS)' ./test
+
+# Random faults of three Kafka nodes and three instances under load, and what devices and Kafka saw compared:
+# make chaos CHAOS_TIME=1h. SLUICE_SEED=n repeats a schedule.
+CHAOS_TIME ?= 1h
 chaos:
-	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h -run '$(CHAOS)' ./test
+	SLUICE_CHAOS_TIME=$(CHAOS_TIME) $(GO) test -count=1 -v -timeout 48h -run 'TestNemesis$$' ./test
 
 docs:
 	$(GO) generate ./...

@@ -20,8 +20,9 @@ import (
 // its connections it was.
 type willful struct {
 	*load.CommandFleet
-	dial  func(ctx context.Context, device int) (net.Conn, error)
-	delay func(device int) uint32
+	dial      func(ctx context.Context, device int) (net.Conn, error)
+	delay     func(device int) uint32
+	willTopic string // %s is the client ID
 
 	mu    sync.Mutex
 	dials map[int]int // connections of each device
@@ -29,7 +30,7 @@ type willful struct {
 
 // newWillful makes a fleet that connects by dial; delay gives the Will Delay of a device in seconds.
 func newWillful(devices int, dial func(ctx context.Context, device int) (net.Conn, error), delay func(int) uint32) *willful {
-	w := &willful{CommandFleet: &load.CommandFleet{Devices: devices, QoS: 2}, dial: dial, delay: delay, dials: make(map[int]int)}
+	w := &willful{CommandFleet: &load.CommandFleet{Devices: devices, QoS: 2}, dial: dial, delay: delay, willTopic: "devices/%s/will", dials: make(map[int]int)}
 	w.Dialer = w.connect
 	return w
 }
@@ -43,7 +44,7 @@ func (w *willful) connect(ctx context.Context, device int) (net.Conn, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.dials[device]++
-		return rawWill{topic: "devices/" + w.ClientID(device) + "/will", payload: willName(w.ClientID(device), w.dials[device]), delay: w.delay(device)}
+		return rawWill{topic: fmt.Sprintf(w.willTopic, w.ClientID(device)), payload: willName(w.ClientID(device), w.dials[device]), delay: w.delay(device)}
 	}}, nil
 }
 
@@ -98,12 +99,17 @@ type willBook struct {
 // followWills reads the topic from its start until the test ends.
 func (b *fleetBench) followWills() *willBook {
 	b.t.Helper()
-	c, err := kgo.NewClient(kgo.SeedBrokers(b.kafka.Direct()...), kgo.ConsumeTopics(b.wills),
+	return followWills(b.t, b.kafka.Direct(), b.wills)
+}
+
+func followWills(t testing.TB, brokers []string, topic string) *willBook {
+	t.Helper()
+	c, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
-	require.NoError(b.t, err)
+	require.NoError(t, err)
 	book := &willBook{client: c, ended: make(chan struct{}), wills: make(map[string]int)}
 	go book.follow() // ends with the client
-	b.t.Cleanup(func() {
+	t.Cleanup(func() {
 		c.Close()
 		<-book.ended
 	})

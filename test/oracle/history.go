@@ -122,6 +122,7 @@ type Message struct {
 	Empty bool
 	To    int  // a command: the device, which alone gets it; -1: everybody
 	Last  bool // of the finale
+	Job   bool // for one member of the share
 }
 
 // Backend is who writes commands and notices.

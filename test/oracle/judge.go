@@ -150,6 +150,7 @@ func Judge(h *History) []Violation {
 		j.ends(d)
 	}
 	j.commands()
+	j.jobs()
 	return j.found
 }
 
@@ -528,8 +529,12 @@ func (j *judge) got(d *device, c *conn, i int, e Event) {
 	s.received[e.ID] = g
 }
 
-// matches says whether a topic filter takes a topic (section 4.7). None here begins with $.
+// matches says whether a topic filter takes a topic (section 4.7), that of a shared subscription too. No topic here
+// begins with $.
 func matches(filter, topic string) bool {
+	if isShare(filter) {
+		filter = strings.SplitN(filter, "/", 3)[2]
+	}
 	f, t := strings.Split(filter, "/"), strings.Split(topic, "/")
 	for i, level := range f {
 		switch {
@@ -541,3 +546,5 @@ func matches(filter, topic string) bool {
 	}
 	return len(f) == len(t)
 }
+
+func isShare(filter string) bool { return strings.HasPrefix(filter, "$share/") }

@@ -247,6 +247,10 @@ func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 		{"no receipt", "docs/commands.md, receipts", func(h *told) { h.drop(h.at(Receipt, 1, 0)) }},
 		{"two receipts", "docs/commands.md, receipts", func(h *told) { h.repeat(h.at(Receipt, 1, 0)) }},
 		{"a receipt without PUBACK", "docs/commands.md, receipts", func(h *told) { h.drop(h.at(Puback, 1, 1)) }},
+		{"a message for a share comes twice", "[MQTT-4.8.2-4]", func(h *told) { h.Messages[say2].Job = true; h.share(say2, say2, 2) }},
+		{"a message for a share comes to nobody", "[MQTT-4.8.2-4]", func(h *told) {
+			h.share(h.message(Message{From: Backend, Topic: "job/h/1", Kafka: Notices, QoS: 1, To: -1, Job: true}), -1, 1)
+		}},
 		{"a command for another", "docs/commands.md, client", func(h *told) { h.Messages[command].To = 0 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -258,6 +262,20 @@ func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 			}
 			require.Contains(t, clauses, c.clause)
 		})
+	}
+}
+
+// share makes b a member of a share long before a message is published, and gives it another at the end.
+func (h *told) share(published, delivered int, qos byte) {
+	ack := h.at(GotSuback, 1, 0) + 1
+	h.Events = slices.Insert(h.Events, ack, Event{What: Subscribe, Dev: 1, Conn: 1, ID: 20, Message: -1, Options: Filter{Name: "$share/g/job/h/#", QoS: 2}},
+		Event{What: GotSuback, Dev: 1, Conn: 1, ID: 20, Message: -1, Code: 2})
+	over := h.at(Over, 0, 0)
+	if h.Messages[published].From == Backend {
+		h.Events = slices.Insert(h.Events, over, Event{What: Written, Message: published, At: time.Hour}, Event{What: Stored, Message: published, At: time.Hour})
+	}
+	if delivered >= 0 {
+		h.Events = slices.Insert(h.Events, over, Event{What: GotPublish, Dev: 1, Conn: 2, Message: delivered, ID: 30, QoS: qos, Topic: h.Messages[delivered].Topic})
 	}
 }
 
@@ -278,6 +296,7 @@ func TestFiltersMatch(t *testing.T) {
 	f(true, "+/+", "/finance")
 	f(true, "/+", "/finance")
 	f(false, "+", "/finance")
+	f(true, "$share/consumer1/sport/tennis/+", "sport/tennis/player1")
 }
 
 // TestAScriptIsItsSeedAndItsText: the same seed gives the same script, and its text is read as it was.

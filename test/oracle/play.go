@@ -105,6 +105,9 @@ func (p *play) step(s Step) {
 	case DoNotice:
 		p.produce(s, Message{From: Backend, Kafka: Notices, Topic: "all/" + p.h.ID + "/1", QoS: s.QoS, To: -1})
 		return
+	case DoJob:
+		p.produce(s, Message{From: Backend, Kafka: Notices, Topic: "job/" + p.h.ID + "/1", QoS: s.QoS, To: -1, Job: true})
+		return
 	case DoPause:
 		select {
 		case <-time.After(time.Duration(s.N) * time.Millisecond): // the script's own
@@ -134,6 +137,8 @@ func (p *play) step(s Step) {
 		d.again()
 	case DoSubscribe:
 		d.subscribe(Filter{Name: d.filter(s.Topic), QoS: s.QoS, NoLocal: s.NoLocal, Rap: s.Rap, Handling: s.Handling})
+	case DoShare:
+		d.subscribe(Filter{Name: d.named(sharing), QoS: s.QoS})
 	case DoUnsubscribe:
 		d.unsubscribe(d.filter(s.Topic))
 	case DoHold:

@@ -57,8 +57,10 @@ func (d *player) online() bool {
 	return d.conn != nil && !d.conn.dead && !d.conn.ended && d.conn.greeted
 }
 
-func (d *player) filter(n int) string {
-	return strings.NewReplacer("HISTORY", d.h.ID, "ME", d.name, "OTHER", d.players[1-d.number].name).Replace(filters[n])
+func (d *player) filter(n int) string { return d.named(filters[n]) }
+
+func (d *player) named(filter string) string {
+	return strings.NewReplacer("HISTORY", d.h.ID, "ME", d.name, "OTHER", d.players[1-d.number].name).Replace(filter)
 }
 
 // connect connects, over a connection that is open if there is one, and sends again what is not acknowledged.

@@ -162,7 +162,7 @@ func (s *session) taking(m *facts, until int) (can, must bool, most, least byte)
 		if !matches(l.filter, m.Topic) || m.from > l.mayUntil {
 			continue
 		}
-		sure := m.from > l.mustFrom && m.to < l.mustUntil && m.to < s.over
+		sure := m.from > l.mustFrom && m.to < l.mustUntil && m.to < s.over && !isShare(l.filter)
 		low, high, any := byte(2), byte(0), false
 		for i, v := range l.versions {
 			if v.from > until {
@@ -363,6 +363,8 @@ func (j *judge) handedOut(s *session, v *version, from int, open bool) {
 		switch {
 		case !matches(v.Name, m.Topic):
 			return
+		case last != nil && last.lastSent > m.from:
+			return // it was sent again behind this one, and with QoS 1 that is a new message
 		case m.to < v.from:
 			last = m
 		default:
@@ -449,4 +451,62 @@ func (j *judge) commands() {
 			j.miss("docs/commands.md, receipts", "command %d has no receipt", m.number)
 		}
 	}
+}
+
+// jobs judges what the members of the share were given, all together.
+func (j *judge) jobs() {
+	for _, m := range j.messages {
+		if !m.Job {
+			continue
+		}
+		all, done, once, must, excused := 0, 0, 0, false, false
+		for _, d := range j.devices {
+			for _, s := range d.all {
+				excused = excused || s.mayLose(m)
+				must = must || s.end == never && !s.unsure && j.shares(s, m)
+				for _, g := range s.got {
+					if g.m != m {
+						continue
+					}
+					all++
+					if g.QoS == 2 && g.fresh {
+						once++
+					}
+					if g.sure && g.QoS == 1 {
+						done++
+					}
+				}
+			}
+		}
+		if !j.rough() && (once > 1 || done > 1 || once > 0 && done > 0) {
+			j.forbid("[MQTT-4.8.2-4]", "message %d for the share comes %d times with QoS 2, and %d times with QoS 1 to where it is acknowledged", m.number, once, done)
+		}
+		if must && !excused && all == 0 && m.QoS > 0 && m.to != never && j.over {
+			j.miss("[MQTT-4.8.2-4]", "message %d for the share comes to no member", m.number)
+		}
+	}
+}
+
+// mayLose says whether a message for the share can have gone to a session that may lose it: one with QoS 0, or one that
+// ended, from which a message with QoS 2 goes to nobody else [MQTT-4.8.2-5].
+func (s *session) mayLose(m *facts) bool {
+	for _, l := range s.lives {
+		for _, v := range l.versions {
+			if isShare(l.filter) && (v.QoS == 0 || s.end != never && v.QoS == 2 && m.QoS == 2) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shares says whether a session was a member, with a QoS above 0, long enough before a message for its group to have begun.
+func (j *judge) shares(s *session, m *facts) bool {
+	for _, l := range s.lives {
+		if isShare(l.filter) && l.mustFrom < m.from && m.to < l.mustUntil && l.versions[0].QoS > 0 && len(l.versions) == 1 &&
+			j.h.Events[m.from].At-j.h.Events[l.mustFrom].At > shareStarts*time.Millisecond*3/4 {
+			return true
+		}
+	}
+	return false
 }

@@ -45,6 +45,8 @@ const (
 	DoRelease     = "release" // answer it
 	DoCommand     = "command" // the back end: to this device, with a receipt
 	DoNotice      = "notice"  // the back end: to whoever subscribed
+	DoJob         = "job"     // the back end: to one member of the share
+	DoShare       = "share"   // subscribe to the share
 	DoPause       = "pause"
 )
 
@@ -92,6 +94,7 @@ func (s Script) At(instances int) Script {
 type Options struct {
 	Instances int
 	Timed     bool // short expiries and Will Delays, and the pauses that make them pass
+	Shares    bool // a shared subscription, once Kafka has made its group
 }
 
 // Draw makes the script of a seed; the same seed and options give the same script.
@@ -106,8 +109,16 @@ func scripts(o Options) *rapid.Generator[Script] {
 				g.subscribe(dev)
 			}
 		}
+		if o.Shares {
+			g.add(Step{Do: DoShare, Dev: g.number(0, 1), QoS: byte(g.number(0, 2))})
+			g.add(Step{Do: DoPause, N: shareStarts})
+		}
 		for range g.number(2, 26) {
-			g.step()
+			if o.Shares && g.odds(1, 3) {
+				g.share()
+			} else {
+				g.step()
+			}
 		}
 		return g.s
 	})
@@ -221,6 +232,17 @@ func (g *drawing) subscribe(dev int) {
 	g.add(s)
 }
 
+func (g *drawing) share() {
+	if g.odds(1, 4) {
+		g.add(Step{Do: DoShare, Dev: g.number(0, 1), QoS: byte(g.number(0, 2))})
+		return
+	}
+	g.add(Step{Do: DoJob, QoS: byte(g.number(0, 2)), Wait: g.odds(1, 2)})
+}
+
+// shareStarts is how many milliseconds a consumer group is given to begin.
+const shareStarts = 8000
+
 func (g *drawing) pause() {
 	n := g.number(1, 60)
 	if g.o.Timed {
@@ -255,6 +277,9 @@ var filters = []string{
 	"cmd/HISTORY/+",
 	"all/HISTORY/#",
 }
+
+// sharing is the shared subscription.
+const sharing = "$share/g-HISTORY/job/HISTORY/#"
 
 // The names of the Kafka topics of a World, to be followed by what makes them unique.
 const (

@@ -1,0 +1,380 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"sluice/test/cluster"
+	"sluice/test/load"
+	"sluice/test/netem"
+)
+
+// chaosTime is how long the nemesis is at work: SLUICE_CHAOS_TIME, as in 1h.
+func chaosTime(t testing.TB) time.Duration {
+	t.Helper()
+	text := os.Getenv("SLUICE_CHAOS_TIME")
+	if text == "" {
+		return 90 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	require.NoError(t, err, "SLUICE_CHAOS_TIME")
+	return d
+}
+
+// A deed is something that the nemesis did.
+type deed struct {
+	begin, end time.Time
+	what       string
+	// dies says that an instance lost its memory or, as far as the others can tell, is dead.
+	dies bool
+}
+
+// A nemesis is three Kafka nodes, three instances, and what happens to them. Everybody reaches Kafka's nodes by way of
+// links, and devices the instances by way of doors, which can swallow packets.
+type nemesis struct {
+	t         *testing.T
+	kafka     *cluster.Cluster
+	links     []*netem.Proxy // to Kafka's nodes
+	instances []*instance
+	doors     []*netem.Proxy // to the instances
+	admin     *kadm.Client
+	topics    map[string]string
+
+	mu    sync.Mutex
+	deeds []deed
+}
+
+// The topics of a nemesis: those that grow get more partitions.
+var nemesisTopics = []string{"zero", "one", "two", "once", "wills", "commands", "receipts"}
+
+func openNemesis(t *testing.T) *nemesis {
+	t.Helper()
+	n := &nemesis{t: t, topics: map[string]string{}}
+	// Kafka's own time-outs: the harness has shorter ones otherwise.
+	n.kafka = cluster.Need(t, cluster.Config{Nodes: 3,
+		Properties: map[string]string{"broker.session.timeout.ms": "9000", "broker.heartbeat.interval.ms": "2000", "group.initial.rebalance.delay.ms": "3000"},
+		Advertise:  func(_ int, addr string) string { return n.proxy(&n.links, addr) }})
+	for _, name := range nemesisTopics {
+		n.topics[name] = cluster.TopicName(t) + "-" + name
+		require.NoError(t, n.kafka.CreateTopic(n.topics[name], 6, 3, nil))
+	}
+	n.admin = kadm.NewClient(independent(t, n.kafka.Direct()))
+	state := stateTopics(t)
+	for range 3 {
+		s := n.instance(state)
+		n.instances = append(n.instances, s)
+		n.proxy(&n.doors, s.address)
+		s.start()
+	}
+	for _, s := range n.instances {
+		s.awaitReady()
+	}
+	return n
+}
+
+func (n *nemesis) proxy(list *[]*netem.Proxy, addr string) string {
+	p, err := netem.New(addr)
+	require.NoError(n.t, err)
+	n.t.Cleanup(func() { require.NoError(n.t, p.Close()) })
+	*list = append(*list, p)
+	return p.Addr()
+}
+
+// instance prepares one with its defaults.
+func (n *nemesis) instance(state string) *instance {
+	addresses := ownPorts(n.t, 2)
+	s := &instance{t: n.t, program: program, address: addresses[0], admin: addresses[1], log: new(lockedBuffer)}
+	rules := ""
+	for _, name := range []string{"zero", "one", "two", "once", "wills"} {
+		rules += fmt.Sprintf("  - match: %s/#\n    topic: %q\n", name, n.topics[name])
+		if name == "once" {
+			rules += "    exactly_once: true\n"
+		}
+	}
+	config := fmt.Sprintf("listeners: [{address: %q}]\nadmin: {address: %q}\nlog: {format: json}\nkafka:\n  brokers: [%s]\n  create_topics: {partitions: 6, replication: 3}\npublish:\n%s",
+		s.address, s.admin, strings.Join(n.kafka.Brokers(), ", "), rules)
+	config += fmt.Sprintf("commands:\n  - topic: %q\n    publish: devices/{key}/commands\n    client: \"{key}\"\n    qos: 2\n    receipts: %q\n%s", n.topics["commands"], n.topics["receipts"], state)
+	file := filepath.Join(n.t.TempDir(), "sluice.yaml")
+	require.NoError(n.t, os.WriteFile(file, []byte(config), 0o600))
+	s.args = []string{"serve", "--config", file}
+	n.t.Cleanup(s.cleanup)
+	return s
+}
+
+// dial connects by one of the doors after the other, so that a device that lost its instance finds another.
+func (n *nemesis) dial() func(ctx context.Context, device int) (net.Conn, error) {
+	var mu sync.Mutex
+	tries := map[int]int{}
+	return func(ctx context.Context, device int) (net.Conn, error) {
+		mu.Lock()
+		tries[device]++
+		door := (device + tries[device]) % len(n.doors)
+		mu.Unlock()
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 5, byte(1+device%32))}}
+		return d.DialContext(ctx, "tcp", n.doors[door].Addr())
+	}
+}
+
+// does lets something be done, notes it, undoes it after a while.
+func (n *nemesis) does(what string, dies bool, long time.Duration, begin, end func()) {
+	d := deed{begin: time.Now(), what: fmt.Sprintf("%s for %v", what, long.Round(time.Millisecond)), dies: dies}
+	begin()
+	time.Sleep(long) // the disturbance
+	end()
+	d.end = time.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deeds = append(n.deeds, d)
+}
+
+// between draws a time.
+func between(rng *rand.Rand, low, high time.Duration) time.Duration {
+	return low + time.Duration(rng.Int64N(int64(high-low)))
+}
+
+// onKafka does something to one of Kafka's nodes or to the topics. None of it is to be noticed by a device.
+func (n *nemesis) onKafka(rng *rand.Rand) {
+	i, long := rng.IntN(3), between(rng, 2*time.Second, 14*time.Second)
+	must := func(err error) { require.NoError(n.t, err) }
+	none := func() {}
+	switch rng.IntN(7) {
+	case 0, 1:
+		n.does(fmt.Sprint("kill -9 of Kafka node ", i), false, long, func() { must(n.kafka.Kill(i)) }, func() { must(n.kafka.Restart(i)) })
+	case 2:
+		n.does(fmt.Sprint("SIGSTOP of Kafka node ", i), false, long, func() { must(n.kafka.Pause(i)) }, func() { must(n.kafka.Resume(i)) })
+	case 3:
+		n.does(fmt.Sprint("swallowed packets of Kafka node ", i), false, long, n.links[i].Swallow, func() { must(n.links[i].Heal()) })
+	case 4:
+		n.does("leaders elected", false, 0, func() { n.elect(rng) }, none)
+	case 5:
+		n.does("partitions moved", false, 0, func() { n.move(rng) }, none)
+	case 6:
+		n.does(fmt.Sprint("connections of Kafka node ", i, " reset"), false, 0, n.links[i].Reset, none)
+	}
+}
+
+// bounded is a context for one request to Kafka.
+func (n *nemesis) bounded() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(n.t.Context(), time.Minute)
+}
+
+// elect gives partitions back to their preferred leaders.
+func (n *nemesis) elect(*rand.Rand) {
+	ctx, cancel := n.bounded()
+	defer cancel()
+	_, err := n.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, nil)
+	require.NoError(n.t, err)
+}
+
+// move gives some topics' partitions, the fleet's own ones among them, another order of replicas, and elects the first.
+func (n *nemesis) move(rng *rand.Rand) {
+	ctx, cancel := n.bounded()
+	defer cancel()
+	topics, err := n.admin.ListTopics(ctx)
+	require.NoError(n.t, err)
+	var req kadm.AlterPartitionAssignmentsReq
+	for _, p := range topics.TopicsList() {
+		for _, partition := range p.Partitions {
+			if rng.IntN(3) == 0 {
+				replicas := []int32{1, 2, 3}
+				rng.Shuffle(3, func(i, k int) { replicas[i], replicas[k] = replicas[k], replicas[i] })
+				req.Assign(p.Topic, partition, replicas)
+			}
+		}
+	}
+	_, err = n.admin.AlterPartitionAssignments(ctx, req)
+	require.NoError(n.t, err)
+	n.elect(rng)
+}
+
+// grow adds a partition to topics of messages.
+func (n *nemesis) grow(rng *rand.Rand) {
+	topic := n.topics[[]string{"zero", "one"}[rng.IntN(2)]]
+	n.does("a partition more for "+topic, false, 0, func() {
+		ctx, cancel := n.bounded()
+		defer cancel()
+		_, err := n.admin.CreatePartitions(ctx, 1, topic)
+		require.NoError(n.t, err)
+	}, func() {})
+}
+
+// deadAfter is when an instance that can't write is taken for dead.
+const deadAfter = 10 * time.Second
+
+// onInstances does something to an instance or to the way to it.
+func (n *nemesis) onInstances(rng *rand.Rand) {
+	i := rng.IntN(3)
+	s, door := n.instances[i], n.doors[i]
+	must := func(err error) { require.NoError(n.t, err) }
+	signal := func(sig syscall.Signal) func() { return func() { must(s.cmd.Process.Signal(sig)) } }
+	again := func() { s.start(); s.awaitReady() }
+	switch rng.IntN(8) {
+	case 0, 1, 2:
+		n.does(fmt.Sprint("kill -9 of instance ", i), true, between(rng, 100*time.Millisecond, 12*time.Second), s.kill, again)
+	case 3:
+		n.does(fmt.Sprint("SIGTERM of instance ", i), false, between(rng, 100*time.Millisecond, 3*time.Second), func() { s.terminate() }, again)
+	case 4:
+		n.does(fmt.Sprint("SIGSTOP of instance ", i), false, between(rng, 500*time.Millisecond, 6*time.Second), signal(syscall.SIGSTOP), signal(syscall.SIGCONT))
+	case 5:
+		n.does(fmt.Sprint("SIGSTOP of instance ", i), true, between(rng, deadAfter+2*time.Second, deadAfter+8*time.Second), signal(syscall.SIGSTOP), signal(syscall.SIGCONT))
+	case 6:
+		n.does(fmt.Sprint("swallowed packets of devices at instance ", i), false, between(rng, time.Second, 8*time.Second), door.Swallow, func() { must(door.Heal()) })
+	case 7:
+		n.does(fmt.Sprint("connections of devices at instance ", i, " reset"), false, 0, door.Reset, func() {})
+	}
+}
+
+// reign lets each of the lanes do one thing after the other until the time is over.
+func (n *nemesis) reign(seed uint64, long time.Duration, lanes ...func(*rand.Rand)) {
+	end := time.Now().Add(long)
+	var wg sync.WaitGroup
+	for i, lane := range lanes {
+		rng := rand.New(rand.NewPCG(seed, uint64(i)))
+		wg.Go(func() { // ends with the time
+			for time.Now().Before(end) {
+				lane(rng)
+				time.Sleep(between(rng, 500*time.Millisecond, 5*time.Second)) // the pace
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// did tells what was done, as of a time.
+func (n *nemesis) did(since time.Time) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var b strings.Builder
+	for _, d := range n.deeds {
+		if d.end.After(since) {
+			fmt.Fprintf(&b, "%8.1f s to %8.1f s: %s\n", d.begin.Sub(since).Seconds(), d.end.Sub(since).Seconds(), d.what)
+		}
+	}
+	return b.String()
+}
+
+// died says whether an instance lost its memory between two times.
+func (n *nemesis) died(from, to time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.deeds {
+		if d.dies && d.begin.Before(to) && d.end.After(from) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestNemesis: devices that publish with all QoS, and devices with sessions and wills that get commands, while things
+// happen to Kafka's nodes and to instances. First to Kafka alone, one node at a time: no device notices. Then to
+// instances too. In the end nothing acknowledged is missing, nothing of QoS 2 is twice but what a dead instance may
+// double, order is kept, every connection that was lost has its will and no other, every command was delivered, once.
+// make chaos CHAOS_TIME=1h; SLUICE_SEED=n repeats a schedule.
+func TestNemesis(t *testing.T) {
+	seed := uint64(number(t, "SLUICE_SEED", int(time.Now().UnixNano()%1_000_000_000)))
+	long := chaosTime(t)
+	t.Logf("SLUICE_SEED=%d", seed)
+	n := openNemesis(t)
+	begin := time.Now()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("SLUICE_SEED=%d did:\n%s", seed, n.did(begin))
+		}
+	})
+
+	c := n.crowd()
+	quarter := long / 4
+	for round := range uint64(2) {
+		before := c.cuts()
+		n.reign(seed+10*round, quarter, n.onKafka)
+		c.settled()
+		c.nobodyCut(before)
+		n.reign(seed+10*round+5, quarter, n.onKafka, n.onInstances)
+		n.grow(rand.New(rand.NewPCG(seed, round)))
+		c.settled()
+	}
+	c.stop()
+	c.judge()
+	for _, d := range strings.Split(strings.TrimSpace(n.did(begin)), "\n") {
+		t.Log(d)
+	}
+}
+
+// A crowd is all the devices of a nemesis, and what they were told.
+type crowd struct {
+	n        *nemesis
+	t        *testing.T
+	fleets   map[string]*load.Fleet
+	results  map[string]chan *load.Result
+	quiet    context.CancelFunc
+	willful  *willful
+	known    *established
+	book     *willBook
+	writer   *load.CommandWriter
+	receipts *load.Receipts
+	silence  func()
+}
+
+func (n *nemesis) crowd() *crowd {
+	t := n.t
+	c := &crowd{n: n, t: t, fleets: map[string]*load.Fleet{}, results: map[string]chan *load.Result{}}
+	c.known = &established{names: map[string]bool{}}
+	dial := n.dial()
+	c.willful = newWillful(60, func(ctx context.Context, device int) (net.Conn, error) {
+		nc, err := dial(ctx, device)
+		return &greetedConn{Conn: nc, told: func() { c.known.add(c.willful, device) }}, err
+	}, func(int) uint32 { return 0 })
+	c.willful.willTopic = "wills/%s"
+	c.willful.Run, c.willful.Reconnect = runID(), true
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	defer cancel()
+	t.Cleanup(c.willful.Stop)
+	require.NoError(t, c.willful.Start(ctx))
+	var err error
+	c.writer, err = load.NewCommandWriter(c.willful.CommandFleet, n.kafka.Direct(), n.topics["commands"])
+	require.NoError(t, err)
+	t.Cleanup(c.writer.Close)
+	c.receipts, err = load.FollowReceipts(n.kafka.Direct(), n.topics["receipts"])
+	require.NoError(t, err)
+	t.Cleanup(c.receipts.Close)
+	c.book = followWills(t, n.kafka.Direct(), n.topics["wills"])
+
+	run, quiet := context.WithCancel(t.Context())
+	c.quiet = quiet
+	t.Cleanup(quiet)
+	for i, name := range []string{"zero", "one", "two", "once"} {
+		f := &load.Fleet{Run: runID(), Devices: 8, QoS: []byte{0, 1, 2, 2}[i], Version: []byte{5, 4, 5, 5}[i], Window: 10, Rate: 100, Topic: name + "/%d",
+			Reconnect: true, Ping: true, Drain: 3 * time.Minute, Dialer: n.dial()}
+		c.fleets[name], c.results[name] = f, make(chan *load.Result, 1)
+		go func() { c.results[name] <- f.Publish(run) }() // ends with quiet
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() { // ends with stop
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for device := 0; ; device = (device + 1) % c.willful.Devices {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				c.writer.Write(device)
+			}
+		}
+	})
+	c.silence = sync.OnceFunc(func() { close(stop); wg.Wait() })
+	t.Cleanup(c.silence)
+	return c
+}
