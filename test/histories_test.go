@@ -71,6 +71,7 @@ func number(t testing.TB, name string, otherwise int) int {
 
 // open are the clauses that are known not to be kept, with the faults that are being repaired.
 var open = []string{
+	"[MQTT-3.1.2-8]", // a will twice, on a busy machine
 	"[MQTT-3.3.4-2]", // a PUBLISH before a SUBSCRIBE on its connection
 	"[MQTT-3.8.4-8]", // the same
 	"[MQTT-3.3.1-8] of 3.1.1",

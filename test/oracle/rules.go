@@ -26,7 +26,9 @@ func (j *judge) records() {
 			continue
 		}
 		n, most := len(m.records), 1
-		if m.QoS == 1 || m.QoS == 2 && m.Kafka != Once && j.rough() {
+		if m.QoS == 1 {
+			most = len(m.sends) + m.late
+		} else if m.QoS == 2 && m.Kafka != Once && j.rough() {
 			most = len(m.sends)
 		}
 		if n > most {
@@ -288,7 +290,7 @@ func (j *judge) copies(s *session, m *facts, got []*delivery, most int) {
 func (j *judge) deliveredInOrder(s *session, by map[*facts][]*delivery) {
 	var first []*delivery
 	for m, got := range by {
-		if can, _, _, _ := s.taking(m, got[0].at); can && !m.Keep && len(m.records) <= 1 {
+		if can, _, _, _ := s.taking(m, got[0].at); can && !m.Keep && !m.Job && len(m.records) <= 1 { // members of a share have no order
 			first = append(first, got[0])
 		}
 	}
