@@ -84,6 +84,7 @@ var open = []string{
 	"[MQTT-3.1.4-3]",             // 0x83 after such a stop
 	"[MQTT-3.3.1-1]",             // a retained message in flight
 	"[MQTT-3.3.1-5]",             // a PUBLISH before a SUBSCRIBE on its connection
+	"[MQTT-4.6.0-2]",             // PUBREC of a repeat overtakes what is not stored yet
 }
 
 // playing is how many histories are played at a time.
