@@ -88,7 +88,7 @@ func (c *Conn) leaveKept(err error) {
 	case o.durable && l.Expiry > 0:
 		l.State = o.part()
 	default:
-		o.end()
+		l.State = o.end()
 	}
 	s.uncount(c.srv)
 	s.keeper.Left(l)

@@ -8,7 +8,7 @@ import (
 // kept is the part of an outbox that makes its session survive this process. Guarded by outbox.mu.
 type kept struct {
 	keeper  Keeper
-	durable bool   // the session outlives its connection, so what happens to it is written down
+	durable bool   // the session outlives its connection, or comes from the store, so what happens to it is written down
 	version uint64 // of the state
 	saved   uint64 // the version that is stored
 	asked   bool   // Changed was called for a version that is not saved

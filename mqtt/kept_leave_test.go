@@ -25,11 +25,7 @@ func TestLeavingSaysWhatDisconnectChanged(t *testing.T) {
 		require.Equal(t, expiry, l.Expiry)
 		require.Equal(t, reason, l.Reason)
 		require.Equal(t, "dev", l.Session.ClientID())
-		if expiry == 0 {
-			require.Zero(t, l.State)
-		} else {
-			require.Equal(t, []Subscription{{Filter: "t", QoS: 1}}, l.State.Subscriptions)
-		}
+		require.Equal(t, []Subscription{{Filter: "t", QoS: 1}}, l.State.Subscriptions)
 		w.left("dev")
 		require.Equal(t, expiry > 0, w.stored(v, "dev").present())
 	}
@@ -99,13 +95,16 @@ func TestCommandsThatNobodyKeepsAreOver(t *testing.T) {
 
 func TestCommandsEndWithASessionThatDisconnectEnds(t *testing.T) {
 	w := keeping(t, func(c *Config) { c.CommandsInFlight = 1 })
-	c, _ := w.promptly(persistent(5, "dev"), 1)
+	c, k := w.promptly(persistent(5, "dev"), 1)
 	first, second := w.placed(1, 0, "0", 1), w.placed(1, 1, "1", 1)
 	c.gets(0, 1, 1, 1)
 	c.send(packet(0xE0, 0, props(0x11, uint32(0))))
 	c.closed()
 	w.became(first, "dev offline: not_acknowledged")
 	w.became(second, "dev offline: session_ended")
+	l := k.leaving()
+	require.Equal(t, []Place{{1, 2}}, l.State.Next, "both have their outcome")
+	require.Empty(t, l.State.Flight)
 }
 
 // TestSessionIsStillAllThereWhileItsConnectionLeaves: nothing may store it empty, or take a command for it.

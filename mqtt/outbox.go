@@ -220,14 +220,15 @@ func (o *outbox) detach() {
 	o.srv.report(o.session.clientID, done)
 }
 
-// end ends the session's part: its subscriptions and all that was under way.
-func (o *outbox) end() {
+// end ends the session's part: its subscriptions and all that was under way. It returns what the session was, with all
+// that is settled now: the rest waits in the store for nobody.
+func (o *outbox) end() (s Snapshot) {
 	o.mu.Lock()
-	o.ended, o.conn = true, nil
 	now := time.Now()
 	var done []settlement
 	for i := range o.flight {
 		f := &o.flight[i]
+		o.finish(f.cmd)
 		if f.received {
 			done = append(done, settlement{delivery: f.delivery, fate: Delivered}) // the device answers for it since PUBREC
 		} else {
@@ -239,11 +240,19 @@ func (o *outbox) end() {
 		if !ok {
 			over = settlement{delivery: o.queue[i], fate: Offline, reason: reasonSessionEnded}
 		}
+		o.finish(o.queue[i].cmd)
 		done = append(done, over)
 	}
+	o.queue, o.flight = nil, nil
+	if o.durable {
+		s = o.snapshot(o.keeper.Streams())
+		o.final = &s
+	}
+	o.ended, o.conn = true, nil
 	o.clear()
 	o.mu.Unlock()
 	o.srv.report(o.session.clientID, done)
+	return s
 }
 
 // clear forgets subscriptions and commands. mu is held.

@@ -66,10 +66,10 @@ type Keeper interface {
 
 // Leaving is what a connection leaves behind.
 type Leaving struct {
-	Tidy    bool   // DISCONNECT came: no will
-	Expiry  uint32 // the Session Expiry Interval at the end, which DISCONNECT may have changed
-	State   Snapshot
-	Reason  string // why, one of a bounded set of words
+	Tidy    bool     // DISCONNECT came: no will
+	Expiry  uint32   // the Session Expiry Interval at the end, which DISCONNECT may have changed; 0: the session has ended
+	State   Snapshot // of a session that has ended, what nobody has told the outcome of waits in the store
+	Reason  string   // why, one of a bounded set of words
 	Session *Session
 }
 

@@ -21,6 +21,7 @@ type keeper struct {
 	// Guarded by part.mu, and set before the connection is open.
 	epoch    int64
 	began    time.Time
+	lasting  bool     // the session outlives this connection, or has outlived another one
 	received []uint16 // QoS 2 ids that the session had at its opening
 	ids      idSet    // those of the ledger
 	reading  bool     // the ledger is read back
@@ -41,7 +42,7 @@ type departure struct {
 
 // begin takes over the state that the session was opened with. part.mu is held.
 func (k *keeper) begin(a fleet.Action) {
-	k.epoch, k.began = a.Epoch, time.Now().UTC()
+	k.epoch, k.began, k.lasting = a.Epoch, time.Now().UTC(), a.Present || k.opening.Expiry > 0
 	if !a.Present {
 		return
 	}
@@ -66,7 +67,7 @@ func (k *keeper) Progressed() { k.Changed() }
 
 // checkpoint writes down what was settled, some of the sessions each second. part.mu is held.
 func (k *keeper) checkpoint(at time.Time) {
-	if k.opening.Expiry > 0 && at.Unix()%checkpointSeconds == k.epoch%checkpointSeconds && k.opening.Session.HasProgressed() {
+	if k.lasting && at.Unix()%checkpointSeconds == k.epoch%checkpointSeconds && k.opening.Session.HasProgressed() {
 		k.save()
 	}
 }
@@ -205,7 +206,7 @@ func (k *keeper) depart() {
 		k.s.presence.disconnected(k, d.Reason, at)
 		k.s.leaving.Add(-1)
 	})
-	if d.Expiry == 0 && k.opening.Expiry > 0 {
+	if d.Expiry == 0 && k.lasting {
 		k.p.later(func() { k.s.endedState(h.id, final) })
 	}
 }
