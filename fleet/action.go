@@ -29,6 +29,9 @@ const (
 	// ActWill: publish Will of the connection that opened with Epoch, in one transaction with the ledger's record,
 	// unless the ledger at its end says that it is done. The Owner's carries Client. [WillDone with Epoch]
 	ActWill
+	// ActReceived: it is known now of some QoS 2 ids of the open session, which it found Pending, whether their messages
+	// are stored: those of Received are, those that are neither there nor in Pending are not.
+	ActReceived
 	// ActIdle: nothing is to be done for this client until its next CONNECT or a [Duty]; the Claimer may go.
 	ActIdle
 
@@ -55,6 +58,8 @@ type Action struct {
 	State     *Session
 	Epoch     int64
 	N         int64
+	Received  []uint16
+	Pending   []Pending
 	Short     bool
 	Principal string
 	Will      *Will

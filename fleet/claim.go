@@ -40,6 +40,11 @@ func (c *Claimer) step(v View) []Action {
 	if _, dead := v.table.Dead(c.me); dead {
 		return c.Judged()
 	}
+	heard := c.hear(v)
+	return append(heard, c.goOn(v)...)
+}
+
+func (c *Claimer) goOn(v View) []Action {
 	if acts := c.pump(); acts != nil {
 		return acts
 	}
@@ -75,6 +80,10 @@ func (c *Claimer) pump() []Action {
 		value := c.next
 		c.next, c.started = nil, c.asked
 		return c.write(writeState, value)
+	case c.phase == phaseOpen && !c.lost && !slices.Equal(c.book.Pending, c.pending):
+		value := *c.book // those we have heard from may remove their keys
+		value.Pending, c.started = c.pending, c.asked
+		return c.write(writeState, &value)
 	case c.removing:
 		c.removing = false
 		return c.write(writeTombstone, nil)
@@ -152,7 +161,7 @@ func (c *Claimer) claim() *Session {
 		}
 	}
 	if !s.knowsReceived() {
-		s.Received = nil
+		s.Received, s.Pending = nil, nil
 	}
 	s.Claim, s.Released, s.Withdrawn = 0, false, false
 	s.Clean, s.Connected, s.Principal, s.TxID = c.req.Clean, c.req.Now, c.req.Principal, c.txid
@@ -202,19 +211,19 @@ func (c *Claimer) decide(v View) []Action {
 	}
 	acts, clear := c.clearTheWay(v, resumed != nil)
 	if clear {
-		acts, clear = c.clearWill(resumed)
+		acts, clear = c.clearWill(v, resumed)
 	}
 	if !clear {
 		return acts
 	}
-	return append(acts, c.open(resumed)...)
+	return append(acts, c.open(v, resumed)...)
 }
 
 // clearWill sees to the Will that the state under our key still asks for. The opening record takes the place of that
 // state, and nobody would know of the Will any more.
-func (c *Claimer) clearWill(resumed *Session) (acts []Action, clear bool) {
+func (c *Claimer) clearWill(v View, resumed *Session) (acts []Action, clear bool) {
 	s := c.book
-	if s == nil || s.Will == nil || !s.dueAtOpening(resumed, c.req.Now) {
+	if !c.owesWill(v, resumed) {
 		return nil, true
 	}
 	if !slices.Contains(c.wills, s.StateEpoch) {
@@ -230,12 +239,21 @@ func (c *Claimer) clearWill(resumed *Session) (acts []Action, clear bool) {
 	return acts, false
 }
 
-// dueAtOpening reports whether a connection that opens with the session resumed, nil for a new one, makes the Will of
-// the state s due: it does unless it has come back to the session within the Will Delay Interval.
-func (s *Session) dueAtOpening(resumed *Session, connected int64) bool {
-	back := resumed != nil && resumed.Began <= s.StateEpoch
-	inTime := connected < s.Will.Due || back && resumed.StateEpoch > s.StateEpoch
-	return s.Will.Delay == 0 || !back || !inTime
+// owesWill reports whether a connection that opens with the session resumed, nil for a new one, makes the Will due that
+// the state under our key asks for: it does unless it has come back to the session within the Will Delay Interval.
+func (c *Claimer) owesWill(v View, resumed *Session) bool {
+	s := c.book
+	if s == nil || s.Will == nil {
+		return false
+	}
+	top := v.top()
+	switch {
+	case s.Will.Delay == 0:
+		return true
+	case top.state > s.StateEpoch:
+		return top.session().Began > s.StateEpoch // else it was resumed elsewhere before
+	}
+	return resumed == nil || s.Will.Due <= c.req.Now
 }
 
 // higher says that another connection has the client ID: a state was opened above our claim, or a claim above it is
@@ -311,6 +329,8 @@ func (c *Claimer) clearOne(e *entry, resumes bool) (acts []Action, done bool) {
 		return nil, c.clear.fences[i].done
 	case over && !resumes && e.session().Principal == c.req.Principal:
 		return nil, true // for its Will alone nobody is fenced
+	case over && e.inc.verdict == nil && e.opened() && e.is(flagPending):
+		return nil, false // it has still to hear from one before it: of two nobody would know any more what they had received
 	case over:
 		c.clear.fences = append(c.clear.fences, fence{inc: e.inc.name})
 		return []Action{{Kind: ActFence, Inc: e.inc.name, TxIDs: []string{e.session().TxID}}}, false
@@ -322,19 +342,23 @@ func (c *Claimer) clearOne(e *entry, resumes bool) (acts []Action, done bool) {
 }
 
 // open writes the state under our own epoch. Without that record the next to connect would not find the session.
-func (c *Claimer) open(resumed *Session) []Action {
+func (c *Claimer) open(v View, resumed *Session) []Action {
 	s := Session{Began: c.epoch}
+	c.pending, c.gained = nil, nil
 	if resumed != nil {
 		s = *resumed
+		s.Received, s.Pending = c.found(v, resumed)
+		c.pending = s.Pending
 	}
+	if len(c.pending) == 0 {
+		c.before = nil
+	}
+	c.began = s.Began
 	s.Owed = nil
 	if b := c.book; b != nil {
-		if s.Owed = b.Owed; b.Will != nil && b.dueAtOpening(resumed, c.req.Now) {
+		if s.Owed = b.Owed; c.owesWill(v, resumed) {
 			s.Owed = append(slices.Clip(b.Owed), Owed{b.StateEpoch, b.Will})
 		}
-	}
-	if !s.knowsReceived() {
-		s.Received = nil
 	}
 	c.present, c.phase, c.clear = resumed != nil, phaseOpening, nil
 	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.txid, c.req.Principal
@@ -355,5 +379,7 @@ func (c *Claimer) opened(v View) []Action {
 	if c.higher(v) {
 		return c.lose(nil)
 	}
-	return append([]Action{{Kind: ActOpened, Present: c.present, State: c.book, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
+	state := *c.book
+	state.Received, state.Pending = append(slices.Clip(state.Received), c.gained...), c.pending
+	return append([]Action{{Kind: ActOpened, Present: c.present, State: &state, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
 }

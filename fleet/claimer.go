@@ -33,9 +33,14 @@ type Claimer struct {
 	value   *Session // the record under way
 	next    *Session // the state to write as soon as nothing is under way
 	clear   *clearing
-	leaving *Session // the state to release as soon as its Will is published
-	wills   []int64  // epochs of the Wills that ActWill was given for, and that are not answered
-	waits   int64    // number of the newest ActWait
+	leaving *Session       // the state to release as soon as its Will is published
+	wills   []int64        // epochs of the Wills that ActWill was given for, and that are not answered
+	waits   int64          // number of the newest ActWait
+	pending []Pending      // of the session that is being opened, or open, what it found and does not know yet
+	gained  []uint16       // of those, what turned out to be stored until ActOpened
+	before  *Session       // what our key held when it was opened, if that has anything to tell
+	began   int64          // the session that pending and gained belong to
+	known   map[ownID]bool // outcomes of our own: stored or not
 
 	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
 }
@@ -106,10 +111,11 @@ func (c *Claimer) Wrote(offset int64, v View) []Action {
 		if c.phase == phaseOpening {
 			c.phase = phaseShown
 		} else {
-			c.next = c.release(withoutWill(c.book)) // the device has left meanwhile
+			c.next = c.release(c.asFound()) // the device has left meanwhile
 		}
 	case writeState:
 		c.book, c.saved = value, c.started
+		c.settleOwn()
 		if c.phase == phaseOpen && !c.lost {
 			acts = []Action{{Kind: ActSaved, N: c.saved}}
 		}
@@ -135,7 +141,8 @@ func (c *Claimer) Failed(v View) []Action {
 		} else if value.Released && !c.fallback && c.book != nil {
 			c.fallback = true
 			last := *c.book // and of the end what is small
-			last.Received, last.Will, last.Expiry, last.OfflineSince = value.Received, value.Will, value.Expiry, value.OfflineSince
+			last.Received, last.Pending = value.Received, value.Pending
+			last.Will, last.Expiry, last.OfflineSince = value.Will, value.Expiry, value.OfflineSince
 			c.next = c.release(&last)
 		}
 	}
@@ -199,11 +206,17 @@ func (c *Claimer) wait(short bool) Action {
 }
 
 // Gone says that the connection has ended, and all transactions begun for it are decided. final is the state to
-// leave, with a Will only if that is still to be published at its Due; nil if ActOpened was not given. A session
+// leave, with a Will only if that is still to be published at its Due, and with the ids of Received and Pending that
+// this incarnation has taken in itself; nil if ActOpened was not given. A session
 // whose Expiry is 0 ends with it. A Will that is due is published before the state is left, so that it comes before
 // what the next connection publishes.
 func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
 	c.left, c.lost = now, false
+	if final != nil {
+		for _, p := range final.Pending { // what was known of such an id was another message's
+			delete(c.known, ownID{c.book.Began, p.ID})
+		}
+	}
 	switch c.phase {
 	case phaseWanted, phaseClaim, phaseOpening: // a record that is under way is withdrawn when it is acknowledged
 		c.phase, c.req = phaseIdle, nil
@@ -211,7 +224,7 @@ func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
 		c.withdraw()
 	case phaseShown, phaseOpen:
 		if final == nil {
-			final = withoutWill(c.book)
+			final = c.asFound()
 		}
 		c.phase, c.req, c.leaving = phaseIdle, nil, final
 		if final.Will != nil && final.Will.Due <= now {

@@ -48,8 +48,9 @@ type Session struct {
 	Will *Will  `json:"will,omitempty"`
 	Owed []Owed `json:"owed,omitempty"`
 	Progress
-	Out      []Out    `json:"out,omitempty"`      // deliveries to the device that are under way
-	Received []uint16 `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
+	Out      []Out     `json:"out,omitempty"`      // deliveries to the device that are under way
+	Received []uint16  `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
+	Pending  []Pending `json:"pending,omitempty"`  // those of which it is not known yet
 
 	Remote  string `json:"remote,omitempty"`
 	Version string `json:"mqtt,omitempty"`
@@ -81,6 +82,13 @@ type Will struct {
 	Due             int64       `json:"due,omitempty"`   // when to publish, once the connection has ended
 	Username        string      `json:"username,omitempty"`
 	CommonName      string      `json:"cn,omitempty"` // of the device's certificate
+}
+
+// Pending is a QoS 2 id that was taken in, and of which Inc alone knows whether its message is stored: when it does, it
+// says so in the record under its own key. ID 0 stands for all that Inc has taken in and not written down yet.
+type Pending struct {
+	ID  uint16 `json:"id,omitempty"`
+	Inc string `json:"inc"`
 }
 
 // Owed is a Will that is due and not published yet, of a connection whose state the same incarnation has replaced.
@@ -115,7 +123,7 @@ type Instance struct {
 // Opened says that the state was opened under the record's own claim.
 func (s *Session) Opened() bool { return s.StateEpoch > 0 && s.StateEpoch == s.Claim }
 
-// knowsReceived reports whether Received is what the session has. It is written at the end of a connection, and a later
+// knowsReceived reports whether Received and Pending are what the session has. They are written at the end of a connection, and a later
 // claim by the same incarnation carries it on, unopened. In the record of an open connection it is what that found: an id
 // may have been released since, and taken for received it would swallow the next message that has it.
 func (s *Session) knowsReceived() bool { return s.Released || s.StateEpoch < s.Claim }

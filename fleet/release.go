@@ -9,6 +9,7 @@ func (c *Claimer) stamp(state *Session) *Session {
 	s.TxID, s.Principal, s.Connected, s.Clean = c.txid, c.book.Principal, c.book.Connected, c.book.Clean
 	s.Released, s.Withdrawn, s.Ended = false, false, false
 	s.Remote, s.Version, s.Owed = c.book.Remote, c.book.Version, c.book.Owed
+	s.Pending = merged(state.Pending, c.pending)
 	return &s
 }
 
@@ -58,12 +59,14 @@ func (c *Claimer) withdraw() {
 	c.next = &s
 }
 
-// ended is what is left of a session that has ended. Its Will, if it has still one, is due.
+// ended is what is left of a session that has ended. Its Will, if it has still one, is due; and what it says of QoS 2 ids
+// may be waited for by somebody who has resumed it at the last moment.
 func ended(s *Session) *Session {
 	return &Session{
 		Claim: s.Claim, StateEpoch: s.StateEpoch, Began: s.Began, TxID: s.TxID, Principal: s.Principal,
 		Connected: s.Connected, Released: s.Released, Withdrawn: s.Withdrawn, Ended: true, Clean: s.Clean,
 		Expiry: s.Expiry, OfflineSince: s.OfflineSince, Will: s.Will, Owed: s.Owed, Remote: s.Remote, Version: s.Version,
+		Received: s.Received, Pending: s.Pending,
 	}
 }
 
@@ -97,8 +100,11 @@ func (c *Claimer) resting(v View) bool {
 }
 
 // Settled says that nothing of ours is under way: no attempt, no connection, no record that is not read back, and no
-// Will that is being published. What may be left is a Will that waits for its time.
-func (c *Claimer) Settled(v View) bool { return c.judged || c.resting(v) && len(c.wills) == 0 }
+// Will that is being published, and no QoS 2 id of which only we can tell whether it is stored. What may be left is a Will that waits for its time.
+func (c *Claimer) Settled(v View) bool {
+	e := v.entry(c.me)
+	return c.judged || c.resting(v) && len(c.wills) == 0 && (e == nil || !v.awaited(e, e))
+}
 
 // rest does what is left to do for a client that is not connected here: its delayed Will, and the removal of our
 // key when nobody needs it.
@@ -107,6 +113,9 @@ func (c *Claimer) rest(v View, now int64) []Action {
 	if e == nil {
 		c.book = nil
 		return []Action{{Kind: ActIdle}}
+	}
+	if e.is(flagPending) && !e.is(flagEnded) && (e == v.top() || v.awaited(e, e)) {
+		return nil // until it is known
 	}
 	if acts := c.publishOwed(e.owed()); acts != nil {
 		return acts

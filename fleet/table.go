@@ -36,6 +36,7 @@ const (
 	flagWithdrawn
 	flagWill
 	flagOwed
+	flagPending
 	flagLasting
 )
 
@@ -143,6 +144,7 @@ type head struct {
 	Withdrawn bool            `json:"withdrawn"`
 	Will      json.RawMessage `json:"will"`
 	Owed      json.RawMessage `json:"owed"`
+	Pending   json.RawMessage `json:"pending"`
 	Lasting   positive        `json:"expiry"`
 }
 
@@ -181,7 +183,7 @@ func (h *head) flags() flags {
 		on   bool
 		flag flags
 	}{
-		{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill}, {len(h.Owed) > 0, flagOwed},
+		{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill}, {len(h.Owed) > 0, flagOwed}, {len(h.Pending) > 0, flagPending},
 		{bool(h.Lasting), flagLasting},
 	} {
 		if bit.on {

@@ -154,9 +154,12 @@ func (v View) foreign(e, base *entry) bool {
 // removable says that nobody needs the entry any more; what its Will still asks for is looked at elsewhere. A state
 // is superseded by a higher one, and an ended state is kept until no other key of the client is left: removed
 // earlier, it would make the state below it the base again. A key without a state, or with a superseded one, goes
-// when its claim is superseded too or cannot open any more.
+// when its claim is superseded too or cannot open any more. One that somebody waits to hear from about QoS 2 ids stays.
 func (v View) removable(e *entry, now int64) bool {
 	top := v.top()
+	if e.inc.verdict == nil && v.awaited(e, e) || (e.inc.verdict == nil || e.settled()) && top != nil && v.awaited(top, e) {
+		return false
+	}
 	if e.state == 0 || e.state < top.state {
 		return top != nil && e.claim < top.state || e.settled() || e.hopeless(now)
 	}
@@ -164,6 +167,13 @@ func (v View) removable(e *entry, now int64) bool {
 		return false
 	}
 	return e.is(flagEnded) || e.inc.verdict != nil && v.expired(e, now)
+}
+
+// awaited says that the state of s waits to hear from the writer of e about QoS 2 ids. That of an open connection whose
+// incarnation is dead does not: nobody will take its ids for granted.
+func (v View) awaited(s, e *entry) bool {
+	return s.is(flagPending) && !s.is(flagEnded) && (s.inc.verdict == nil || s.settled() || !s.opened()) &&
+		slices.ContainsFunc(s.session().Pending, func(p Pending) bool { return p.Inc == e.inc.name })
 }
 
 // hopeless says that the claim of a dead incarnation will never be opened, not even by a process that has only

@@ -135,19 +135,27 @@ func (s *Session) GoLive(stream int32, next int64) bool {
 	return true
 }
 
-// Received calls done with the QoS 2 packet ids that were received and not released, once it is known of each whether
-// its message is stored; done may be called before Received returns.
-func (s *Session) Received(done func(ids []uint16)) {
-	ss := s.session
-	ss.mu.Lock()
-	if ss.pending > 0 {
-		ss.quiet = done
-		ss.mu.Unlock()
-		return
+// Received returns the QoS 2 packet ids that were received and not released: those whose messages are stored, and those
+// of messages that this server has on their way. changed is called whenever the outcome of one of these is known, from
+// any goroutine and with no lock of this package held.
+func (s *Session) Received(changed func(id uint16, stored bool)) (stored, pending []uint16) {
+	s.session.mu.Lock()
+	defer s.session.mu.Unlock()
+	s.session.changed = changed
+	return s.session.receivedIDs()
+}
+
+// Settle says what is known now of messages with QoS 2 that other servers took in for the session. Those in stored are
+// stored. pending is the list of those of which it is not known yet: a PUBLISH that comes again waits for its PUBREC. If
+// unsure, there may be others, and all PUBLISH packets with QoS 2 wait unread. What was pending and is in neither list is
+// not stored, or nobody knows: who has sent it again loses its connection, and sends it once more. The call that it
+// returns passes that on; it is to be made when no lock is held.
+func (s *Session) Settle(stored, pending []uint16, unsure bool) (pass func()) {
+	settle := s.session.settleElsewhere(s.conn.srv, stored, pending, unsure)
+	return func() {
+		settle()
+		s.conn.srv.Flush()
 	}
-	ids := ss.receivedIDs()
-	ss.mu.Unlock()
-	done(ids)
 }
 
 // Replay gives a command from the store to the sessions that joined its stream and have a matching subscription.

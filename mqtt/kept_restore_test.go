@@ -209,18 +209,76 @@ func TestReceivedIdentifiersAreKnownAgain(t *testing.T) {
 		c.publish(q2(4, "new"))
 		m := w.next()
 		require.Equal(t, "new", string(m.Payload))
-		var known [][]uint16
 		k := w.v.keeper("dev")
-		k.o.Session.Received(func(ids []uint16) { known = append(known, ids) })
-		require.Empty(t, known, "one is not known yet")
+		told := make(chan uint16, 1)
+		known := func(id uint16, stored bool) {
+			require.True(t, stored)
+			told <- id
+		}
+		stored, pending := k.o.Session.Received(known)
+		require.Equal(t, []uint16{3, 700}, stored)
+		require.Equal(t, []uint16{4}, pending)
 		w.ack(m)
 		c.expect(pubrec(4))
-		require.Equal(t, [][]uint16{{3, 4, 700}}, known)
+		require.EqualValues(t, 4, <-told)
 		c.send(pubrel(3))
 		c.expect(pubcomp(3))
-		k.o.Session.Received(func(ids []uint16) { known = append(known, ids) })
-		require.Equal(t, []uint16{4, 700}, known[1])
+		stored, pending = k.o.Session.Received(known)
+		require.Equal(t, []uint16{4, 700}, stored)
+		require.Empty(t, pending)
 		w.noMessage()
+	})
+}
+
+// TestMessagesThatAnotherServerTookInAreAnsweredByWhatItSays and not handed over once more.
+func TestMessagesThatAnotherServerTookInAreAnsweredByWhatItSays(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		c := w.stored(v, "dev")
+		s := w.v.keeper("dev").o.Session
+		s.Settle(nil, []uint16{5, 6}, false)()
+		c.publish(q2(5, "x").again())
+		c.publish(q2(6, "y").again())
+		c.ping()
+		_, pending := s.Received(nil)
+		require.Empty(t, pending, "they are not on their way here")
+		s.Settle([]uint16{5}, []uint16{6}, false)()
+		c.expect(pubrec(5))
+		c.publish(q2(5, "x").again())
+		c.expect(pubrec(5))
+		c.ping()
+		w.noMessage()
+		s.Settle(nil, nil, false)()
+		if v == 5 {
+			c.goodbye(ImplementationSpecificError)
+		} else {
+			c.closed()
+		}
+	})
+}
+
+// TestUnsureSessionReadsNoMessageWithQoS2 until it is known what was received, and then as it says.
+func TestUnsureSessionReadsNoMessageWithQoS2(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		c := w.stored(v, "dev")
+		s := w.v.keeper("dev").o.Session
+		s.Settle(nil, nil, true)()
+		c.publish(pub{topic: "t", payload: "before", qos: 1, id: 1})
+		m := w.next()
+		require.Equal(t, "before", string(m.Payload))
+		w.ack(m)
+		c.expect(puback(1))
+		c.publish(q2(5, "old").again())
+		c.publish(q2(6, "new"))
+		c.ping()
+		w.noMessage()
+		s.Settle([]uint16{5}, nil, false)()
+		c.expect(pubrec(5))
+		m = w.next()
+		require.Equal(t, "new", string(m.Payload))
+		w.ack(m)
+		c.expect(pubrec(6))
 	})
 }
 
@@ -233,11 +291,16 @@ func TestReceivedIsToldWhenTheLastOutcomeIsARefusal(t *testing.T) {
 	require.NoError(t, c.nc.Close())
 	k := w.v.keeper("dev")
 	k.leaving()
-	known := make(chan []uint16, 1)
-	k.o.Session.Received(func(ids []uint16) { known <- ids })
+	known := make(chan bool, 2)
+	_, pending := k.o.Session.Received(func(_ uint16, stored bool) { known <- stored })
+	require.Equal(t, []uint16{1, 2}, pending)
 	w.ack(stored)
+	require.True(t, <-known)
 	w.refuse(refused, QuotaExceeded, "")
-	require.Equal(t, []uint16{1}, <-known)
+	require.False(t, <-known)
+	ids, pending := k.o.Session.Received(nil)
+	require.Equal(t, []uint16{1}, ids)
+	require.Empty(t, pending)
 }
 
 func TestPubcompWaitsUntilTheIdentifierIsFree(t *testing.T) {

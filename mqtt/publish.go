@@ -98,6 +98,14 @@ func (c *Conn) room(m *Message) (bool, error) {
 		}
 		return admitted, nil
 	}
+	if m.QoS == 2 && c.session.unsure.Load() {
+		c.mu.Lock()
+		c.canPause()
+		c.mu.Unlock()
+		if c.session.awaitReceived(c.resume) {
+			return false, errPause
+		}
+	}
 	c.mu.Lock()
 	full := c.inFlight > 0 && c.inFlight+m.Reserved > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum
 	if full || c.refusal != nil { // behind a refused message nothing is handled: the connection is about to end

@@ -38,10 +38,11 @@ type session struct {
 
 	mu       sync.Mutex // guards all below
 	received map[uint16]inbound
-	pending  int32               // of received, those whose outcome is awaited
-	counted  int32               // of received, those counted in Server.extra
-	quiet    func(ids []uint16)  // is called when there is none
-	freeing  map[uint16]struct{} // released, and not yet in the Store
+	counted  int32                        // of received, those counted in Server.extra
+	unsure   atomic.Bool                  // there may be more that were received elsewhere; changed with mu held
+	sure     func()                       // is called when that is over
+	changed  func(id uint16, stored bool) // is called when the outcome of a message is known
+	freeing  map[uint16]struct{}          // released, and not yet in the Store
 }
 
 // stepBack is how far the clock may go back before what was said by it is given up.
@@ -69,7 +70,7 @@ func (s *session) timeOf(now time.Time) time.Time {
 
 // inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.
 type inbound struct {
-	pending *Message // its outcome is awaited; nil: it is known, PUBREC may go out
+	pending *Message // its outcome is awaited; nil: it is known, PUBREC may go out. Without a conn: another server has it
 	code    Code     // of that PUBREC
 }
 
@@ -109,7 +110,6 @@ func (s *session) receive(m *Message) receipt {
 			s.received = make(map[uint16]inbound)
 		}
 		in.pending = m
-		s.pending++
 	case in.pending == nil:
 		r.how, r.code = receivedStored, in.code
 	default:
@@ -151,26 +151,84 @@ func (s *session) isReceived(id uint16) bool {
 
 // restore enters the ids that the session had received before this connection.
 func (s *session) restore(ids []uint16) {
-	if len(ids) == 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.received = make(map[uint16]inbound, len(ids))
 	for _, id := range ids {
-		s.received[id] = inbound{}
+		s.recall(id, inbound{})
 	}
+}
+
+// recall enters an id that was received before this connection, unless that is known. mu is held.
+func (s *session) recall(id uint16, in inbound) {
+	if s.received == nil {
+		s.received = make(map[uint16]inbound)
+	}
+	if _, known := s.received[id]; !known {
+		s.received[id] = in
+	}
+}
+
+// settleElsewhere takes in what is known now of messages that other servers took in. The call that it returns is for
+// when no lock is held.
+func (s *session) settleElsewhere(srv *Server, stored, pending []uint16, unsure bool) (pass func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var calls []func()
+	for id, in := range s.received {
+		o := outcome{state: slotAcked, code: Success}
+		switch {
+		case in.pending == nil || in.pending.conn != nil:
+			continue
+		case slices.Contains(stored, id):
+			s.received[id] = inbound{}
+		case slices.Contains(pending, id):
+			continue
+		default:
+			s.remove(id, srv)
+			o = outcome{state: slotAbandoned, code: ImplementationSpecificError, reason: "it is not known of a message whether it is stored"}
+		}
+		for _, w := range in.pending.waiters {
+			calls = append(calls, func() { w.conn.settle(w.slot, 0, o) })
+		}
+	}
+	for _, id := range stored {
+		s.recall(id, inbound{})
+	}
+	for _, id := range pending {
+		s.recall(id, inbound{pending: &Message{id: id, QoS: 2}})
+	}
+	if s.unsure.Store(unsure); !unsure && s.sure != nil {
+		calls, s.sure = append(calls, s.sure), nil
+	}
+	return func() {
+		for _, call := range calls {
+			call()
+		}
+	}
+}
+
+// awaitReceived has resume called when it is known which ids were received before this connection; false: it is known.
+func (s *session) awaitReceived(resume func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsure.Load() {
+		s.sure = resume
+	}
+	return s.unsure.Load()
 }
 
 // forget takes back the receive of a message that nobody answers for.
 func (s *session) forget(id uint16, m *Message) {
 	s.mu.Lock()
-	if in, known := s.received[id]; known && in.pending == m {
+	in, known := s.received[id]
+	if known = known && in.pending == m; known {
 		s.remove(id, m.conn.srv)
 	}
-	quiet := s.quieted()
+	changed := s.changed
 	s.mu.Unlock()
-	quiet()
+	if known && changed != nil {
+		changed(id, false)
+	}
 }
 
 // settle notes the outcome of m and passes it to those who sent it again. The packet id is touched only if
@@ -179,42 +237,37 @@ func (s *session) settle(m *Message, o outcome) {
 	s.mu.Lock()
 	waiters := m.waiters
 	m.waiters = nil
-	if in, known := s.received[m.id]; known && in.pending == m {
+	in, known := s.received[m.id]
+	if known = known && in.pending == m; known {
 		if o.state == slotAcked {
 			in.pending, in.code = nil, o.code
 			s.received[m.id] = in
-			s.pending--
 		} else {
 			s.remove(m.id, m.conn.srv)
 		}
 	}
-	quiet := s.quieted()
+	changed := s.changed
 	s.mu.Unlock()
 	for _, w := range waiters {
 		w.conn.settle(w.slot, 0, o)
 	}
-	quiet()
-}
-
-// quieted gives the call that is due when no outcome is awaited any more. mu is held.
-func (s *session) quieted() func() {
-	if s.quiet == nil || s.pending > 0 {
-		return func() {}
+	if known && changed != nil {
+		changed(m.id, o.state == slotAcked)
 	}
-	done, ids := s.quiet, s.receivedIDs()
-	s.quiet = nil
-	return func() { done(ids) }
 }
 
-// receivedIDs gives the ids of what is stored and not released. mu is held.
-func (s *session) receivedIDs() (ids []uint16) {
+// receivedIDs gives the ids of what is stored and not released, and of what is on its way here. mu is held.
+func (s *session) receivedIDs() (stored, pending []uint16) {
 	for id, in := range s.received {
 		if in.pending == nil {
-			ids = append(ids, id)
+			stored = append(stored, id)
+		} else if in.pending.conn != nil {
+			pending = append(pending, id)
 		}
 	}
-	slices.Sort(ids)
-	return ids
+	slices.Sort(stored)
+	slices.Sort(pending)
+	return stored, pending
 }
 
 // release frees id at its PUBREL; false if nothing was received with it. A PUBREL before PUBREC breaks the
@@ -234,9 +287,6 @@ func (s *session) remove(id uint16, srv *Server) {
 	if s.counted > 0 {
 		s.counted--
 		srv.extra.give(idBytes)
-	}
-	if s.received[id].pending != nil {
-		s.pending--
 	}
 	delete(s.received, id)
 	if len(s.received) == 0 {

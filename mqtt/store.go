@@ -77,7 +77,7 @@ type Leaving struct {
 type State struct {
 	Subscriptions []Subscription
 	Flight        []Unfinished
-	Received      []uint16 // QoS 2 packet ids that were received and not released
+	Received      []uint16 // QoS 2 packet ids that were received and not released; see Session.Settle for others
 	Behind        []Place  // streams that are to be replayed from an offset, before their commands come by Send again
 	Done          []Place  // settled commands that are not below that offset
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -80,6 +81,8 @@ func (h *holder) do(acts []fleet.Action) {
 			h.opened(a)
 		case fleet.ActSaved:
 			h.keeper.saved(a.N)
+		case fleet.ActReceived:
+			cmp.Or(h.keeper, h.departing).settle(a.Received, a.Pending)
 		case fleet.ActLost, fleet.ActRefused:
 			h.lost(a)
 		case fleet.ActWill:

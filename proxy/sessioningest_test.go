@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // once has a rule whose QoS 2 messages are stored together with their packet identifiers.
@@ -259,4 +261,55 @@ func TestLossOfTheTransactionalIDDisconnectsNobody(t *testing.T) {
 	require.Equal(t, numbers((rounds+1)*n), in.payloads("once"))
 	d.leave()
 	in.stop()
+}
+
+// topicAdmin is a Kafka client that changes topics.
+func (s *site) topicAdmin() *kadm.Client {
+	s.t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.cluster.Brokers()...))
+	require.NoError(s.t, err)
+	s.t.Cleanup(cl.Close)
+	return kadm.NewClient(cl)
+}
+
+// TestMessageWithoutAnOutcomeIsStoredOnceThoughTheDeviceMoves: its topic is in trouble for long, and the device comes back
+// again and again, here and elsewhere, and sends it again.
+func TestMessageWithoutAnOutcomeIsStoredOnceThoughTheDeviceMoves(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := found(t, 4, "publish: [{match: \"plain/#\", topic: once, key: k}, {match: \"other/#\", topic: other, key: k}]\n"+toOne)
+	s.settings.Kafka.CreateTopics = nil // nobody makes anew what is deleted here
+	all := []*instance{s.instance(), s.instance()}
+	for _, in := range all {
+		in.serve()
+	}
+	admin := s.topicAdmin()
+	d := lasting("d1").to(t, all[0].addr, false)
+	d.publish2("other/a", 7, "one")
+	d.publish2("plain/a", 9, "to know the topic")
+	d.pubrel(9)
+	_, err := admin.DeleteTopic(t.Context(), "once")
+	require.NoError(t, err)
+	d.publishOnly("plain/a", 8, "two")
+	for _, in := range []*instance{all[1], all[0], all[0], all[1]} {
+		_ = d.nc.Close()
+		d = lasting("d1").to(t, in.addr, true)
+		d.publish2("other/a", 7, "one")
+		d.publishOnly("plain/a", 8, "two")
+		d.nothing()
+	}
+	_, err = admin.CreateTopic(t.Context(), 4, 1, nil, "once")
+	require.NoError(t, err)
+	first, body := d.read()
+	require.Equal(t, []byte{0x50, 0, 8}, []byte{first, body[0], body[1]}, "PUBREC")
+	d.pubrel(8)
+	d.pubrel(7)
+	d.leave()
+	for _, in := range all {
+		in.stop()
+	}
+	listed, err := admin.ListEndOffsets(t.Context(), "once", "other")
+	require.NoError(t, err)
+	records := map[string]int64{}
+	listed.Each(func(o kadm.ListedOffset) { records[o.Topic] += o.Offset })
+	require.Equal(t, map[string]int64{"once": 1, "other": 1}, records)
 }

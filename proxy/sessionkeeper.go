@@ -22,7 +22,9 @@ type keeper struct {
 	epoch    int64
 	began    time.Time
 	lasting  bool     // the session outlives this connection, or has outlived another one
+	session  int64    // the epoch that the session began with
 	received []uint16 // QoS 2 ids that the session had at its opening
+	pending  []uint16 // those that the end has left without an outcome
 	ids      idSet    // those of the ledger
 	reading  bool     // the ledger is read back
 	saving   bool     // a snapshot is on its way
@@ -35,17 +37,22 @@ type keeper struct {
 // A departure is a connection that has ended, until all that it had under way is decided.
 type departure struct {
 	*mqtt.Leaving
-	received []uint16
-	quiet    bool // received is final
-	timer    *time.Timer
+	late  bool // outcomes that are not known yet are not waited for any more
+	timer *time.Timer
 }
+
+// releaseWait is how long the end of a connection waits for the outcomes of its messages with QoS 2. What is not known
+// by then is left as pending, so that the device can go on elsewhere: one message may wait for its partition for long.
+const releaseWait = takeoverWait / 4
 
 // begin takes over the state that the session was opened with. part.mu is held.
 func (k *keeper) begin(a fleet.Action) {
 	k.epoch, k.began, k.lasting = a.Epoch, time.Now().UTC(), a.Present || k.opening.Expiry > 0
+	k.session = a.State.Began
 	if !a.Present {
 		return
 	}
+	k.settle(nil, a.State.Pending)
 	k.ids.stored = k.s.ledger(k.h.id).ids(k.h.id, a.State.Began)
 	k.received = slices.Clone(k.ids.stored)
 	if a.State.Received != nil {
@@ -53,6 +60,19 @@ func (k *keeper) begin(a fleet.Action) {
 		slices.Sort(k.received)
 		k.received = slices.Compact(k.received)
 	}
+}
+
+// settle passes on what is known now of the messages that other connections of the session have left without an outcome.
+// part.mu is held.
+func (k *keeper) settle(stored []uint16, pending []fleet.Pending) {
+	var ids []uint16
+	unsure := false
+	for _, p := range pending {
+		if ids = append(ids, p.ID); p.ID == 0 {
+			unsure = true
+		}
+	}
+	k.p.later(k.opening.Session.Settle(stored, ids, unsure))
 }
 
 // Changed writes the session down.
@@ -124,16 +144,21 @@ func (k *keeper) Streams() ([]int32, func(int32) (int64, bool)) {
 }
 
 // Left takes the end of the connection. What is still under way for it is waited for: messages with QoS 2 whose
-// outcome decides whether their packet identifiers are part of the session, and transactions.
+// outcome decides whether their packet identifiers are part of the session, for a while, and transactions.
 func (k *keeper) Left(l *mqtt.Leaving) {
 	k.s.leaving.Add(1)
 	d := &departure{Leaving: l}
 	k.p.lock()
+	defer k.p.unlock()
 	k.h.keeper, k.h.departing, k.left = nil, k, d
-	d.timer = time.AfterFunc(takeoverWait, func() { k.quiet(nil) })
+	d.timer = time.AfterFunc(releaseWait, func() {
+		k.p.lock()
+		defer k.p.unlock()
+		d.late = true
+		k.depart()
+	})
 	time.AfterFunc(takeoverWait, k.withdraw)
-	k.p.unlock()
-	l.Session.Received(k.quiet)
+	k.depart()
 }
 
 // withdraw gives up what can't be written though the connection is over for a while: whoever comes next must not wait for
@@ -163,21 +188,25 @@ func (k *keeper) quit() {
 	k.p.later(func() { k.s.presence.disconnected(k, reasonNotResumed, at) })
 }
 
-// quiet takes the packet identifiers that were received in the end.
-func (k *keeper) quiet(ids []uint16) {
+// outcome takes that of a message with QoS 2, after the end of the connection.
+func (k *keeper) outcome(id uint16, stored bool) {
 	k.p.lock()
 	defer k.p.unlock()
-	if d := k.left; d != nil && !d.quiet {
-		d.quiet, d.received = true, ids
-		d.timer.Stop()
-		k.depart()
+	k.depart()
+	if i := slices.Index(k.pending, id); i >= 0 {
+		k.pending = slices.Delete(k.pending, i, i+1)
+		k.h.do(k.h.m.Outcome(k.session, id, stored, k.p.view(k.h.id)))
 	}
 }
 
 // depart gives the end of the connection to the machine, when nothing is under way. part.mu is held.
 func (k *keeper) depart() {
 	d := k.left
-	if d == nil || !d.quiet || k.ids.open > 0 || k.reading {
+	if d == nil || k.ids.open > 0 || k.reading {
+		return
+	}
+	received, pending := d.Session.Received(k.outcome)
+	if len(pending) > 0 && !d.late {
 		return
 	}
 	if k.ids.wrote {
@@ -187,13 +216,17 @@ func (k *keeper) depart() {
 		k.s.errand(k.readBack)
 		return
 	}
-	k.left = nil
+	d.timer.Stop()
+	k.left, k.pending = nil, pending
 	h := k.h
 	h.departing = nil
 	at := millis()
 	final := k.state(&d.State)
 	final.Expiry, final.OfflineSince = d.Expiry, at
-	final.Received = slices.DeleteFunc(d.received, k.ids.has)
+	final.Received = slices.DeleteFunc(received, k.ids.has)
+	for _, id := range pending {
+		final.Pending = append(final.Pending, fleet.Pending{ID: id, Inc: h.inc.name})
+	}
 	if d.Tidy {
 		final.Will = nil
 	} else if k.will != nil {

@@ -112,7 +112,7 @@ func (p *part) heard(r *kafka.Fetched) {
 		p.later(func() { p.s.judged(inc, verdict.By) })
 	}
 	for _, h := range p.clients {
-		if h.opening != nil {
+		if h.opening != nil || h.m.Listens() {
 			h.do(h.m.Read(p.view(h.id)))
 		}
 	}

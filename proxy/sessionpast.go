@@ -17,7 +17,7 @@ func (h *holder) begins(v *fleet.Session) {
 	}
 	view := h.p.view(h.id)
 	switch own := view.Session(h.inc.name); {
-	case v.Claim == 0 && v.Ended && own != nil && !own.Ended: // expired here, and nobody has come to see it yet
+	case v.Claim == 0 && v.Ended && own != nil && !own.Ended && own.OfflineSince > 0: // expired here, and nobody has come to see it yet
 		h.p.later(func() { h.p.s.endedState(h.id, own) })
 	case v.Opened() && v.Began == v.Claim:
 		h.past = nil
@@ -36,17 +36,19 @@ func (h *holder) dead(inc string) bool {
 // lives, is about to release it, and what the device had got until then is no loss.
 func (h *holder) tellPast() {
 	past := h.past
-	if past == nil || !past.over {
+	if past == nil {
 		return
 	}
 	last := h.p.view(h.id).Session(past.inc)
 	if last != nil && last.StateEpoch == past.state.StateEpoch {
-		past.state = last
+		past.state = last // also before the new session is open: its holder may have removed it by then
 		if past.inc != h.inc.name && !last.Released && !h.dead(past.inc) {
 			return
 		}
 	}
-	h.pastOver()
+	if past.over {
+		h.pastOver()
+	}
 }
 
 // pastOver tells of them by what is known.

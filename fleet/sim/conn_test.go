@@ -1,6 +1,10 @@
 package sim
 
-import "sluice/fleet"
+import (
+	"slices"
+
+	"sluice/fleet"
+)
 
 // A conn is one CONNECT of a device, at the instance that took it.
 type conn struct {
@@ -24,6 +28,9 @@ type conn struct {
 	holds   bool  // the packet id is received and not released
 	busy    bool  // a transaction of its is under way
 	closeAs *bool // close when it is decided
+	ids     received
+	held    []packet // plain messages that wait for their outcome
+	left    []uint16 // ids without an outcome when it ended
 }
 
 // accept takes a conn in. One that is there for the same client ID is closed first.
@@ -79,6 +86,9 @@ func (n *node) fin(c *conn) {
 
 func (c *conn) opened(a fleet.Action) {
 	c.live, c.epoch, c.state = true, a.Epoch, a.State
+	if a.Present {
+		c.ids.known, c.ids.foreign = slices.Clone(a.State.Received), a.State.Pending
+	}
 	if len(a.State.Subs) > 0 {
 		c.ver = a.State.Subs[0].ID
 	}
@@ -155,6 +165,9 @@ func (c *conn) gone(final *fleet.Session) {
 	n := c.n
 	if n.conn != c {
 		return
+	}
+	if final != nil {
+		c.leave(final)
 	}
 	n.conn, c.done = nil, true
 	n.acts(n.claimer.Gone(final, n.w.now, n.view()))

@@ -56,6 +56,9 @@ func (d *device) connect(w *world, n *node) {
 	}
 	w.trace("%s: connects to %s, clean %t, expiry %d, will %t, delay %d", d.name, n.name, c.req.Clean, c.req.Expiry, c.req.Will != nil, c.delay)
 	d.cur = c
+	if c.req.Clean {
+		w.ghost.cleanStart()
+	}
 	w.ghost.tried = w.ghost.tried || d == &w.eve
 	n.accept(c)
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"reflect"
+	"slices"
 
 	"sluice/fleet"
 )
@@ -18,6 +19,7 @@ type ghost struct {
 	tried      bool                 // the other device has connected
 	opened     int                  // CONNACKs
 	present    int                  // of them with Session Present
+	doubled    int                  // plain messages that a crash has stored twice
 	lastOpened int64                // the highest epoch that was opened
 	wills      map[int64]*ghostWill // by epoch
 	removed    map[string]int64     // keys that an owner has removed, and the state epoch they had
@@ -29,6 +31,7 @@ type ghostWill struct {
 	published int
 	dropped   bool
 	void      bool // the device was back before it was due
+	clean     bool // the device has asked for a clean start since, perhaps in an attempt that it gave up
 	left      int64
 }
 
@@ -55,6 +58,7 @@ func (g *ghost) opening(c *conn, s *fleet.Session) {
 		g.none()
 		return
 	}
+	c.dev.pub.at(c.dev.pub.message, c.n)
 	g.expiry = min(g.expiry, s.Expiry)
 	if s.Began == s.Claim {
 		g.ok[s.Began] = true
@@ -138,9 +142,16 @@ func (g *ghost) returned(c *conn, a fleet.Action) {
 		if at, dead := g.dead[old.n.name]; dead {
 			from = min(from, at)
 		}
-		if a.Present && a.State.Began <= epoch && c.claimed < from+int64(old.delay)*1000 {
+		if a.Present && !will.clean && a.State.Began <= epoch && c.claimed < from+int64(old.delay)*1000 {
 			will.void = true
 		}
+	}
+}
+
+// cleanStart: an attempt to begin a new session makes delayed Wills due before it is known whether it succeeds.
+func (g *ghost) cleanStart() {
+	for _, will := range g.wills {
+		will.clean = will.left > 0
 	}
 }
 
@@ -269,6 +280,10 @@ func (g *ghost) removal(w *world, v fleet.View) {
 		}
 	}
 	for _, e := range entries {
+		awaited := top.StateEpoch > 0 && slices.ContainsFunc(v.Session(top.Inc).Pending, func(p fleet.Pending) bool { return p.Inc == e.Inc })
+		if top.Dead && (top.Released || top.StateEpoch < top.Claim) && awaited {
+			continue // who has the session next takes it over
+		}
 		if e.StateEpoch < top.StateEpoch || top.Ended {
 			w.fail("key of %s was never removed: %+v", e.Inc, entries)
 		}

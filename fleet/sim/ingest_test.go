@@ -10,6 +10,7 @@ import (
 type packet struct {
 	release bool
 	message int
+	id      uint16
 }
 
 // publisher is the device's side of QoS 2: one message at a time, all with the same packet id. A device whose session
@@ -22,13 +23,14 @@ type publisher struct {
 	sent      bool
 	releasing bool
 	records   map[int]int // message -> records in Kafka
+	takers    map[int][]*node
 }
 
 // publish sends the next message, if the one before is through.
 func (d *device) publish() {
 	if p := &d.pub; !p.sent {
 		p.sent = true
-		d.cur.packets = append(d.cur.packets, packet{false, p.message})
+		d.cur.packets = append(d.cur.packets, packet{false, p.message, p.id})
 	}
 }
 
@@ -45,7 +47,7 @@ func (d *device) resume(present bool) {
 		p.message++
 		p.sent, p.releasing = false, false
 	default:
-		d.cur.packets = append(d.cur.packets, packet{p.releasing, p.message})
+		d.cur.packets = append(d.cur.packets, packet{p.releasing, p.message, p.id})
 	}
 	p.began = d.cur.state.Began
 	d.cur.load()
@@ -66,12 +68,18 @@ func (c *conn) answer(p packet) {
 		c.n.w.fail("message %d was answered and is in no record", p.message)
 	}
 	pub.releasing = true
-	c.packets = append(c.packets, packet{true, p.message})
+	c.packets = append(c.packets, packet{true, p.message, p.id})
 }
 
 // take handles the next packet: the record and the id, or the id's removal, in one transaction.
 func (c *conn) take() {
 	p := c.packets[0]
+	if p.plain() {
+		if c.takePlain(p) {
+			c.packets = slices.DeleteFunc(c.packets, func(q packet) bool { return q == p })
+		}
+		return
+	}
 	c.packets = c.packets[1:]
 	if c.holds == !p.release {
 		c.answer(p)

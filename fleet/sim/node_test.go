@@ -88,7 +88,8 @@ func (n *node) enabled(all []step) []step {
 	if n.lpos < len(n.w.ledger) {
 		all = append(all, step{n.name + " read ledger", func() { n.readLedger(n.lpos + 1) }})
 	}
-	if c := n.conn; c != nil && c.live && !c.busy && !c.closing && !n.refencing && len(c.packets) > 0 {
+	if c := n.conn; c != nil && c.live && !c.busy && !c.closing && !n.refencing && len(c.packets) > 0 &&
+		(c.packets[0].release || !c.packets[0].plain() || !c.ids.unsure()) {
 		all = append(all, step{n.name + " packet", c.take})
 	}
 	for i, t := range n.tasks {
@@ -249,6 +250,8 @@ func (n *node) acts(acts []fleet.Action) {
 			n.conn.opened(a)
 		case fleet.ActSaved:
 			n.conn.saved(a.N)
+		case fleet.ActReceived:
+			n.conn.settle(a.Received, a.Pending)
 		case fleet.ActLost, fleet.ActRefused:
 			n.conn.over(a)
 		case fleet.ActWill:
@@ -294,13 +297,10 @@ func (n *node) write(c *fleet.Claimer, s *fleet.Session) {
 			return
 		}
 	}
-	if s != nil && s.Ended {
-
-		if r.noOrder {
-			s = nil
-		}
+	if s != nil && s.Ended && r.noOrder {
+		s = nil
 	}
-	value, err := s.Encode()
+	value, err := forgetful(r, s).Encode()
 	must(err)
 	n.send(fleet.SessionKey(client, n.name), value, func(offset int64) {
 		if r.noRead && s != nil && s.Claim == 0 {
@@ -308,6 +308,21 @@ func (n *node) write(c *fleet.Claimer, s *fleet.Session) {
 		}
 		n.acts(c.Wrote(offset, n.view()))
 	})
+}
+
+// forgetful takes QoS 2 ids out of a record.
+func forgetful(r rules, s *fleet.Session) *fleet.Session {
+	if s == nil {
+		return nil
+	}
+	n := *s
+	if r.noCarry && s.Claim == 0 {
+		n.Received, n.Pending = nil, nil
+	}
+	if r.noPending {
+		n.Pending = nil
+	}
+	return &n
 }
 
 // cleanAtOnce makes the claim of a clean start the state itself.

@@ -33,7 +33,7 @@ func TestProtocolHoldsInAnySchedule(t *testing.T) {
 		return
 	}
 	schedules := number(t, "SLUICE_SCHEDULES", 1500)
-	tainted, steps, opened, returned := 0, 0, 0, 0
+	tainted, steps, opened, returned, doubled := 0, 0, 0, 0, 0
 	for seed := range schedules {
 		w := newWorld(seed, rules{}, func(string, ...any) {})
 		w.run(200)
@@ -41,11 +41,12 @@ func TestProtocolHoldsInAnySchedule(t *testing.T) {
 		steps += w.steps
 		opened += w.ghost.opened
 		returned += w.ghost.present
+		doubled += w.ghost.doubled
 		if w.tainted {
 			tainted++
 		}
 	}
-	t.Logf("%d schedules, %d steps, %d sessions opened, %d of them resumed, %d schedules with a zombie's record after removal", schedules, steps, opened, returned, tainted)
+	t.Logf("%d schedules, %d steps, %d sessions opened, %d of them resumed, %d schedules with a zombie's record after removal, %d plain messages stored twice by a crash", schedules, steps, opened, returned, tainted, doubled)
 	require.Less(t, uint64(tainted), schedules/5)
 }
 
@@ -74,5 +75,7 @@ func TestSimulatorSeesABrokenRule(t *testing.T) {
 	f("the owner removes without reading to the end", rules{noReadEnd: true}, "session lost", "change lost", "resurrected", "twice")
 	f("the verdict comes after the fence", rules{verdictAfter: true}, "published twice")
 	f("nobody is fenced", rules{noFence: true}, "in two records", "published twice")
+	f("a claim does not carry the ids that are received", rules{noCarry: true}, "nobody has died")
+	f("ids without an outcome are given up", rules{noPending: true}, "nobody has died")
 	f("the ledger is not read to its end", rules{noLedger: true}, "in two records")
 }

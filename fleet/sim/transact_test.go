@@ -9,6 +9,10 @@ import (
 // transact sends a transaction under the node's own id. done is called when it has committed. A node that was fenced
 // reads to the ends; then still says whether it may try again, else drop is called.
 func (n *node) transact(c *commit) {
+	if n.refencing {
+		n.fenced = append(n.fenced, c)
+		return
+	}
 	c.txid, c.epoch, c.node = n.txid(), n.epoch, n
 	n.w.commits = append(n.w.commits, c)
 }

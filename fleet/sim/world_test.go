@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"sluice/fleet"
 )
@@ -18,32 +19,33 @@ const (
 // rules are the protocol's rules that a test takes away. None is known to the machines: the world answers them
 // early, or changes what they asked for.
 type rules struct {
-	noOpen, noRead, cleanAtOnce, noOrder, noReadEnd, verdictAfter, noFence, noLedger bool
+	noOpen, noRead, cleanAtOnce, noOrder, noReadEnd, verdictAfter, noFence, noLedger, noCarry, noPending bool
 }
 
 // A world is one run: Kafka, the instances, the devices, and what must hold.
 type world struct {
-	rng     *rand.Rand
-	rules   rules
-	now     int64
-	skipped int64 // by which the wall clock is ahead of the monotonic one
-	log     []fleet.Record
-	ledger  []fleet.Record
-	epochs  map[string]int // transactional id -> producer epoch
-	commits []*commit
-	nodes   []*node
-	owner   *node
-	names   int
-	crashes int
-	slow    bool // transactions take long
-	quiet   bool // no new trouble: everything runs until nothing moves
-	tainted bool // a zombie's record came after the owner had removed its key: the protocol's exception
-	ghost   ghost
-	dev     device
-	eve     device
-	steps   int
-	trace   func(format string, args ...any)
-	bad     string
+	rng      *rand.Rand
+	rules    rules
+	now      int64
+	skipped  int64 // by which the wall clock is ahead of the monotonic one
+	log      []fleet.Record
+	ledger   []fleet.Record
+	epochs   map[string]int // transactional id -> producer epoch
+	commits  []*commit
+	produces []*produce
+	nodes    []*node
+	owner    *node
+	names    int
+	crashes  int
+	slow     bool // transactions take long
+	quiet    bool // no new trouble: everything runs until nothing moves
+	tainted  bool // a zombie's record came after the owner had removed its key: the protocol's exception
+	ghost    ghost
+	dev      device
+	eve      device
+	steps    int
+	trace    func(format string, args ...any)
+	bad      string
 }
 
 // A write is a record on its way to the sessions log. Those of one instance land in their order.
@@ -79,6 +81,7 @@ func newWorld(seed uint64, r rules, trace func(string, ...any)) *world {
 		w.eve.connects = 2
 	}
 	w.slow = w.chance(3)
+	w.dev.pub.message = w.rng.IntN(2)
 	for range 2 {
 		w.start()
 	}
@@ -266,6 +269,15 @@ func (w *world) enabled() []step {
 		}
 		all = append(all, step{c.node.name + " commit " + c.txid, func() { w.commit(i) }})
 	}
+	for _, p := range w.produces {
+		if p.node.paused && !w.quiet || w.slow && !w.quiet && !w.chance(10) {
+			continue
+		}
+		all = append(all, step{p.node.name + " produce", func() {
+			w.produces = slices.DeleteFunc(w.produces, func(q *produce) bool { return q == p })
+			p.land()
+		}})
+	}
 	if !w.quiet {
 		all = w.trouble(all)
 	}
@@ -310,6 +322,7 @@ func (w *world) crash(n *node) {
 	}
 	w.crashes++
 	n.up = false
+	w.produces = slices.DeleteFunc(w.produces, func(p *produce) bool { return p.node == n && w.chance(2) })
 	w.dev.lostNode(w, n)
 	w.eve.lostNode(w, n)
 }
