@@ -96,7 +96,7 @@ func (s *sharing) retain(messages int) {
 	require.NoError(s.t, err)
 	m, err := newRetainedMetrics(reg)
 	require.NoError(s.t, err)
-	r := newRetainer(s.shares.cfg, "sluice-sessions", s.c, newRetainedWriter("retained", index, s.producer, m, zerolog.Nop()))
+	r := newRetainer(s.shares.cfg, "sluice-sessions", s.c, newRetainedWriter("retained", laid("retained", 1), index, s.producer, m, zerolog.Nop()))
 	background(s.t, r.run)
 }
 
@@ -144,7 +144,7 @@ func TestRetainedMessageWithoutRoomHoldsNobodyUp(t *testing.T) {
 	index, err := mqtt.NewRetained(mqtt.RetainedConfig{Messages: 1, Bytes: 1 << 20})
 	require.NoError(t, err)
 	require.NoError(t, index.Set(&mqtt.RetainedMessage{Topic: []byte("taken"), Payload: []byte("x")}))
-	r := newRetainer(a.shares.cfg, "sluice-sessions", a.c, newRetainedWriter("retained", index, a.producer, m, zerolog.Nop()))
+	r := newRetainer(a.shares.cfg, "sluice-sessions", a.c, newRetainedWriter("retained", laid("retained", 1), index, a.producer, m, zerolog.Nop()))
 	ended := 0
 	for _, rec := range []*kafka.Fetched{
 		now("cmds", "k", "x", "kind", "shared", "mqtt.retain", "true"), // no room

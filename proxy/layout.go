@@ -17,13 +17,12 @@ import (
 // sessions topic has a record of. A fleet of an earlier release has none: what is there at its first start with this one
 // counts.
 type layout struct {
-	topic    string   // of the record
-	topics   []string // of the fleet
-	retained string   // of them, the one that others look after
-	reader   *kafka.Reader
-	m        *sessionMetrics
-	log      zerolog.Logger
-	fail     func(error) // ends the process
+	topic  string   // of the record
+	topics []string // of the fleet
+	reader *kafka.Reader
+	m      *sessionMetrics
+	log    zerolog.Logger
+	fail   func(error) // ends the process
 
 	mu   sync.Mutex        // guards ids and most
 	ids  map[string]string // of the topics as they were first met
@@ -35,7 +34,7 @@ type layout struct {
 
 func newLayout(cfg *config.Config, reader *kafka.Reader, m *sessionMetrics, log zerolog.Logger, fail func(error)) *layout {
 	return &layout{
-		topic: cfg.Sessions.Topic, topics: []string{cfg.Sessions.Topic, cfg.Sessions.Ledger, cfg.Retained.Topic}, retained: cfg.Retained.Topic,
+		topic: cfg.Sessions.Topic, topics: []string{cfg.Sessions.Topic, cfg.Sessions.Ledger, cfg.Retained.Topic},
 		reader: reader, m: m, log: log, fail: fail, ids: make(map[string]string), most: make(map[string]int32),
 	}
 }
@@ -149,7 +148,7 @@ func (l *layout) begin(topic, id string, partition int32, _ int64) {
 // more says once that a topic has more partitions than count.
 func (l *layout) more(topic string, n int32) {
 	laid := l.of(topic)
-	if n <= laid || topic == l.retained {
+	if n <= laid {
 		return
 	}
 	l.mu.Lock()

@@ -70,7 +70,7 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if p.sessions, err = newSessions(p.clients, p.producer, publisher, log, registry); err != nil {
 		return nil, err
 	}
-	if p.keeping, err = newRetainedPart(p.clients, p.producer, log, registry); err != nil {
+	if p.keeping, err = newRetainedPart(p.clients, p.producer, p.sessions.layout, log, registry); err != nil {
 		return nil, err
 	}
 	publisher.retained = p.keeping.writer

@@ -18,15 +18,16 @@ import (
 type retainedWriter struct {
 	producer *kafka.Producer
 	topic    string
+	layout   *layout
 	index    *mqtt.Retained
 	m        *retainedMetrics
 	log      zerolog.Logger // sampled: devices and records can trigger these lines
 	open     sync.WaitGroup // retentions that have not let their message go on
 }
 
-func newRetainedWriter(topic string, index *mqtt.Retained, producer *kafka.Producer, m *retainedMetrics, log zerolog.Logger) *retainedWriter {
+func newRetainedWriter(topic string, layout *layout, index *mqtt.Retained, producer *kafka.Producer, m *retainedMetrics, log zerolog.Logger) *retainedWriter {
 	log = log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second})
-	return &retainedWriter{producer: producer, topic: topic, index: index, m: m, log: log}
+	return &retainedWriter{producer: producer, topic: topic, layout: layout, index: index, m: m, log: log}
 }
 
 // retainedOverhead is the memory of a retained record in flight beside its bytes.
@@ -84,7 +85,7 @@ func (w *retainedWriter) publish(d *delivery) {
 		d.p.refuse(d, retainedFull)
 		return
 	}
-	fillRetained(&k.rec, w.topic, &m, d.msg.Received)
+	w.fill(&k.rec, &m, d.msg.Received)
 	k.rec.Reserved, k.rec.ReservedFor, k.rec.Owner = retainedOverhead+len(d.msg.Topic)+len(d.msg.Payload), w.room(), k
 	w.producer.Budget().Take(w.room(), k.rec.Reserved)
 	if k.line = openLine(d); k.line != nil {
@@ -127,9 +128,12 @@ func retainedOf(m *mqtt.Message) mqtt.RetainedMessage {
 	return r
 }
 
-// fillRetained makes r the record of m, which shares its memory. An expiry counts from the record's timestamp.
-func fillRetained(r *kafka.Record, kafkaTopic string, m *mqtt.RetainedMessage, written time.Time) {
-	r.Topic, r.Key, r.Timestamp = kafkaTopic, m.Topic, written
+// fill makes r the record of m, which shares its memory. An expiry counts from the record's timestamp. It goes among the
+// partitions that the fleet was laid out with: in another one it would stand beside the value that it replaces, and which
+// of them is the newer one nobody could say.
+func (w *retainedWriter) fill(r *kafka.Record, m *mqtt.RetainedMessage, written time.Time) {
+	r.Topic, r.Key, r.Timestamp = w.topic, m.Topic, written
+	r.To, r.Fixed = kafka.PartitionOf(m.Topic, w.layout.of(w.topic)), true
 	r.Headers = append(r.Headers[:0], kafka.Header{Key: headerVersion, Value: valueVersion})
 	if len(m.Payload) == 0 {
 		r.Value = nil // a tombstone

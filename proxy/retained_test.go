@@ -68,7 +68,7 @@ func keepingWorld(t testing.TB, retained mqtt.RetainedConfig, unmatched config.U
 		k.publisher.producers, k.publisher.exactlyOnce = append(k.publisher.producers, k.producer), append(k.publisher.exactlyOnce, false)
 		k.publisher.passing = append(k.publisher.passing, passing{})
 	}
-	k.w = newRetainedWriter("sluice-retained", k.index, k.producer, k.metrics, zerolog.Nop())
+	k.w = newRetainedWriter("sluice-retained", laid("sluice-retained", 1), k.index, k.producer, k.metrics, zerolog.Nop())
 	k.publisher.retained = k.w
 	scfg := mqtt.DefaultConfig()
 	scfg.Retained = k.index

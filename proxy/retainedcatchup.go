@@ -14,8 +14,9 @@ import (
 // when a device subscribes. Without that a message that was acknowledged just before would be missed: the index has it
 // some milliseconds later, and its live copy was handed out before the subscription.
 type retainedTail struct {
-	topic string
-	table *kafka.Consumer
+	topic  string
+	layout *layout
+	table  *kafka.Consumer
 
 	mu    sync.Mutex
 	parts map[int32]*retainedTailPart
@@ -59,10 +60,10 @@ func (t *retainedTail) catchUp(ctx context.Context, filters []string, attached a
 			}
 		}
 	}
-	n := t.table.Partitions(t.topic)
-	if n == 0 {
+	if t.table.Partitions(t.topic) == 0 {
 		return nil // the topic was deleted
 	}
+	n := t.layout.of(t.topic)
 	need := map[int32]bool{}
 	for _, f := range filters {
 		if strings.ContainsAny(f, "+#") {

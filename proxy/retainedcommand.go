@@ -28,7 +28,7 @@ func (w *retainedWriter) writeCommand(r *kafka.Fetched, cmd *command, done func(
 		return
 	}
 	c := &retainedCommand{w: w, room: room, done: done}
-	fillRetained(&c.rec, w.topic, &m, cmd.written)
+	w.fill(&c.rec, &m, cmd.written)
 	c.rec.Reserved, c.rec.ReservedFor, c.rec.Owner = retainedOverhead+len(m.Topic)+len(m.Payload), w.room(), c
 	w.producer.Budget().Take(w.room(), c.rec.Reserved)
 	w.producer.Produce(&c.rec)

@@ -16,23 +16,31 @@ type retainedPart struct {
 	table  *kafka.Consumer
 }
 
-func newRetainedPart(clients *kafkaClients, producer *kafka.Producer, log zerolog.Logger, reg prometheus.Registerer) (*retainedPart, error) {
+func newRetainedPart(clients *kafkaClients, producer *kafka.Producer, layout *layout, log zerolog.Logger, reg prometheus.Registerer) (*retainedPart, error) {
 	cfg := clients.cfg
 	m, err := newRetainedMetrics(reg)
 	if err != nil {
 		return nil, err
 	}
 	p := &retainedPart{}
-	tail := &retainedTail{topic: cfg.Retained.Topic}
+	topic := cfg.Retained.Topic
+	tail := &retainedTail{topic: topic, layout: layout}
 	if p.index, err = mqtt.NewRetained(mqtt.RetainedConfig{
 		Messages: cfg.Retained.Messages, Bytes: int64(cfg.Retained.Memory), CatchUp: tail.catchUp, Registerer: reg,
 	}); err != nil {
 		return nil, err
 	}
-	p.writer = newRetainedWriter(cfg.Retained.Topic, p.index, producer, m, log)
+	p.writer = newRetainedWriter(topic, layout, p.index, producer, m, log)
+	table := newRetainedTable(p.index, m, log)
 	p.table, err = kafka.NewConsumer(kafka.ConsumerConfig{
-		Config: clients.config(nil), Topics: []string{cfg.Retained.Topic}, From: kafka.FromBeginning,
-		Handle: newRetainedTable(p.index, m, log).handle, Progress: tail.progress,
+		Config: clients.config(nil), Topics: []string{topic}, From: kafka.FromBeginning,
+		Begin: layout.begin,
+		Handle: func(r *kafka.Fetched) {
+			if r.Partition < layout.of(topic) {
+				table.handle(r)
+			}
+		},
+		Progress: tail.progress,
 	})
 	tail.table = p.table
 	return p, err

@@ -10,8 +10,8 @@ import (
 func (w *retainedWriter) txRecord(m *mqtt.Message) *kafka.TxRecord {
 	retained := retainedOf(m)
 	var r kafka.Record
-	fillRetained(&r, w.topic, &retained, m.Received)
-	return &kafka.TxRecord{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}
+	w.fill(&r, &retained, m.Received)
+	return &kafka.TxRecord{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp, Among: w.layout.of(w.topic)}
 }
 
 // transact is publish for a message whose records are written in one transaction: it gives the retained record, and
