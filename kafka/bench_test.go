@@ -20,7 +20,10 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-const benchWindow = 1000 // records not acknowledged, in all
+const (
+	benchWindow = 1000 // records not acknowledged, in all
+	benchLinger = 5 * time.Millisecond
+)
 
 var benchHeaders = []Header{
 	{[]byte("mqtt.topic"), []byte("devices/load-bare-12/telemetry")},
@@ -62,7 +65,7 @@ func BenchmarkProduce(b *testing.B) {
 }
 
 func benchProduce(b *testing.B, topic string) {
-	p, err := NewProducer(Config{Brokers: externalBroker(b), Compression: "lz4"})
+	p, err := NewProducer(Config{Brokers: externalBroker(b), Compression: "lz4", Linger: benchLinger})
 	require.NoError(b, err)
 	done := make(chan struct{})
 	go func() { _ = p.Run(context.Background()); close(done) }() // ends with Close
@@ -96,10 +99,12 @@ func benchBare(b *testing.B, topic string) {
 	brokers := externalBroker(b)
 	c, err := Config{Brokers: brokers, Compression: "lz4"}.withDefaults()
 	require.NoError(b, err)
-	conf := c.producer(newDialer(c.DialTimeout), func() bool { return false })
+	conf := c.base(newDialer(c.DialTimeout))
+	conf.Net.MaxOpenRequests = 1
+	conf.Producer.RequiredAcks, conf.Producer.Idempotent = sarama.WaitForAll, true
+	conf.Producer.Return.Successes, conf.Producer.Return.Errors = true, true
+	conf.Producer.Compression, conf.Producer.Flush.Frequency = sarama.CompressionLZ4, benchLinger
 	conf.Producer.Partitioner = sarama.NewMurmur2Partitioner
-	conf.Producer.MaxMessageBytes = 1 << 20
-	conf.ChannelBufferSize = 256
 	p, err := sarama.NewAsyncProducer(brokers, conf)
 	require.NoError(b, err)
 	w := make(chan *sarama.ProducerMessage, benchWindow)

@@ -3,11 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
-	"time"
 )
-
-// grace is how long sarama has to give back its records once its connections are cut, and to end.
-const grace = 3 * time.Second
 
 // Close takes no more records, waits until Kafka answered for those it has or ctx ends, and ends the rest with
 // ErrClosed; the error says how many those were. When it returns, RecordDone was called for every record and
@@ -16,11 +12,13 @@ func (p *Producer) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closing = true
 	idle := !p.running
+	p.wakeSenders() // nothing lingers any more
 	p.checkDrained()
 	p.mu.Unlock()
 	if idle {
 		err := p.unacknowledged(ErrClosed)
 		p.abort()
+		p.dropAll()
 		p.end()
 		return err
 	}
@@ -62,8 +60,8 @@ func (p *Producer) checkDrained() {
 	}
 }
 
-// abort gives up what Kafka has not acknowledged. The connections are cut first: a record whose owner was
-// answered may change under sarama's hands, and must not be sent then.
+// abort gives up what Kafka has not acknowledged. The connections are cut, and what was sent on them is answered for when
+// their goroutines have ended: a record whose owner was answered may change, and must not be sent then.
 func (p *Producer) abort() {
 	p.mu.Lock()
 	if p.aborting {
@@ -72,55 +70,60 @@ func (p *Producer) abort() {
 	}
 	p.closing, p.aborting = true, true
 	close(p.aborted)
-	for l := range p.lanes {
-		l.dial.close()
-	}
-	if p.opening != nil {
-		p.opening.dial.close()
-	}
-	for _, t := range p.topics {
-		p.drop(t)
-	}
-	p.checkDrained()
-	w := p.due()
-	p.mu.Unlock()
-	w.wake(p)
-	force := time.AfterFunc(grace, p.force)
-	go func() { // ends with the last RecordDone
-		<-p.drained
-		force.Stop()
-	}()
-}
-
-// drop ends what waits for sarama. The caller holds mu.
-func (p *Producer) drop(t *topic) {
-	for r := t.waiting.pop(); r != nil; r = t.waiting.pop() {
-		p.fail(r, ErrClosed)
-	}
-	for _, part := range t.parts {
-		for r := part.fifo.pop(); r != nil; r = part.fifo.pop() {
-			t.held--
-			p.fail(r, ErrClosed)
-		}
-	}
-}
-
-// force ends what sarama did not give back in time. It has no connection left, so nothing can be sent.
-func (p *Producer) force() {
-	p.mu.Lock()
-	p.forced = true
-	for _, t := range p.topics {
-		p.drop(t)
-		for _, part := range t.parts {
-			for r := part.inFlight.head; r != nil; r = part.inFlight.head {
-				p.release(r)
-				p.fail(r, ErrClosed)
+	for _, b := range p.brokers {
+		for _, s := range b.senders {
+			if s != nil {
+				s.dial.close()
 			}
 		}
 	}
-	w := p.due()
 	p.mu.Unlock()
-	w.wake(p)
+}
+
+// wakeSenders has each look again at what it has to do. The caller holds mu.
+func (p *Producer) wakeSenders() {
+	for _, b := range p.brokers {
+		for _, s := range b.senders {
+			if s != nil {
+				s.wake.wake()
+			}
+		}
+	}
+}
+
+// dropAll ends what is left. No connection is.
+func (p *Producer) dropAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.topics {
+		p.failWaiting(t, ErrClosed)
+	}
+}
+
+// failWaiting ends what is not on its way. The caller holds mu.
+func (p *Producer) failWaiting(t *topic, err error) {
+	for _, r := range t.waiting {
+		p.fail(r, err)
+	}
+	t.waiting = nil
+	for _, part := range t.parts {
+		if b := part.out; b != nil && !part.flying {
+			part.out = nil
+			p.failBatch(t, b, err)
+		}
+		for _, b := range part.waiting {
+			p.failBatch(t, b, err)
+		}
+		part.waiting = nil
+	}
+}
+
+// failBatch ends the records of a batch. A verdict is none if they may be stored.
+func (p *Producer) failBatch(t *topic, b *batch, err error) {
+	if Final(err) && (b.InDoubt || b.Inherited) {
+		err = ErrUncertain
+	}
+	p.failAll(t, b, err)
 }
 
 // end answers for what came while the goroutines ended, and lets Produce answer for what comes later.
@@ -133,20 +136,5 @@ func (p *Producer) end() {
 	p.up.Store(false)
 	if !again {
 		close(p.stopped)
-	}
-}
-
-// within says whether f returned in time.
-func within(d time.Duration, f func()) bool {
-	done := make(chan struct{})
-	go func() { // ends with f
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(d):
-		return false
 	}
 }

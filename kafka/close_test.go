@@ -47,7 +47,6 @@ func TestCloseWithKafkaAwayEndsEveryRecordOnce(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 			defer cancel()
 			require.ErrorContains(t, p.Close(ctx), fmt.Sprint(n+1-100))
-			require.False(t, p.forced, "sarama gave all of them back")
 			l.once(t, n+1)
 			for i := 100; i <= n; i++ {
 				require.ErrorIs(t, l.of(i)[0], ErrClosed)
@@ -117,26 +116,4 @@ func TestProduceDuringCloseIsAnsweredOnce(t *testing.T) {
 		eventually(t, func() bool { return l.count() == n }, "all are answered")
 		l.once(t, n)
 	}
-}
-
-func TestWhatSaramaNeverGivesBackIsAnsweredByForce(t *testing.T) {
-	c := fake(t, kfake.SeedTopics(1, "t"))
-	p := start(t, testConfig(c.ListenAddrs()))
-	l := newLedger()
-	p.Produce(l.record(0, "t", "k"))
-	eventually(t, func() bool { return l.count() == 1 }, "it flows")
-	p.mu.Lock() // a record that is noted as handed over and never was
-	stray := l.record(1, "t", "k")
-	stray.prepare(0)
-	tp := p.topics["t"]
-	tp.parts[0].put(stray, 0)
-	stray.part = tp.parts[0]
-	tp.held++
-	p.pending++
-	p.mu.Unlock()
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	require.Error(t, p.Close(ctx))
-	l.once(t, 2)
-	require.ErrorIs(t, l.of(1)[0], ErrClosed)
 }

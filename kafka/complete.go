@@ -2,118 +2,283 @@ package kafka
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"sluice/kafka/produce"
 )
 
-// carefulTime is how long the records of a topic go alone after Kafka refused a batch for one of them.
-const carefulTime = 30 * time.Second
+const (
+	// soonest to slowest is between tries to store a batch.
+	soonest = 50 * time.Millisecond
+	slowest = time.Second
+	// slowestLeader is between tries to find who stores it, and slowestConnect between those to connect: a new leader is
+	// to be written to within a second.
+	slowestLeader  = 250 * time.Millisecond
+	slowestConnect = 500 * time.Millisecond
+	// slowAnswer is after how long without an answer it is asked whether the partition has another leader.
+	slowAnswer = followersTime + time.Second
+	// tellAgain is after how long the same fault of a topic is worth another line in the log.
+	tellAgain = time.Minute
+)
 
-// stored ends records that Kafka acknowledged.
-func (p *Producer) stored(batch []*Record) {
+// retryAfter doubles from soonest, and is random by half.
+func retryAfter(tries int, most time.Duration) time.Duration {
+	d := min(soonest<<min(tries, 10), most)
+	return d/2 + rand.N(d/2)
+}
+
+// answered settles all that a request has sent, under one lock, and tells the owners at once. It is called by the
+// goroutine that reads the connection.
+func (p *Producer) answered(s *sender, req *request, resp *sarama.ProduceResponse) {
+	var stored []*batch
+	p.mu.Lock()
 	now := p.now()
-	p.mu.Lock()
-	if p.forced {
-		p.mu.Unlock()
-		return // answered for, and perhaps in use again
+	full := len(s.out) == mostOut
+	s.remove(req)
+	s.used = now
+	if resp.ThrottleTime > 0 {
+		s.notBefore = max(s.notBefore, now+resp.ThrottleTime)
+		p.progress = max(p.progress, now+resp.ThrottleTime) // it is Kafka's will
+		s.to.m.throttled.Add(resp.ThrottleTime.Seconds())
 	}
-	p.progress = now
-	for _, r := range batch {
-		r.Partition, r.Offset = r.msg.Partition, r.msg.Offset
-		p.release(r)
-	}
-	p.settle(batch, now)
-	w := p.due()
-	p.mu.Unlock()
-	w.wake(p)
-	p.deliver(batch)
-}
-
-// release takes r out of its partition. The caller holds mu.
-func (p *Producer) release(r *Record) {
-	r.part.take(r)
-	r.part.topic.held--
-}
-
-// settle feeds what the end of these records made room for. The caller holds mu.
-func (p *Producer) settle(batch []*Record, now time.Duration) {
-	var last *part
-	for _, r := range batch {
-		if r.part != last { // mostly runs of one partition
-			p.settlePart(r.part, now)
-			last = r.part
+	for i, part := range req.parts {
+		block := resp.GetBlock(part.topic.name, part.id)
+		if b := req.batches[i]; p.settle(s, part, b, block, resp.NodeEndpoints, req.sent, now) {
+			stored = append(stored, b)
 		}
 	}
-}
-
-func (p *Producer) settlePart(part *part, now time.Duration) {
-	t := part.topic
-	was := part.lane
-	part.rewind()
-	p.pump(part, now)
-	p.closeIfDone(was)
-	if t.feeding == 0 && t.phase == lost {
-		was.skips.Store(0)
-		t.due = now // it can be opened again
-		p.verifyWake.wake()
-	}
-}
-
-// failed ends, or puts back, a record that sarama gave back with an error.
-func (p *Producer) failed(r *Record, err error) {
-	p.mu.Lock()
-	if !p.forced {
-		p.failedLocked(r, err)
+	if full {
+		s.wake.wake()
 	}
 	w := p.due()
 	p.mu.Unlock()
+	s.to.m.answered(req, now-req.sent)
 	w.wake(p)
+	p.deliver(stored)
 }
 
-func (p *Producer) failedLocked(r *Record, err error) {
-	now, part := p.now(), r.part
-	r.renew()
-	t := part.topic
-	verdict, doubt := batchVerdict(err, r.alone)
-	switch {
-	case p.aborting:
-		p.release(r)
-		p.fail(r, ErrClosed)
-	case t.phase == lost && !Final(verdict):
-		// The topic is gone, and what was in it too. These records go to the topic of the same name, if there
-		// is one again, in their order: they are put back when sarama has let go of the last of them.
-		r.returned, r.tried = true, true
-		part.returned++
-		if kerror(err) == sarama.ErrNoError { // said by us and not by Kafka
-			part.lane.skips.Add(1)
-		}
-	default:
-		p.release(r)
-		p.fail(r, verdict)
-		p.tellDenied(t, verdict, now)
-		if doubt {
-			t.careful, t.due = now+carefulTime, now
-			p.verifyWake.wake()
+// settle acts on the answer for one partition, and says whether its batch is stored. The caller holds mu.
+func (p *Producer) settle(s *sender, part *part, b *batch, block *sarama.ProduceResponseBlock, nodes []*sarama.ProduceResponseNodeEndpoint, sent, now time.Duration) bool {
+	a := produce.Answer{Code: produce.Code(block.Err)}
+	for _, e := range block.RecordErrors {
+		a.Named = append(a.Named, e.BatchIndex)
+	}
+	if block.Err != sarama.ErrNoError {
+		s.to.m.retried(block.Err)
+		part.slow = part.slow || a.Code == produce.RequestTimedOut
+	} else if now-sent < quick {
+		part.slow = false
+	}
+	var d produce.Decision
+	part.numbers, b.Batch, d = produce.Settle(part.numbers, b.Batch, a)
+	b.offset = block.Offset
+	if a.Code == produce.DuplicateSequence {
+		b.offset = -1
+	}
+	if d.Elsewhere {
+		part.leader, part.in = p.named(part, block, nodes), nil
+		d.Wait = part.leader == nil || part.tries > 0
+	}
+	if d.Complain {
+		p.complain(part.topic, block, now)
+	}
+	if d.Verify {
+		p.suspect(part.topic, now, verifySoon)
+	}
+	p.act(part, b, d, a.Named, block, now)
+	return d.Action == produce.Store
+}
+
+// named gives the leader that an answer names, or nil (KIP-951).
+func (p *Producer) named(part *part, block *sarama.ProduceResponseBlock, nodes []*sarama.ProduceResponseNodeEndpoint) *broker {
+	l := block.CurrentLeader
+	if l == nil || l.LeaderID < 0 || l.LeaderEpoch <= part.epoch {
+		return nil
+	}
+	for _, n := range nodes {
+		if n.NodeID == l.LeaderID {
+			part.epoch = l.LeaderEpoch
+			return p.brokerAt(node{n.NodeID, address(n.Host, n.Port)})
 		}
 	}
-	p.settlePart(part, now)
+	return nil
 }
 
-// tellDenied logs that the principal may not write to a topic, once in a while: the topic itself looks well. The caller
-// holds mu.
-func (p *Producer) tellDenied(t *topic, verdict error, now time.Duration) {
-	if !errors.Is(verdict, ErrNotAuthorized) || now < t.told {
+// settleLost has a batch sent again that had no answer. The caller holds mu.
+func (p *Producer) settleLost(part *part, b *batch, now time.Duration) {
+	var d produce.Decision
+	part.numbers, b.Batch, d = produce.Settle(part.numbers, b.Batch, produce.Answer{Lost: true})
+	d.Wait = part.tries > 0
+	p.act(part, b, d, nil, nil, now)
+	p.wantLeader(part.topic, now)
+}
+
+// act does what was decided about a batch. The caller holds mu.
+func (p *Producer) act(part *part, b *batch, d produce.Decision, refusals []int32, block *sarama.ProduceResponseBlock, now time.Duration) {
+	t := part.topic
+	part.flying = false
+	if d.Bumped {
+		p.m.bumps.Inc()
+	}
+	if d.Wait {
+		most := slowest
+		if d.Elsewhere {
+			most = slowestLeader
+		}
+		part.notBefore = now + retryAfter(part.tries, most)
+	}
+	part.tries++
+	switch d.Action {
+	case produce.Store:
+		part.tries, part.notBefore, t.leaderAsks = 0, 0, 0
+		p.progress = max(p.progress, now)
+		part.out = nil
+		t.held -= len(b.records)
+		part.certain()
+	case produce.SendAgain:
+		p.keep(part, b, now)
+	case produce.EncodeAgain:
+		b.encoded, t.plain = false, t.plain || b.Plain
+		p.keep(part, b, now)
+	case produce.TakeBack:
+		p.takeBack(part, b, b.records)
+	case produce.Halve:
+		p.m.splits.Inc()
+		p.learn(t, b, d)
+		half := len(b.records) / 2
+		p.takeBack(part, b, b.records[:half], b.records[half:])
+	case produce.RefuseNamed:
+		p.takeBack(part, b, p.refuseNamed(t, b, d, refusals, block))
+	case produce.Refuse:
+		p.failAll(t, b, verdictOn(d, block))
+		part.out = nil
+	case produce.LeaveOpen:
+		p.failAll(t, b, fmt.Errorf("%w: %w", ErrUncertain, block.Err))
+		part.out = nil
+		for len(part.waiting) > 0 && part.waiting[0].Inherited {
+			p.failAll(t, part.waiting[0], fmt.Errorf("%w: %w", ErrUncertain, block.Err))
+			part.waiting = part.waiting[1:]
+		}
+	}
+	if t.phase == refused {
+		p.failWaiting(t, t.verdict)
+	}
+	p.arm(part, now)
+}
+
+// keep has a batch sent again as it is, unless its topic or partition is another by now.
+func (p *Producer) keep(part *part, b *batch, now time.Duration) {
+	t := part.topic
+	if b.topicID != t.state.id {
+		part.renew()
+	}
+	if !part.gone {
 		return
 	}
-	t.told = now + verdictTime
+	homeless := part.empty()
+	t.held -= len(homeless)
+	for i := len(homeless) - 1; i >= 0; i-- { // before those that came later
+		to := t.place(homeless[i])
+		n := newBatch()
+		n.add(homeless[i])
+		n.sealed = true
+		to.putBack(n)
+		t.held++
+	}
+	p.armAll(t, now)
+}
+
+// takeBack has records of a batch sent in batches of their own, before those that wait.
+func (p *Producer) takeBack(part *part, b *batch, groups ...[]*Record) {
+	part.out = nil
+	var front []*batch
+	for _, records := range groups {
+		if len(records) > 0 {
+			front = append(front, b.anew(records))
+		}
+	}
+	part.putBack(front...)
+	b.free()
+}
+
+// learn lowers the size of batches where the limit may not be read.
+func (p *Producer) learn(t *topic, b *batch, d produce.Decision) {
+	if d.Verify && !t.state.limitKnown {
+		t.room = max(min(t.room, b.bytes/2), 1)
+	}
+}
+
+// refuseNamed ends the records that Kafka names, and gives the others.
+func (p *Producer) refuseNamed(t *topic, b *batch, d produce.Decision, named []int32, block *sarama.ProduceResponseBlock) (rest []*Record) {
+	verdict := verdictOn(d, block)
+	refused := make(map[int32]bool, len(named))
+	for _, i := range named {
+		refused[i] = true
+	}
+	for i, r := range b.records {
+		if refused[int32(i)] {
+			t.held--
+			p.fail(r, verdict)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	return rest
+}
+
+// failAll ends the records of a batch, which is used again.
+func (p *Producer) failAll(t *topic, b *batch, err error) {
+	t.held -= len(b.records)
+	for _, r := range b.records {
+		p.fail(r, err)
+	}
+	b.free()
+}
+
+// verdictOn gives what the owners of refused records are told.
+func verdictOn(d produce.Decision, block *sarama.ProduceResponseBlock) error {
+	if d.Open {
+		return fmt.Errorf("%w: %w", ErrUncertain, block.Err)
+	}
+	return recordVerdict(block.Err)
+}
+
+// complain logs what Kafka says of a topic whose records it does not take, once in a while. The caller holds mu.
+func (p *Producer) complain(t *topic, block *sarama.ProduceResponseBlock, now time.Duration) {
+	code := produce.Code(block.Err)
+	if now < t.told && t.toldOf == code {
+		return
+	}
+	t.told, t.toldOf = now+tellAgain, code
+	said := block.Err.Error()
+	if block.ErrorMessage != nil {
+		said = *block.ErrorMessage
+	}
+	what, held := "records for a Kafka topic wait", t.held
+	if Final(recordVerdict(block.Err)) {
+		what = "records for a Kafka topic are refused"
+	}
 	p.note(func() {
-		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Msg("records for a Kafka topic are refused")
+		p.log.Error().Str("kafka_topic", t.name).Int16("code", int16(code)).Str("kafka_says", said).Str("setting", settingOf[code]).Int("records", held).Msg(what)
 	})
 }
 
-// runFinisher ends the records that did not come back from sarama as stored.
+// settingOf are the settings that are the cause of an answer.
+var settingOf = map[produce.Code]string{
+	produce.NotEnoughReplicas:           "min.insync.replicas",
+	produce.PolicyViolation:             "the policies of the cluster",
+	produce.InvalidTimestamp:            "message.timestamp.before.max.ms, message.timestamp.after.max.ms, or a clock",
+	produce.UnsupportedCompressionType:  "kafka.producer.compression",
+	produce.UnsupportedForMessageFormat: "kafka.producer.compression, or log.message.format.version",
+	produce.TopicAuthorizationFailed:    "the ACLs: Write",
+	produce.ClusterAuthorizationFailed:  "the ACLs: IdempotentWrite",
+}
+
+// runFinisher ends the records that did not end as stored.
 func (p *Producer) runFinisher(ctx context.Context) {
 	for {
 		select {
@@ -129,45 +294,79 @@ func (p *Producer) runFinisher(ctx context.Context) {
 func (p *Producer) finish() {
 	for {
 		p.mu.Lock()
-		batch := p.finished
+		ended := p.finished
 		p.finished = nil
+		w := p.due()
 		p.mu.Unlock()
-		if len(batch) == 0 {
+		w.write()
+		if len(ended) == 0 {
 			return
 		}
-		p.deliver(batch)
+		var back refund
+		for _, r := range ended {
+			p.m.failed(r.err)
+			back.add(p.budget, r)
+			r.end(r.err)
+		}
+		p.delivered(len(ended), back)
 	}
 }
 
-// deliver calls RecordDone, and holds no lock meanwhile. After it the records are not ours: all that is needed
-// of them is read before.
-func (p *Producer) deliver(batch []*Record) {
-	now, ok := p.now(), 0
-	var reserved int // for one Destination: most records in a row have the same
-	var of Destination
-	for _, r := range batch {
-		if r.ReservedFor != of {
-			p.budget.Give(of, reserved)
-			reserved, of = 0, r.ReservedFor
-		}
-		reserved += r.Reserved
-		err, owner := r.err, r.Owner
-		if err == nil {
-			ok++
-			p.m.latency.Observe((now - r.since).Seconds())
-		} else {
-			p.m.failed(err)
-		}
-		r.forget()
-		if owner != nil {
-			owner.RecordDone(r, err)
-		}
+// deliver tells the owners of records that are stored, and holds no lock meanwhile.
+func (p *Producer) deliver(stored []*batch) {
+	if len(stored) == 0 {
+		return
 	}
-	p.m.records[stored].Add(float64(ok))
-	p.budget.Give(of, reserved)
+	now, n := p.now(), 0
+	var back refund
+	var took latencies
+	for _, b := range stored {
+		for i, r := range b.records {
+			if r.Offset = -1; b.offset >= 0 {
+				r.Offset = b.offset + int64(i)
+			}
+			r.Partition = b.partition
+			took.add(now - r.since)
+			back.add(p.budget, r)
+			r.end(nil)
+		}
+		n += len(b.records)
+		b.free()
+	}
+	p.m.latency.add(&took)
+	p.m.records[0].Add(float64(n))
+	p.delivered(n, back)
+}
+
+// A refund is what is given back to a Budget, at once for records in a row that have the same Destination: most do.
+type refund struct {
+	to    Destination
+	bytes int
+}
+
+func (f *refund) add(b *Budget, r *Record) {
+	if r.ReservedFor != f.to {
+		b.Give(f.to, f.bytes)
+		*f = refund{to: r.ReservedFor}
+	}
+	f.bytes += r.Reserved
+}
+
+// end tells the owner. After it the record is not ours: all that is needed of it is read before.
+func (r *Record) end(err error) {
+	owner := r.Owner
+	r.forget()
+	if owner != nil {
+		owner.RecordDone(r, err)
+	}
+}
+
+// delivered gives back what records had, once for many.
+func (p *Producer) delivered(n int, back refund) {
+	p.budget.Give(back.to, back.bytes)
 	p.cfg.Burst()
 	p.mu.Lock()
-	p.pending -= len(batch)
+	p.pending -= n
 	p.checkDrained()
 	p.mu.Unlock()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
@@ -18,8 +19,8 @@ type Config struct {
 	ClientID string
 	// Security is how client and cluster prove who they are.
 	Security Security
-	// Linger is how long a batch waits for more records. Default 5 ms; without it batches are small and each
-	// record costs more than twice the CPU time.
+	// Linger is how long a batch waits for more records. 0: it is sent at once, so batches are small under little load
+	// and each record costs more CPU time.
 	Linger time.Duration
 	// Compression of batches: none, gzip, snappy, lz4, zstd. Default none.
 	Compression string
@@ -34,10 +35,6 @@ type Config struct {
 	// so and the batch is sent again; a broker that says nothing at all is given half as much again and then
 	// left. Default 8 s, so that a network which swallows packets is noticed after 12 s.
 	RequestTimeout time.Duration
-	// MaxBackoff is how far the time between two tries of a batch grows while its partition has a leader that does not
-	// store it, or that has died and is not replaced yet. Default 3 s; less finds a new leader earlier and costs memory
-	// for each partition that is written to.
-	MaxBackoff time.Duration
 	// CreateTopics makes topics that are missing; nil: a missing topic is an error.
 	CreateTopics *CreateTopics
 	// Logger gets what an operator should know; the zero value logs nothing.
@@ -61,17 +58,18 @@ type CreateTopics struct {
 // withDefaults fills in what was left out and says what can't work.
 func (c Config) withDefaults() (Config, error) {
 	c.ClientID = or(c.ClientID, "sluice")
-	c.Linger = or(c.Linger, 5*time.Millisecond)
 	c.Compression = or(c.Compression, "none")
 	c.MaxInFlightBytes = or(c.MaxInFlightBytes, 64<<20)
 	c.DialTimeout = or(c.DialTimeout, 3*time.Second)
 	c.RequestTimeout = or(c.RequestTimeout, 8*time.Second)
-	c.MaxBackoff = or(c.MaxBackoff, 3*time.Second)
 	if c.Burst == nil {
 		c.Burst = func() {}
 	}
 	return c, c.validate()
 }
+
+// compresses says whether batches may be smaller than their records.
+func (c Config) compresses() bool { return codecs[c.Compression] != sarama.CompressionNone }
 
 // budget gives the one to take from.
 func (c Config) budget() *Budget {
@@ -97,7 +95,7 @@ func (c Config) validate() error {
 	if _, ok := codecs[c.Compression]; !ok {
 		errs = append(errs, fmt.Errorf("unknown compression %q", c.Compression))
 	}
-	if c.Linger < 0 || c.MaxInFlightBytes < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.MaxBackoff < 0 {
+	if c.Linger < 0 || c.MaxInFlightBytes < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 {
 		errs = append(errs, errors.New("a duration or size is negative"))
 	}
 	if t := c.CreateTopics; t != nil && (t.Partitions < 0 || t.Replication < 0) {

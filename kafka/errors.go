@@ -44,9 +44,6 @@ func (e *MissingTopicsError) Error() string {
 // Is makes a MissingTopicsError an ErrTopicMissing.
 func (e *MissingTopicsError) Is(target error) bool { return target == ErrTopicMissing }
 
-// errRecalled makes sarama give back the records of a partition that is gone.
-var errRecalled = errors.New("the partition is gone")
-
 // denied makes an ErrNotAuthorized of what the cluster says to a principal that lacks the right to an operation, as the
 // cluster's ACLs name it. Another err stays as it is.
 func denied(operation string, err error) error {
@@ -71,25 +68,17 @@ func topicVerdict(operation string, err error) error {
 	return nil
 }
 
-// batchVerdict maps the error of a whole batch to that of one of its records. A record that was alone in its
-// batch is told what Kafka said; one with neighbours may be innocent, so for it nothing is decided, and
-// doubt is true: the next records of this partition have to go alone.
-func batchVerdict(err error, alone bool) (verdict error, doubt bool) {
-	var final error
-	switch kerror(err) {
-	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed, sarama.ErrInvalidTopic:
-		return topicVerdict("Write", err), false // not said of a record
+// recordVerdict maps what Kafka says of records that it refuses to a final error.
+func recordVerdict(err sarama.KError) error {
+	switch err {
 	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
-		final = ErrTooLarge
-	case sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp, sarama.ErrPolicyViolation:
-		final = ErrInvalidRecord
-	default:
-		return fmt.Errorf("%w: %w", ErrUncertain, err), false
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case sarama.ErrInvalidRecord:
+		return fmt.Errorf("%w: %w", ErrInvalidRecord, err)
+	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed, sarama.ErrInvalidTopic:
+		return topicVerdict("Write", err)
 	}
-	if alone {
-		return fmt.Errorf("%w: %w", final, err), false
-	}
-	return fmt.Errorf("%w: its batch was refused: %w", ErrUncertain, err), true
+	return fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
 // kerror gives the protocol's error in err, or ErrNoError.

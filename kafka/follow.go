@@ -151,6 +151,9 @@ func (c *Consumer) take(ctx context.Context, p *follower, end bool) (span, bool)
 	return span{}, false
 }
 
+// burst is how many records are handled before Burst is called.
+const burst = 256
+
 // handle calls Handle for the records of r, and Burst when there were many. It takes and gives how many calls of
 // Handle there were since the last of Burst.
 func (c *Consumer) handle(ctx context.Context, p *follower, r span, calls int) int {

@@ -14,8 +14,6 @@ const (
 	stalledAfter = 10 * time.Second
 	// idleAfter is how long a topic without records is remembered.
 	idleAfter = 10 * time.Minute
-	// laneParts is how many partitions a lane may know before it is worth replacing.
-	laneParts = 2048
 )
 
 // forPings shortens the time-outs.
@@ -51,7 +49,7 @@ func (p *Producer) check(ctx context.Context, first bool) {
 	err := p.pinger.Ping(ctx)
 	up := err == nil && !p.stalled()
 	switch was := p.up.Swap(up); {
-	case (was || first) && !up && !p.isAborted():
+	case (was || first) && !up && ctx.Err() == nil:
 		p.cfg.Logger.Warn().Err(err).Msg("Kafka does not answer")
 	case up && !was:
 		p.cfg.Logger.Info().Msg("Kafka answers")
@@ -78,32 +76,24 @@ func (p *Producer) stalled() bool {
 // oldest is when the first record it holds was produced.
 func (t *topic) oldest() time.Duration {
 	first := time.Duration(1<<63 - 1)
-	for _, p := range t.parts {
-		for _, r := range []*Record{p.inFlight.head, p.fifo.head} {
-			if r != nil {
-				first = min(first, r.since)
-			}
+	for _, part := range t.parts {
+		if part.out != nil || len(part.waiting) > 0 {
+			first = min(first, part.first().records[0].since)
 		}
 	}
 	return first
 }
 
-// sweep forgets topics without records, and replaces a lane that knows too many of them.
+// sweep forgets topics without records.
 func (p *Producer) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	used := 0
 	for name, t := range p.topics {
 		unused := now-t.used > idleAfter || t.phase == refused && now >= t.due // a name is no topic
-		if t.held == 0 && t.waiting.n == 0 && unused {
+		if t.held == 0 && len(t.waiting) == 0 && unused {
 			delete(p.topics, name)
-			p.views.Delete(name)
-		} else {
-			used += len(t.parts)
+			p.sizes.Delete(name)
 		}
-	}
-	if p.lane != nil && p.lane.parts > laneParts && p.lane.parts > 2*used {
-		p.replaceLane()
 	}
 }

@@ -33,7 +33,21 @@ type topicState struct {
 	id         sarama.Uuid // zero with old brokers
 	limit      int         // max.message.bytes
 	limitKnown bool        // false: limit is Kafka's default, as we may not ask
+	segment    int         // segment.bytes, which no batch may exceed either; 0: not known
 	compacted  bool
+	leaders    []leader // by partition
+}
+
+// A leader is where a partition can be written to.
+type leader struct {
+	at    node // the zero node: there is none
+	epoch int32
+}
+
+// A node is a broker as it can be reached.
+type node struct {
+	id   int32
+	addr string
 }
 
 // inspect asks for the state of topics, with one request for what they are and one for their configuration.
@@ -77,15 +91,38 @@ func (a *Admin) describe(b *sarama.Broker, topics []string) ([]topicState, error
 		}
 	}
 	a.learn(addrs)
+	nodes := nodesOf(resp)
 	states := make([]topicState, 0, len(topics))
 	for _, t := range resp.Topics {
-		states = append(states, stateOf(t))
+		states = append(states, stateOf(t, nodes))
 	}
 	return states, nil
 }
 
-func stateOf(t *sarama.TopicMetadata) topicState {
-	s := topicState{name: t.Name, partitions: int32(len(t.Partitions)), id: t.Uuid, limit: defaultLimit}
+func nodesOf(resp *sarama.MetadataResponse) map[int32]node {
+	nodes := make(map[int32]node, len(resp.Brokers))
+	for _, b := range resp.Brokers {
+		nodes[b.ID()] = node{b.ID(), b.Addr()}
+	}
+	return nodes
+}
+
+// leadersIn asks for the leaders of topics, and nothing else.
+func (a *Admin) leadersIn(ctx context.Context, topics []string) (states []topicState, err error) {
+	err = a.ask(ctx, func(b *sarama.Broker) error {
+		states, err = a.describe(b, topics)
+		return err
+	})
+	return states, err
+}
+
+func stateOf(t *sarama.TopicMetadata, nodes map[int32]node) topicState {
+	s := topicState{name: t.Name, partitions: int32(len(t.Partitions)), id: t.Uuid, limit: defaultLimit, leaders: make([]leader, len(t.Partitions))}
+	for _, p := range t.Partitions {
+		if p.ID >= 0 && int(p.ID) < len(s.leaders) {
+			s.leaders[p.ID] = leader{nodes[p.Leader], p.LeaderEpoch}
+		}
+	}
 	switch t.Err {
 	case sarama.ErrNoError, sarama.ErrLeaderNotAvailable:
 		s.exists = s.partitions > 0
@@ -105,7 +142,7 @@ func configure(b *sarama.Broker, states []topicState) error {
 		if s := &states[i]; s.exists {
 			byName[s.name] = s
 			req.Resources = append(req.Resources, &sarama.ConfigResource{Type: sarama.TopicResource, Name: s.name,
-				ConfigNames: []string{"max.message.bytes", "cleanup.policy"}})
+				ConfigNames: []string{"max.message.bytes", "segment.bytes", "cleanup.policy"}})
 		}
 	}
 	if len(byName) == 0 {
@@ -129,6 +166,10 @@ func (s *topicState) apply(configs []*sarama.ConfigEntry) {
 		case "max.message.bytes":
 			if n, err := strconv.Atoi(c.Value); err == nil && n > 0 {
 				s.limit, s.limitKnown = n, true
+			}
+		case "segment.bytes":
+			if n, err := strconv.Atoi(c.Value); err == nil && n > 0 {
+				s.segment = n
 			}
 		case "cleanup.policy":
 			s.compacted = strings.Contains(c.Value, "compact")

@@ -66,7 +66,7 @@ func TestRecordsOfADeletedTopicWaitAndDelayNoOther(t *testing.T) {
 	p.Produce(l.record(0, "doomed", "k"))
 	eventually(t, func() bool { return l.count() == 1 }, "it exists")
 	require.NoError(t, c.DeleteTopic("doomed"))
-	const n = 3 * maxInFlight
+	const n = 3 * mostRecords
 	for i := 1; i < n; i++ {
 		p.Produce(l.record(i, "doomed", fmt.Sprint(i%5)))
 	}
@@ -95,68 +95,37 @@ func (p *Producer) phases() (n [phases]int) {
 }
 
 func TestNewPartitionsAreUsed(t *testing.T) {
-	p := &Producer{topics: map[string]*topic{}}
-	tp := &topic{view: new(view)}
-	p.topics["t"] = tp
-	tp.resize(2)
+	tp := &topic{phase: open, room: 1 << 20}
+	require.Empty(t, tp.resize(2, false))
 	waits := &Record{Key: []byte("key1")}
 	waits.prepare(0)
-	tp.place(waits).fifo.push(waits)
-	tp.resize(5)
+	at := tp.place(waits)
+	at.add(waits)
+	require.Empty(t, tp.resize(5, false), "what waits stays with what was before it")
 	require.Len(t, tp.parts, 5)
-	require.Equal(t, []int32{0, 1, 2, 3, 4}, *tp.view.partitions.Load())
+	require.Same(t, waits, at.waiting[0].records[0])
 	for i := range 100 {
 		r := &Record{Key: fmt.Append(nil, i)}
 		r.prepare(0)
 		require.Equal(t, PartitionOf(r.Key, 5), tp.place(r).id)
 	}
-	tp.resize(1)
-	require.Equal(t, waits, tp.parts[0].fifo.head, "what waited moves when its partition is gone")
+	require.Equal(t, []*Record{waits}, tp.resize(1, true), "unless the topic was made anew")
+	require.Zero(t, tp.held)
+	require.False(t, tp.parts[0].gone)
+	require.True(t, tp.parts[0] != at == at.gone)
 }
 
-func TestRecordsComeBackInTheirOrder(t *testing.T) {
-	tp := &topic{phase: open, room: 1 << 20, view: new(view)}
-	tp.resize(1)
-	part := tp.parts[0]
-	part.lane = new(lane)
-	var rs []*Record
-	for range 5 {
-		r := &Record{part: part}
-		rs = append(rs, r)
-	}
-	for _, r := range rs[:3] {
-		part.put(r, 0)
-	}
-	part.fifo.push(rs[3])
-	part.fifo.push(rs[4])
-	for _, i := range []int{2, 0} { // sarama gives back in any order
-		rs[i].returned = true
-		part.returned++
-		part.rewind()
-		require.Equal(t, 2, part.fifo.n)
-	}
-	part.take(rs[1]) // this one was stored after all
-	part.rewind()
-	require.Zero(t, part.inFlight.n)
-	require.Zero(t, tp.feeding)
-	require.Equal(t, 4, part.fifo.n)
-	for _, i := range []int{0, 2, 3, 4} {
-		require.Equal(t, rs[i], part.fifo.pop())
-	}
-}
-
-func TestTopicsThatAreNotUsedAreForgottenAndTheirLaneReplaced(t *testing.T) {
+func TestTopicsThatAreNotUsedAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, err := NewProducer(testConfig([]string{"127.0.0.1:1"}))
 		require.NoError(t, err)
-		p.lane = &lane{parts: laneParts + 1}
 		for i := range 300 {
 			p.Produce((&ledger{}).record(i, fmt.Sprint("t", i), ""))
 		}
 		p.mu.Lock()
 		for name, tp := range p.topics {
 			if name != "t0" {
-				tp.waiting = list{} // as if they were stored
+				tp.waiting = nil // as if they were stored
 			}
 		}
 		p.mu.Unlock()
@@ -165,6 +134,5 @@ func TestTopicsThatAreNotUsedAreForgottenAndTheirLaneReplaced(t *testing.T) {
 		time.Sleep(idleAfter + time.Second)
 		p.sweep()
 		require.Len(t, p.topics, 1, "the one with a record stays")
-		require.True(t, p.laneWanted)
 	})
 }

@@ -28,11 +28,14 @@ var (
 // metrics are the producer's. Names of topics are no labels: templates make them at run time.
 type metrics struct {
 	records       [outcomes]prometheus.Counter
-	latency       prometheus.Histogram
-	laneFailures  prometheus.Counter
+	latency       *latencyHistogram
+	startFailures prometheus.Counter
 	adminFailures prometheus.Counter
 	topicsLost    prometheus.Counter
 	topicsCreated prometheus.Counter
+	splits        prometheus.Counter
+	bumps         prometheus.Counter
+	byBroker      brokerVectors
 	all           []prometheus.Collector
 }
 
@@ -44,14 +47,16 @@ func newMetrics(p *Producer) *metrics {
 	for o := range outcomes {
 		m.records[o] = records.WithLabelValues(outcomeNames[o])
 	}
-	m.latency = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "sluice", Subsystem: "kafka", Name: "produce_latency_seconds",
-		Help:    "From taking a record to Kafka's acknowledgement, of stored records.",
-		Buckets: []float64{.001, .0025, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}})
+	m.latency = newLatencyHistogram("sluice_kafka_produce_latency_seconds", "From taking a record to Kafka's acknowledgement, of stored records.")
 	m.all = append(m.all, records, m.latency)
-	m.laneFailures = m.counter("start_failures_total", "Failed attempts to connect to the cluster and get a producer ID.")
+	m.startFailures = m.counter("start_failures_total", "Failed attempts to get a producer ID from the cluster.")
 	m.adminFailures = m.counter("admin_failures_total", "Questions about topics that no broker answered.")
 	m.topicsLost = m.counter("topics_lost_total", "Topics that were deleted or made anew while in use.")
 	m.topicsCreated = m.counter("topics_created_total", "Topics that this process created.")
+	m.splits = m.counter("batch_splits_total", "Batches that Kafka refused and that were sent again in two halves: too large, or with an invalid record that it did not name.")
+	m.bumps = m.counter("epoch_bumps_total", "Partitions that began a new producer epoch because Kafka's sequence numbers were not ours.")
+	m.byBroker = newBrokerVectors()
+	m.all = append(m.all, m.byBroker.all()...)
 	m.gauges(p)
 	return m
 }

@@ -7,8 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/rs/zerolog"
+
+	"sluice/kafka/produce"
 )
 
 // A Producer writes records to Kafka and answers for each. DESIGN.md tells how, and why.
@@ -19,43 +20,33 @@ type Producer struct {
 	budget *Budget
 	start  time.Time // of its clock
 	admin  *Admin    // the verifier's
+	finder *Admin    // asks for leaders and the producer ID
 	pinger *Admin
 
-	views sync.Map // topic name -> *view, for sarama's goroutines
-
-	feedWake   signal // the queue is not empty
-	finishWake signal // finished is not empty
+	finishWake signal // finished is not empty, or there are notes
 	verifyWake signal // a topic is to be asked for
-	laneWake   signal // the current lane is to be replaced
+	leaderWake signal // a leader is to be asked for
+	identWake  signal // a producer ID is to be asked for
 	aborted    chan struct{}
 	drained    chan struct{} // closed when closing and nothing is pending
 	stopped    chan struct{} // closed when Run returns
 	up         atomic.Bool
-	closers    sync.WaitGroup // of lanes that end
+	senders    sync.WaitGroup // of connections
+	sizes      sync.Map       // topic name -> number of its partitions, for Destination
 
-	mu         sync.Mutex // guards what follows and all topics; no other lock is taken under it
-	topics     map[string]*topic
-	queue      []fed     // for the feeder
-	finished   []*Record // for the finisher, with their errors
-	pending    int       // records that RecordDone was not called for
-	lane       *lane     // where new topics go; nil: none open yet
-	lanes      map[*lane]struct{}
-	opening    *lane         // that is to be the next
-	laneWanted bool          // a new one is to be opened
-	notes      []func()      // log lines, written when mu is not held
-	warned     bool          // that a limit may not be read
-	progress   time.Duration // when a record was last stored, or the first came after there was none
-	running    bool
-	closing    bool
-	aborting   bool
-	forced     bool // what sarama still has was answered for, and is ignored when it comes
-	ended      bool // no goroutine is left
-}
-
-// A fed record is on its way to the input of a lane.
-type fed struct {
-	lane *lane
-	msg  *sarama.ProducerMessage
+	mu       sync.Mutex // guards what follows, and all topics, partitions, brokers and senders; no other lock is taken under it
+	topics   map[string]*topic
+	brokers  map[node]*broker
+	ident    produce.Ident
+	finished []*Record     // for the finisher, with their errors
+	pending  int           // records that RecordDone was not called for
+	notes    []func()      // log lines, written when mu is not held
+	warned   bool          // that a limit may not be read
+	progress time.Duration // when a record was last stored, or the first came after there was none
+	running  bool
+	closing  bool
+	aborting bool
+	ended    bool // no goroutine is left
 }
 
 // A signal wakes one goroutine; waking it twice before it looks is waking it once.
@@ -78,10 +69,10 @@ func NewProducer(cfg Config) (*Producer, error) {
 	}
 	p := &Producer{
 		cfg: cfg, log: cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), budget: cfg.budget(), start: time.Now(),
-		admin: newAdmin(cfg), pinger: newAdmin(cfg.forPings()),
-		feedWake: newSignal(), finishWake: newSignal(), verifyWake: newSignal(), laneWake: newSignal(),
+		admin: newAdmin(cfg), finder: newAdmin(cfg.forPings()), pinger: newAdmin(cfg.forPings()),
+		finishWake: newSignal(), verifyWake: newSignal(), leaderWake: newSignal(), identWake: newSignal(),
 		aborted: make(chan struct{}), drained: make(chan struct{}), stopped: make(chan struct{}),
-		topics: map[string]*topic{}, lanes: map[*lane]struct{}{},
+		topics: map[string]*topic{}, brokers: map[node]*broker{}, ident: produce.Nobody,
 	}
 	p.m = newMetrics(p)
 	if err := p.m.register(cfg.Registerer); err != nil {
@@ -97,10 +88,8 @@ func (p *Producer) Budget() *Budget { return p.budget }
 // use, or the topic.
 func (p *Producer) Destination(topic string, key []byte) Destination {
 	if key != nil {
-		if v, ok := p.views.Load(topic); ok {
-			if ids := v.(*view).partitions.Load(); ids != nil {
-				return Destination{topic, PartitionOf(key, int32(len(*ids)))}
-			}
+		if n, ok := p.sizes.Load(topic); ok {
+			return Destination{topic, PartitionOf(key, n.(int32))}
 		}
 	}
 	return Destination{topic, AnyPartition}
@@ -120,19 +109,21 @@ func (p *Producer) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context){p.runFeeder, p.runFinisher, p.runVerifier, p.runLanes, p.runHealth} {
+	for _, part := range []func(context.Context){p.runFinisher, p.runVerifier, p.runFinder, p.runIdent, p.runHealth} {
 		wg.Go(func() { part(work) }) // ends with work
 	}
-	<-p.drained
-	p.abort() // nothing is left that it could harm; it ends attempts to connect
-	cancel()
-	_ = p.admin.Close()
-	_ = p.pinger.Close()
-	ended := within(grace, wg.Wait)
-	p.closeLanes()
-	if !ended || !within(grace, p.closers.Wait) {
-		p.cfg.Logger.Error().Msg("the Kafka client did not end; some of its goroutines are left")
+	select {
+	case <-p.drained:
+		p.abort() // nothing is left that it could harm; it ends the connections
+	case <-p.aborted:
 	}
+	cancel()
+	for _, a := range []*Admin{p.admin, p.finder, p.pinger} {
+		_ = a.Close() // it always gives nil
+	}
+	p.senders.Wait() // their connections are cut
+	wg.Wait()
+	p.dropAll()
 	p.end()
 	return nil
 }
@@ -155,14 +146,14 @@ func (p *Producer) Produce(r *Record) {
 	r.prepare(now)
 	p.mu.Lock()
 	if p.pending == 0 {
-		p.progress = now
+		p.progress = max(p.progress, now)
 	}
 	p.pending++
 	p.accept(r, now)
-	wakes := p.due()
+	w := p.due()
 	ended := p.ended
 	p.mu.Unlock()
-	wakes.wake(p)
+	w.wake(p)
 	if ended {
 		go p.finish() // ends with RecordDone: no goroutine of ours is left to call it
 	}
@@ -188,7 +179,7 @@ func (p *Producer) accept(r *Record, now time.Duration) {
 	}
 	switch t.phase {
 	case asking:
-		t.waiting.push(r)
+		t.waiting = append(t.waiting, r)
 	case refused:
 		p.fail(r, t.verdict)
 	default:
@@ -197,9 +188,8 @@ func (p *Producer) accept(r *Record, now time.Duration) {
 }
 
 func (p *Producer) addTopic(name string) *topic {
-	t := &topic{name: name, view: new(view)}
+	t := &topic{name: name}
 	p.topics[name] = t
-	p.views.Store(name, t.view)
 	p.ask(t, p.now())
 	return t
 }
@@ -212,51 +202,15 @@ func (p *Producer) ask(t *topic, now time.Duration) {
 
 // route gives r to its partition. The caller holds mu.
 func (p *Producer) route(t *topic, r *Record, now time.Duration) {
-	if err := t.judge(r); err != nil {
+	if err := t.judge(r, now, p.cfg.compresses()); err != nil {
 		p.fail(r, err)
 		return
 	}
-	part := t.place(r)
-	t.held++
-	if part.fifo.n == 0 && p.admits(part, r, now) {
-		p.feed(part, r, now)
-	} else {
-		part.fifo.push(r)
+	if r.size > t.room {
+		p.suspect(t, now, settingsHold) // it is sent if the limit was last seen long ago
 	}
-}
-
-// admits says whether r can go to sarama now. A partition changes its lane only while it has no record in one,
-// so that the order is kept.
-func (p *Producer) admits(part *part, r *Record, now time.Duration) bool {
-	if p.lane == nil || p.lane == part.topic.avoid || p.aborting || !part.takes(r, now) {
-		return false
-	}
-	if part.lane != p.lane {
-		if part.inFlight.n > 0 {
-			return false
-		}
-		part.lane = p.lane
-		part.lane.parts++
-	}
-	return true
-}
-
-func (p *Producer) feed(part *part, r *Record, now time.Duration) {
-	part.put(r, now)
-	p.queue = append(p.queue, fed{part.lane, r.msg})
-}
-
-// pump feeds what waits in part, as far as there is room. The caller holds mu.
-func (p *Producer) pump(part *part, now time.Duration) {
-	for r := part.fifo.head; r != nil && p.admits(part, r, now); r = part.fifo.head {
-		part.fifo.pop()
-		p.feed(part, r, now)
-	}
-}
-
-func (p *Producer) pumpTopic(t *topic, now time.Duration) {
-	for _, part := range t.parts {
-		p.pump(part, now)
+	if part := t.place(r); part.add(r) {
+		p.arm(part, now)
 	}
 }
 
@@ -268,13 +222,13 @@ func (p *Producer) fail(r *Record, err error) {
 
 // wakes is what has to be done when mu is not held any more.
 type wakes struct {
-	feed, finish bool
-	notes        []func()
+	finish bool
+	notes  []func()
 }
 
 // due is called under mu, wake after.
 func (p *Producer) due() wakes {
-	w := wakes{len(p.queue) > 0, len(p.finished) > 0, p.notes}
+	w := wakes{len(p.finished) > 0, p.notes}
 	p.notes = nil
 	return w
 }
@@ -282,41 +236,16 @@ func (p *Producer) due() wakes {
 // note has a log line written when mu is not held.
 func (p *Producer) note(f func()) { p.notes = append(p.notes, f) }
 
-func (w wakes) wake(p *Producer) {
+// write writes the log lines.
+func (w wakes) write() {
 	for _, note := range w.notes {
 		note()
 	}
-	if w.feed {
-		p.feedWake.wake()
-	}
+}
+
+func (w wakes) wake(p *Producer) {
+	w.write()
 	if w.finish {
 		p.finishWake.wake()
 	}
-}
-
-// runFeeder hands records to sarama. Its input is only ever blocked for moments, see maxInFlight.
-func (p *Producer) runFeeder(ctx context.Context) {
-	var batch []fed
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.feedWake:
-		}
-		for batch = p.takeQueue(batch); len(batch) > 0; batch = p.takeQueue(batch) {
-			for _, f := range batch {
-				f.lane.input <- f.msg
-			}
-		}
-	}
-}
-
-// takeQueue swaps the queue for the one that was worked off.
-func (p *Producer) takeQueue(done []fed) []fed {
-	clear(done)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	batch := p.queue
-	p.queue = done[:0]
-	return batch
 }

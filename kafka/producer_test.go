@@ -170,7 +170,7 @@ func TestStuckPartitionDelaysNoOther(t *testing.T) {
 	p := start(t, testConfig(c.ListenAddrs()))
 	bad, good, free := newLedger(), newLedger(), newLedger()
 	keys := keysOf(2)
-	const n = 4 * maxInFlight
+	const n = 4 * mostRecords
 	for i := range n {
 		p.Produce(bad.record(i, "stuck", keys[0]))
 	}

@@ -101,9 +101,9 @@ func TestReadGivesOnlyWhatIsCommittedAndPassesTheRest(t *testing.T) {
 	require.NoError(t, k.CreateTopic("t", 1, map[string]string{"cleanup.policy": "compact"}))
 	plain, tx := client(t, k), client(t, k, kgo.TransactionalID("tx"))
 	for n := range 20 {
-		produce(t, plain, keyed("t", 0, "a", "plain "+strconv.Itoa(n)))
+		produceAll(t, plain, keyed("t", 0, "a", "plain "+strconv.Itoa(n)))
 		require.NoError(t, tx.BeginTransaction())
-		produce(t, tx, keyed("t", 0, "b", strconv.Itoa(n)))
+		produceAll(t, tx, keyed("t", 0, "b", strconv.Itoa(n)))
 		require.NoError(t, tx.EndTransaction(t.Context(), kgo.TransactionEndTry(n%2 == 0)))
 	}
 	k.Compact()
@@ -116,7 +116,7 @@ func TestReadGivesOnlyWhatIsCommittedAndPassesTheRest(t *testing.T) {
 		require.Equal(t, stable(t, plain, "t", 0), end)
 	}
 	require.NoError(t, tx.BeginTransaction())
-	produce(t, tx, keyed("t", 0, "c", "open"))
+	produceAll(t, tx, keyed("t", 0, "c", "open"))
 	end := stable(t, plain, "t", 0)
 	values, next := collect(t, r, "t", 0, end, 1<<20)
 	require.Empty(t, values, "it is not decided")

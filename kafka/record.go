@@ -18,7 +18,7 @@ type Record struct {
 	Key       []byte // nil: no key, and any partition
 	Value     []byte // nil: the null value, a tombstone; an empty value is not nil
 	Headers   []Header
-	Timestamp time.Time // zero: the time of Produce
+	Timestamp time.Time // zero: the time of Produce. Kafka gets the time of sending if it takes no timestamp so old
 	// PartitionKey decides the partition in place of Key, which does if this is nil.
 	PartitionKey []byte
 	// To is the partition, if Fixed; one that the topic does not have is an ErrInvalidRecord.
@@ -30,21 +30,18 @@ type Record struct {
 	ReservedFor Destination
 	Owner       Owner
 
-	// Partition and Offset are where the record is, once RecordDone is called without an error.
+	// Partition and Offset are where the record is, once RecordDone is called without an error. The offset is -1 if
+	// Kafka stored the record and has forgotten where.
 	Partition int32
 	Offset    int64
 
-	msg        *sarama.ProducerMessage // made by the first Produce and kept
-	key, value octets
-	since      time.Duration // when Produce was called, on the Producer's clock
-	size       int           // upper bound of what it adds to a batch
-	hash       uint32        // of what decides the partition
-	part       *part         // nil until its topic is known
-	prev, next *Record       // in the one list it is in
-	err        error         // what RecordDone will say
-	alone      bool          // sent as the only record of its partition, so a verdict is its own
-	returned   bool          // sarama gave it back, and still has others of its partition
-	tried      bool          // sarama gave it back, and may have sent it
+	wire    sarama.Record
+	headers []*sarama.RecordHeader // into Headers
+	since   time.Duration          // when Produce was called, on the Producer's clock
+	stamp   int64                  // the timestamp in ms
+	size    int                    // upper bound of what it adds to a batch
+	hash    uint32                 // of what decides the partition
+	err     error                  // what RecordDone will say
 }
 
 // An Owner is told what became of its records.
@@ -56,58 +53,39 @@ type Owner interface {
 	RecordDone(r *Record, err error)
 }
 
-// octets is a sarama.Encoder that needs no allocation.
-type octets []byte
-
-// Encode gives the bytes.
-func (o *octets) Encode() ([]byte, error) { return *o, nil }
-
-// Length gives their number.
-func (o *octets) Length() int { return len(*o) }
-
 // prepare fills in what can be known without the producer's lock.
 func (r *Record) prepare(now time.Duration) {
-	r.since, r.err, r.part = now, nil, nil
-	r.alone, r.returned, r.tried = false, false, false
+	r.since, r.err = now, nil
 	decides := r.Key
 	if r.PartitionKey != nil {
 		decides = r.PartitionKey
 	}
 	r.hash = murmur2(decides)
-	if r.msg == nil {
-		r.msg = new(sarama.ProducerMessage)
+	at := r.Timestamp
+	if at.IsZero() {
+		at = time.Now()
 	}
-	m := r.msg
-	m.Metadata, m.Topic, m.Timestamp = r, r.Topic, r.Timestamp
-	m.Key, m.Value = nil, nil // a nil pointer in the interface would be an empty key, not none
-	if r.key = r.Key; r.Key != nil {
-		m.Key = &r.key
+	r.stamp = at.UnixMilli()
+	n := r.length() + deltas
+	r.size = varint(n) + n
+}
+
+// encode makes what sarama puts into a batch that begins at first.
+func (r *Record) encode(place int, first int64) *sarama.Record {
+	r.headers = r.headers[:0]
+	for i := range r.Headers {
+		r.headers = append(r.headers, (*sarama.RecordHeader)(&r.Headers[i]))
 	}
-	if r.value = r.Value; r.Value != nil {
-		m.Value = &r.value
-	}
-	m.Headers = m.Headers[:0]
-	for _, h := range r.Headers {
-		m.Headers = append(m.Headers, sarama.RecordHeader(h))
-	}
-	r.size = m.ByteSize(2)
+	w := &r.wire
+	w.Headers, w.Key, w.Value = r.headers, r.Key, r.Value
+	w.OffsetDelta, w.TimestampDelta = int64(place), time.Duration(r.stamp-first)*time.Millisecond
+	return w
 }
 
 // forget drops what the record referred to, so that a pooled record keeps nobody's memory.
 func (r *Record) forget() {
-	r.part, r.key, r.value = nil, nil, nil
-	if r.msg != nil {
-		r.msg.Metadata = nil
-		clear(r.msg.Headers)
-	}
-}
-
-// renew replaces what sarama gave back with an error. It still looks at that for a moment (at how often it was
-// tried, in updateLeaderIfBrokerProducerIsNil), so it must not be used again.
-func (r *Record) renew() {
-	old := r.msg
-	r.msg = &sarama.ProducerMessage{Metadata: r, Topic: old.Topic, Key: old.Key, Value: old.Value,
-		Headers: old.Headers, Partition: old.Partition, Timestamp: old.Timestamp}
+	r.wire.Headers, r.wire.Key, r.wire.Value = nil, nil, nil
+	clear(r.headers)
 }
 
 const (
@@ -117,12 +95,19 @@ const (
 	recordOverhead = 3
 )
 
-// aloneSize is the exact size of a batch with only this record, uncompressed.
-func (r *Record) aloneSize() int {
+// length is what the record takes when it is first in its batch, without its own length.
+func (r *Record) length() int {
 	n := recordOverhead + nullable(r.Key) + nullable(r.Value) + varint(len(r.Headers))
-	for _, h := range r.Headers {
+	for i := range r.Headers {
+		h := &r.Headers[i]
 		n += varint(len(h.Key)) + len(h.Key) + nullable(h.Value)
 	}
+	return n
+}
+
+// aloneSize is the exact size of a batch with only this record, uncompressed.
+func (r *Record) aloneSize() int {
+	n := r.length()
 	return batchOverhead + varint(n) + n
 }
 
@@ -135,62 +120,12 @@ func nullable(b []byte) int {
 
 // varint is how many bytes the number takes, zigzag encoded.
 func varint(v int) int {
+	if uint(v) < 64 {
+		return 1
+	}
+	if uint(v) < 8192 {
+		return 2
+	}
 	var b [binary.MaxVarintLen64]byte
 	return binary.PutVarint(b[:], int64(v))
-}
-
-// A list holds records in order, linked through themselves. A record is in one list at most.
-type list struct {
-	head, tail *Record
-	n          int
-}
-
-func (l *list) push(r *Record) {
-	r.prev, r.next = l.tail, nil
-	if l.tail == nil {
-		l.head = r
-	} else {
-		l.tail.next = r
-	}
-	l.tail = r
-	l.n++
-}
-
-func (l *list) remove(r *Record) {
-	if r.prev == nil {
-		l.head = r.next
-	} else {
-		r.prev.next = r.next
-	}
-	if r.next == nil {
-		l.tail = r.prev
-	} else {
-		r.next.prev = r.prev
-	}
-	r.prev, r.next = nil, nil
-	l.n--
-}
-
-// pop takes the first record, or nil.
-func (l *list) pop() *Record {
-	r := l.head
-	if r != nil {
-		l.remove(r)
-	}
-	return r
-}
-
-// prepend moves all of front before what is there.
-func (l *list) prepend(front *list) {
-	if front.n == 0 {
-		return
-	}
-	if front.tail.next = l.head; l.head == nil {
-		l.tail = front.tail
-	} else {
-		l.head.prev = front.tail
-	}
-	l.head = front.head
-	l.n += front.n
-	*front = list{}
 }

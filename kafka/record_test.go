@@ -43,19 +43,24 @@ func TestSizeOfABatchIsKnownBeforeItIsMade(t *testing.T) {
 
 func TestRecordGivesSaramaWhatItWasGiven(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := draw(t)
-		r.prepare(0)
-		require.Equal(t, r.Key == nil, r.msg.Key == nil)
-		require.Equal(t, r.Value == nil, r.msg.Value == nil)
-		require.Len(t, r.msg.Headers, len(r.Headers))
-		again := draw(t) // used again for another message
-		again.msg, r.msg = r.msg, nil
-		again.prepare(0)
-		require.Equal(t, again.Key == nil, again.msg.Key == nil)
-		require.Len(t, again.msg.Headers, len(again.Headers))
-		for i, h := range again.Headers {
-			require.Equal(t, h.Key, again.msg.Headers[i].Key)
-			require.Equal(t, h.Value, again.msg.Headers[i].Value)
+		var used Record
+		for range 2 { // used again for another message
+			r := draw(t)
+			r.headers, r.wire = used.headers, used.wire
+			r.prepare(0)
+			w := r.encode(7, -4)
+			require.Equal(t, r.Key, w.Key)
+			require.Equal(t, r.Key == nil, w.Key == nil)
+			require.Equal(t, r.Value, w.Value)
+			require.Equal(t, r.Value == nil, w.Value == nil)
+			require.EqualValues(t, 7, w.OffsetDelta)
+			require.Equal(t, 5*time.Millisecond, w.TimestampDelta)
+			require.Len(t, w.Headers, len(r.Headers))
+			for i, h := range r.Headers {
+				require.Equal(t, h.Key, w.Headers[i].Key)
+				require.Equal(t, h.Value, w.Headers[i].Value)
+			}
+			used.headers, used.wire = r.headers, r.wire
 		}
 	})
 }
@@ -63,56 +68,12 @@ func TestRecordGivesSaramaWhatItWasGiven(t *testing.T) {
 func TestPooledRecordKeepsNobodysMemory(t *testing.T) {
 	r := &Record{Topic: "t", Key: []byte("k"), Value: []byte("v"), Headers: benchHeaders}
 	r.prepare(0)
+	r.encode(0, 0)
 	r.forget()
-	require.Nil(t, r.key)
-	require.Nil(t, r.value)
-	for _, h := range r.msg.Headers {
-		require.Nil(t, h.Key)
+	require.Zero(t, r.wire.Key)
+	require.Zero(t, r.wire.Value)
+	require.Empty(t, r.wire.Headers)
+	for _, h := range r.headers {
+		require.Nil(t, h)
 	}
-}
-
-func TestListIsAQueue(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var l list
-		var model []*Record
-		for range rapid.IntRange(0, 60).Draw(t, "steps") {
-			switch rapid.IntRange(0, 3).Draw(t, "what") {
-			case 0:
-				r := new(Record)
-				l.push(r)
-				model = append(model, r)
-			case 1:
-				if r := l.pop(); len(model) == 0 {
-					require.Nil(t, r)
-				} else {
-					require.Same(t, model[0], r)
-					model = model[1:]
-				}
-			case 2:
-				if len(model) > 0 {
-					i := rapid.IntRange(0, len(model)-1).Draw(t, "i")
-					l.remove(model[i])
-					model = append(model[:i:i], model[i+1:]...)
-				}
-			case 3:
-				var front list
-				var first []*Record
-				for range rapid.IntRange(0, 3).Draw(t, "front") {
-					r := new(Record)
-					front.push(r)
-					first = append(first, r)
-				}
-				l.prepend(&front)
-				require.Zero(t, front)
-				model = append(first, model...)
-			}
-			require.Equal(t, len(model), l.n)
-			i := 0
-			for r := l.head; r != nil; r = r.next {
-				require.Same(t, model[i], r)
-				i++
-			}
-			require.Equal(t, len(model), i)
-		}
-	})
 }

@@ -14,39 +14,28 @@ import (
 func TestSettingsOnWhichThePromisesRest(t *testing.T) {
 	c, err := Config{Brokers: []string{"x:1"}}.withDefaults()
 	require.NoError(t, err)
-	s := c.producer(newDialer(time.Second), func() bool { return false })
+	s := c.base(newDialer(time.Second))
 	require.NoError(t, s.Validate())
-	require.Equal(t, sarama.WaitForAll, s.Producer.RequiredAcks)
-	require.True(t, s.Producer.Idempotent)
-	require.Equal(t, 1, s.Net.MaxOpenRequests)
-	require.True(t, s.Producer.Return.Successes && s.Producer.Return.Errors)
-	require.Equal(t, 5*time.Millisecond, s.Producer.Flush.Frequency)
 	require.False(t, s.Metadata.AllowAutoTopicCreation)
-	require.False(t, s.Metadata.Full)
 	require.True(t, s.ApiVersionsRequest, "each broker says which versions it knows")
 	require.Equal(t, sarama.MaxVersion, s.Version)
-	require.Greater(t, s.Net.ReadTimeout, s.Producer.Timeout, "the broker's own time-out comes first")
+	require.Greater(t, s.Net.ReadTimeout, c.RequestTimeout, "the broker's own time-out comes first")
 	require.LessOrEqual(t, s.Net.ReadTimeout, 15*time.Second, "a silent network is noticed")
-	require.GreaterOrEqual(t, s.ChannelBufferSize, maxInFlight, "no record waits in front of a channel")
 	require.True(t, gometrics.UseNilMetrics)
 }
 
-func TestBackoffGrowsToItsLimitUnlessSkipped(t *testing.T) {
-	never := func() bool { return false }
-	for _, most := range []time.Duration{3 * time.Second, 500 * time.Millisecond} {
-		c, err := Config{Brokers: []string{"x:1"}, MaxBackoff: most}.withDefaults()
-		require.NoError(t, err)
-		require.Equal(t, minBackoff, backoff(0, most, never))
-		require.Equal(t, minBackoff, backoff(1, most, never))
-		require.Equal(t, 2*minBackoff, backoff(2, most, never))
-		total := time.Duration(0)
-		for i := range c.producer(newDialer(time.Second), never).Producer.Retry.Max {
-			require.LessOrEqual(t, backoff(i, most, never), most)
-			total += backoff(i, most, never)
+func TestTriesAreFurtherApartUpToALimitAndAtRandom(t *testing.T) {
+	seen := map[time.Duration]bool{}
+	for tries := range 100 {
+		d := retryAfter(tries, slowest)
+		seen[d] = true
+		require.GreaterOrEqual(t, d, soonest/2)
+		require.Less(t, d, slowest)
+		if tries > 5 {
+			require.GreaterOrEqual(t, d, slowest/2)
 		}
-		require.Greater(t, total, 9*time.Minute, "a partition that can't store is waited for")
 	}
-	require.Zero(t, backoff(5, time.Second, func() bool { return true }))
+	require.Greater(t, len(seen), 90)
 }
 
 func TestDialerCutsWhatItMade(t *testing.T) {

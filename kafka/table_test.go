@@ -82,7 +82,7 @@ func keyed(topic string, partition int32, key, value string) *kgo.Record {
 	return &kgo.Record{Topic: topic, Partition: partition, Key: []byte(key), Value: []byte(value)}
 }
 
-func produce(t testing.TB, cl *kgo.Client, rs ...*kgo.Record) {
+func produceAll(t testing.TB, cl *kgo.Client, rs ...*kgo.Record) {
 	t.Helper()
 	require.NoError(t, cl.ProduceSync(t.Context(), rs...).FirstErr())
 }
@@ -120,7 +120,7 @@ func TestEverythingFromTheBeginningIsHandledBeforePositioned(t *testing.T) {
 		require.EqualValues(t, each, tb.read("t", p))
 	}
 	require.Zero(t, c.Lag())
-	produce(t, cl, keyed("t", 1, "new", "v"))
+	produceAll(t, cl, keyed("t", 1, "new", "v"))
 	eventually(t, func() bool { return tb.read("t", 1) == each+1 }, "it goes on with what follows")
 	require.EqualValues(t, partitions, c.Partitions("t"))
 	require.Zero(t, c.Partitions("unknown"))
@@ -132,12 +132,12 @@ func TestProgressPassesWhatHoldsNoRecords(t *testing.T) {
 	require.NoError(t, k.CreateTopic("t", 1, map[string]string{"cleanup.policy": "compact"}))
 	plain, tx := client(t, k), client(t, k, kgo.TransactionalID("tx"))
 	for n := range 20 {
-		produce(t, plain, keyed("t", 0, "a", strconv.Itoa(n)))
+		produceAll(t, plain, keyed("t", 0, "a", strconv.Itoa(n)))
 		require.NoError(t, tx.BeginTransaction())
-		produce(t, tx, keyed("t", 0, "b", strconv.Itoa(n)))
+		produceAll(t, tx, keyed("t", 0, "b", strconv.Itoa(n)))
 		require.NoError(t, tx.EndTransaction(t.Context(), kgo.TransactionEndTry(n%2 == 0)))
 	}
-	produce(t, plain, &kgo.Record{Topic: "t", Key: []byte("a")}) // a tombstone
+	produceAll(t, plain, &kgo.Record{Topic: "t", Key: []byte("a")}) // a tombstone
 	k.Compact()
 	want := map[string]string{"b": "18"}
 
@@ -149,7 +149,7 @@ func TestProgressPassesWhatHoldsNoRecords(t *testing.T) {
 
 	for _, commit := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} { // a marker is the last there is
 		require.NoError(t, tx.BeginTransaction())
-		produce(t, tx, keyed("t", 0, "c", "v"))
+		produceAll(t, tx, keyed("t", 0, "c", "v"))
 		require.NoError(t, tx.EndTransaction(t.Context(), commit))
 		end, err := c.End(t.Context(), "t", 0)
 		require.NoError(t, err)
@@ -164,9 +164,9 @@ func TestProgressPassesWhatHoldsNoRecords(t *testing.T) {
 func TestPositionedDoesNotWaitForAnOpenTransaction(t *testing.T) {
 	k := fake(t, kfake.SeedTopics(1, "t"))
 	plain, open := client(t, k), transact(t, k, "tx")
-	produce(t, plain, keyed("t", 0, "a", "1"))
-	produce(t, open, keyed("t", 0, "b", "2"))
-	produce(t, plain, keyed("t", 0, "c", "3"))
+	produceAll(t, plain, keyed("t", 0, "a", "1"))
+	produceAll(t, open, keyed("t", 0, "b", "2"))
+	produceAll(t, plain, keyed("t", 0, "c", "3"))
 	tb := newTable()
 	c := follow(t, tabling(k.ListenAddrs(), tb, "t"))
 	positioned(t, c)
@@ -198,7 +198,7 @@ func TestALogThatWasShortenedIsNoGapFromTheBeginning(t *testing.T) {
 	k := fake(t, kfake.SeedTopics(1, "t"))
 	cl := client(t, k)
 	for _, v := range numbers(1, 10) {
-		produce(t, cl, keyed("t", 0, v, v))
+		produceAll(t, cl, keyed("t", 0, v, v))
 	}
 	to := kadm.Offsets{}
 	to.AddOffset("t", 0, 7, -1)
@@ -237,7 +237,7 @@ func TestATopicThatIsMissingIsWaitedForFromTheBeginning(t *testing.T) {
 	}
 	require.NoError(t, k.CreateTopic("late", 1, nil))
 	cl := client(t, k)
-	produce(t, cl, keyed("late", 0, "a", "1"), keyed("late", 0, "b", "2"))
+	produceAll(t, cl, keyed("late", 0, "a", "1"), keyed("late", 0, "b", "2"))
 	positioned(t, c)
 	eventually(t, func() bool { return tb.read("late", 0) == 2 }, "it is read")
 	tb.check(t, map[string]string{"a": "1", "b": "2"})
@@ -252,7 +252,7 @@ func (c *Consumer) topicIsLate(name string) bool {
 // TestPositionedWaitsForHandle: fetched is not handled.
 func TestPositionedWaitsForHandle(t *testing.T) {
 	k := fake(t, kfake.SeedTopics(1, "t"))
-	produce(t, client(t, k), keyed("t", 0, "a", "1"), keyed("t", 0, "b", "2"))
+	produceAll(t, client(t, k), keyed("t", 0, "a", "1"), keyed("t", 0, "b", "2"))
 	tb := newTable()
 	cfg := tabling(k.ListenAddrs(), tb, "t")
 	last, free := make(chan struct{}), make(chan struct{})

@@ -141,7 +141,7 @@ func (t *Transactor) settle(s *share, a answer) (again, fatal error) {
 	case topicVerdict("Write", code) != nil:
 		return nil, t.refuseTopics([]*share{s}, map[string]sarama.KError{s.at.topic: code})
 	default:
-		if verdict, _ := batchVerdict(code, true); Final(verdict) {
+		if verdict := recordVerdict(code); Final(verdict) {
 			return nil, t.refuseBatch(s, a.block, verdict)
 		}
 		return fmt.Errorf("partition %d of topic %q: %w", s.at.id, s.at.topic, code), nil

@@ -15,8 +15,13 @@ const (
 	verdictTime = 3 * time.Second
 	// checkAgain is how often a topic in use is verified anew, for its limit and number of partitions.
 	checkAgain = 5 * time.Minute
-	// suspectAgain is how often it is for who waits for a leader.
+	// suspectAgain is how often it is while there is doubt.
 	suspectAgain = 500 * time.Millisecond
+	// settingsHold is for how long a record is judged by the settings of its topic as they were last seen. After that it
+	// is for Kafka to refuse it: they may have been changed.
+	settingsHold = 3 * time.Second
+	// verifySoon is how often a topic is verified whose settings Kafka's answers contradict.
+	verifySoon = 100 * time.Millisecond
 	// lostAgain is how often a topic that is gone is looked for.
 	lostAgain = time.Second
 )
@@ -124,62 +129,26 @@ func (p *Producer) apply(states []topicState) (missing []string) {
 	return missing
 }
 
-// found opens a topic, or keeps it open. One that was made anew is opened when sarama has let go of its
-// records. The caller holds mu.
+// found opens a topic, or keeps it open. The caller holds mu.
 func (p *Producer) found(t *topic, s topicState, now time.Duration) {
 	t.misses = 0
-	if t.phase == open && s.id != t.state.id {
-		p.lose(t, "Kafka topic was made anew")
-	}
-	if t.phase != open && t.feeding > 0 {
-		t.due = now + missingAgain // settlePart wakes us before
-		return
-	}
-	if t.phase == lost || t.state.exists && s.id != t.state.id {
-		p.avoidLane(t)
-	}
-	if t.phase == lost {
-		records := t.held
+	madeAnew := t.state.exists && s.id != t.state.id
+	records := t.held
+	switch {
+	case t.phase == lost:
 		p.note(func() {
 			p.log.Info().Str("kafka_topic", t.name).Int("records", records).Msg("Kafka topic is there again")
 		})
-		p.doubtTried(t, s)
+	case t.phase == open && madeAnew:
+		p.m.topicsLost.Inc()
+		p.note(func() {
+			p.log.Error().Str("kafka_topic", t.name).Int("records", records).Msg("Kafka topic was made anew")
+		})
 	}
-	p.openTopic(t, s, now)
+	p.openTopic(t, s, madeAnew, now)
 }
 
-// avoidLane lets no record of t into the current lane, if that knows it: sarama goes on with the sequence
-// numbers of the old topic there, which the new one may refuse, and may not ask for a leader for a while.
-func (p *Producer) avoidLane(t *topic) {
-	for _, part := range t.parts {
-		if part.lane == p.lane && p.lane != nil {
-			t.avoid = p.lane
-			p.replaceLane()
-			return
-		}
-	}
-}
-
-// doubtTried gives up records that may be stored in a topic which was never gone, for all that Kafka said.
-func (p *Producer) doubtTried(t *topic, s topicState) {
-	if s.id != t.state.id || s.id == (sarama.Uuid{}) {
-		return
-	}
-	for _, part := range t.parts {
-		var keep list
-		for r := part.fifo.pop(); r != nil; r = part.fifo.pop() {
-			if r.tried {
-				t.held--
-				p.fail(r, ErrUncertain)
-			} else {
-				keep.push(r)
-			}
-		}
-		part.fifo = keep
-	}
-}
-
-func (p *Producer) openTopic(t *topic, s topicState, now time.Duration) {
+func (p *Producer) openTopic(t *topic, s topicState, madeAnew bool, now time.Duration) {
 	if !s.limitKnown && !p.warned {
 		p.warned = true
 		p.note(func() {
@@ -187,16 +156,27 @@ func (p *Producer) openTopic(t *topic, s topicState, now time.Duration) {
 		})
 	}
 	t.state, t.phase, t.due = s, open, now+checkAgain
-	t.view.recall.Store(false)
-	t.limitTo(s.limit, codecs[p.cfg.Compression])
-	t.resize(s.partitions)
-	if p.lane == nil {
-		p.replaceLane()
+	t.limitTo(s, p.cfg.compresses())
+	if madeAnew {
+		t.plain = false
+		for _, part := range t.parts {
+			part.epoch = noEpoch
+			part.renew()
+		}
 	}
-	for r := t.waiting.pop(); r != nil; r = t.waiting.pop() {
+	if int(s.partitions) != len(t.parts) {
+		p.sizes.Store(t.name, s.partitions)
+	}
+	for _, r := range t.resize(s.partitions, madeAnew) {
+		t.place(r).add(r)
+	}
+	p.lead(t, s.leaders, now)
+	waiting := t.waiting
+	t.waiting = nil
+	for _, r := range waiting {
 		p.route(t, r, now)
 	}
-	p.pumpTopic(t, now)
+	p.armAll(t, now)
 }
 
 // missed notes that the cluster does not know t, and believes it when it says so again. If topics are created
@@ -217,10 +197,9 @@ func (p *Producer) missed(t *topic, now time.Duration) {
 	}
 }
 
-// lose takes the records of a topic that is gone back from sarama.
+// lose has the records of a topic that is gone wait.
 func (p *Producer) lose(t *topic, why string) {
 	t.phase = lost
-	t.view.recall.Store(true)
 	p.m.topicsLost.Inc()
 	records := t.held
 	p.note(func() { p.log.Error().Str("kafka_topic", t.name).Int("records", records).Msg(why) })
@@ -229,16 +208,7 @@ func (p *Producer) lose(t *topic, why string) {
 // refuse ends what waits for t with a final error, and for a while what comes.
 func (p *Producer) refuse(t *topic, verdict error, now time.Duration) {
 	t.phase, t.verdict, t.due = refused, verdict, now+verdictTime
-	t.view.recall.Store(true)
-	for r := t.waiting.pop(); r != nil; r = t.waiting.pop() {
-		p.fail(r, verdict)
-	}
-	for _, part := range t.parts {
-		for r := part.fifo.pop(); r != nil; r = part.fifo.pop() {
-			t.held--
-			p.fail(r, verdict)
-		}
-	}
+	p.failWaiting(t, verdict)
 	p.note(func() {
 		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Msg("records for a Kafka topic are refused")
 	})
@@ -274,12 +244,10 @@ func (p *Producer) applyCreation(results map[string]error) {
 	w.wake(p)
 }
 
-// suspect has a topic verified whose partition has no leader.
-func (p *Producer) suspect(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t, now := p.topics[name], p.now(); t != nil && t.phase == open && now >= t.checked+suspectAgain && t.due > now {
-		t.due = now
+// suspect has a topic verified that may not be what it was. The caller holds mu.
+func (p *Producer) suspect(t *topic, now, again time.Duration) {
+	if due := max(now, t.checked+again); t.phase == open && t.due > due {
+		t.due = due
 		p.verifyWake.wake()
 	}
 }

@@ -41,7 +41,6 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	s.layout = newLayout(cfg, s.reader, s.m, log, s.fail)
 	scfg := kcfg
 	scfg.Linger = min(scfg.Linger, stateLinger)
-	scfg.MaxBackoff = stateBackoff
 	if s.state, err = kafka.NewProducer(scfg); err != nil {
 		return nil, err
 	}
@@ -61,10 +60,6 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 // stateLinger is how long a record of the sessions topic waits for others at most. A CONNECT waits for two of them one
 // after the other, and a QoS 2 command too.
 const stateLinger = time.Millisecond
-
-// stateBackoff is how long the sessions topic is left alone at most when a partition can't be written: a new leader is to
-// have our heartbeats before the others count our silence.
-const stateBackoff = 500 * time.Millisecond
 
 // serveCommands lets sessions get the commands that waited for them.
 func (s *sessions) serveCommands(c *commander) {
