@@ -75,6 +75,9 @@ type Config struct {
 	// MaxSessions bounds the sessions that outlive their connection, also those that have one now; without Store, which
 	// has its own bound. 0: none.
 	MaxSessions int
+	// Away says that nothing is stored for now, so that a message with QoS 0 for which there is no memory is dropped and
+	// does not wait for it. It must not block. nil: never.
+	Away func() bool
 	// Retained holds the retained messages; nil: they are not available.
 	Retained *Retained
 	// Shares holds the shared subscriptions; nil: they are not available.

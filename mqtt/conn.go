@@ -69,16 +69,19 @@ type Conn struct {
 	starved   bool   // the outbox has more for out
 	dirty     bool   // in the flusher's list
 	wants     bool   // reading is paused until slots or bytes are free
-	delayed   bool   // the pacer resumes the reading
-	nudged    bool   // the read deadline was set to end a wait, not the connection
-	refusal   error  // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
-	ending    bool
-	silent    bool   // the last word is in out: no acknowledgement may follow
-	end       error  // why it ends
-	cancel    func() // ends a wait of the reading goroutine
-	wake      chan struct{}
-	idle      chan struct{} // closed when no slot waits, if somebody waits for that
-	written   chan struct{} // closed when writing ends, if somebody waits for that
+	// spareSince is the tick since which a message with QoS 0 waits for memory; 0: none does. Only the reading goroutine
+	// writes it.
+	spareSince int64
+	delayed    bool  // the pacer resumes the reading
+	nudged     bool  // the read deadline was set to end a wait, not the connection
+	refusal    error // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
+	ending     bool
+	silent     bool   // the last word is in out: no acknowledgement may follow
+	end        error  // why it ends
+	cancel     func() // ends a wait of the reading goroutine
+	wake       chan struct{}
+	idle       chan struct{} // closed when no slot waits, if somebody waits for that
+	written    chan struct{} // closed when writing ends, if somebody waits for that
 }
 
 // ClientID gives the client ID, assigned or chosen; "" before CONNECT was accepted.

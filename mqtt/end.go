@@ -9,10 +9,7 @@ import (
 // finish ends the connection: DISCONNECT with the reason, will, session, close. err is why reading ended.
 func (c *Conn) finish(err error) {
 	c.endPause()
-	if c.turn != nil {
-		c.turn.Leave()
-		c.turn = nil
-	}
+	c.leaveTurn()
 	c.mu.Lock()
 	if c.ending {
 		err = c.end

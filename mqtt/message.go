@@ -13,8 +13,8 @@ type Handler interface {
 	// Admit asks for the m.Reserved bytes of memory that m costs, before Publish. On false nothing was taken. If resume
 	// is not nil, the connection has stopped reading then, until resume is called, once, from any goroutine,
 	// also inside Admit; it asks for the same message again, with the Turn that was put into m.Turn, or ends that.
-	// If resume is nil, the connection doesn't wait for this call: a message with QoS 0 is dropped, one with QoS 1
-	// or 2 is asked for again with a resume.
+	// If resume is nil, the connection doesn't wait for this call: the message is asked for again with a resume, or
+	// is one with QoS 0 and dropped.
 	Admit(m *Message, resume func()) bool
 	// Release gives back what Admit took for a message that is not handed over.
 	Release(m *Message)

@@ -91,13 +91,6 @@ func (c *Conn) isRepeat(first byte, id uint16) bool {
 
 // room asks for the memory of a message. false: it is dropped. errPause: it waits unread.
 func (c *Conn) room(m *Message) (bool, error) {
-	if m.QoS == 0 {
-		admitted := c.srv.handler.Admit(m, nil)
-		if !admitted {
-			c.srv.m.dropped.Inc()
-		}
-		return admitted, nil
-	}
 	if m.QoS == 2 && c.session.unsure.Load() {
 		c.mu.Lock()
 		c.canPause()
@@ -106,27 +99,72 @@ func (c *Conn) room(m *Message) (bool, error) {
 			return false, errPause
 		}
 	}
-	c.mu.Lock()
-	full := c.inFlight > 0 && c.inFlight+m.Reserved > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum
-	if full || c.refusal != nil { // behind a refused message nothing is handled: the connection is about to end
-		c.canPause()
-		c.wants = true
-		c.mu.Unlock()
+	if m.QoS > 0 && c.windowIsFull(m.Reserved) {
 		return false, errPause
 	}
-	c.mu.Unlock()
 	m.Turn, c.turn = c.turn, nil
 	if c.srv.handler.Admit(m, nil) {
+		c.endSpareWait()
 		return true, nil
+	}
+	if m.QoS == 0 && c.waitedEnough() {
+		c.turn = m.Turn
+		c.leaveTurn()
+		c.endSpareWait()
+		c.srv.m.dropped.Inc()
+		return false, nil
 	}
 	c.mu.Lock()
 	c.canPause()
+	if m.QoS == 0 && c.spareSince == 0 {
+		c.spareSince = max(1, c.srv.tick.Load())
+	}
 	c.mu.Unlock()
 	if !c.srv.handler.Admit(m, c.resume) {
 		c.turn = m.Turn
 		return false, errPause
 	}
+	c.endSpareWait()
 	return true, nil
+}
+
+// leaveTurn gives up the place among those that wait for memory.
+func (c *Conn) leaveTurn() {
+	if c.turn != nil {
+		c.turn.Leave()
+		c.turn = nil
+	}
+}
+
+// windowIsFull says whether the connection has as much in flight as it may, or waits behind a refused message: nothing is
+// handled there, it is about to end.
+func (c *Conn) windowIsFull(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum ||
+		c.refusal != nil
+	if full {
+		c.canPause()
+		c.wants = true
+	}
+	return full
+}
+
+// spareWait is for how many seconds a message with QoS 0 waits for memory at most.
+const spareWait = 30
+
+// waitedEnough says whether a message with QoS 0 for which there is no memory is dropped: nothing is stored for now, or it
+// has held up its connection for too long. The caller is the reading goroutine, or holds mu.
+func (c *Conn) waitedEnough() bool {
+	return c.srv.cfg.Away() || c.spareSince != 0 && c.srv.tick.Load()-c.spareSince > spareWait
+}
+
+func (c *Conn) endSpareWait() {
+	if c.spareSince != 0 {
+		c.mu.Lock()
+		c.spareSince = 0
+		c.mu.Unlock()
+	}
 }
 
 func (c *Conn) decodePublish(m *Message, first byte) error {

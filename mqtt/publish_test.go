@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,8 +150,11 @@ func TestTopicAliasEndsWithItsConnection(t *testing.T) {
 	c.goodbye(ProtocolError)
 }
 
+// away makes a server whose messages are not stored.
+func away(c *Config) { c.Away = func() bool { return true } }
+
 func TestDroppedMessageStillSetsItsTopicAlias(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, away)
 	c := w.device(5, "dev")
 	c.publish(pub{topic: "old", props: cat(0x23, uint16(1))})
 	require.Equal(t, "old", string(w.next().Topic))
@@ -167,9 +171,12 @@ func TestDroppedMessageStillSetsItsTopicAlias(t *testing.T) {
 	require.Equal(t, "more", string(w.next().Topic))
 }
 
-func TestQoS0NeverWaitsAndIsNeverAnswered(t *testing.T) {
+func TestQoS0IsDroppedAtOnceWhileNothingIsStoredAndNeverAnswered(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
-		w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 1 })
+		w := newWorld(t, func(c *Config) {
+			away(c)
+			c.ReceiveMaximum = 1
+		})
 		c := w.device(v, "dev")
 		c.publish(pub{topic: "t", qos: 1, id: 1})
 		held := w.next()
@@ -191,6 +198,52 @@ func TestQoS0NeverWaitsAndIsNeverAnswered(t *testing.T) {
 		c.expect(puback(1))
 		c.ping()
 	})
+}
+
+func TestQoS0WaitsForMemoryWhileMessagesAreStored(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.device(v, "dev")
+		w.setFull(true)
+		for i := range 5 {
+			c.publish(pub{topic: "t", payload: fmt.Sprint(i)})
+		}
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		c.ping()
+		w.noMessage()
+		w.makeRoom()
+		for i := range 5 {
+			require.Equal(t, fmt.Sprint(i), string(w.next().Payload))
+		}
+		require.Zero(t, count(w.s.m.dropped))
+	})
+}
+
+// TestQoS0StopsWaitingWhenNothingIsStoredAnyMore, and after a while even if others are.
+func TestQoS0StopsWaitingWhenNothingIsStoredAnyMore(t *testing.T) {
+	var gone atomic.Bool
+	w := newWorld(t, func(c *Config) { c.Away = gone.Load })
+	c, other := w.device(5, "dev"), w.device(5, "other")
+	w.setFull(true)
+	for i := range 3 {
+		c.publish(pub{topic: "t", payload: fmt.Sprint(i)})
+	}
+	other.publish(pub{topic: "t", qos: 1, id: 1})
+	until(t, "paused", func() bool { return count(w.s.m.paused) == 2 })
+	w.s.sweep(time.Now())
+	c.ping()
+	require.Zero(t, count(w.s.m.dropped))
+
+	w.s.tick.Add(spareWait + 2) // others are stored, this one has waited for too long, and the next one begins to
+	w.s.sweep(time.Now())
+	until(t, "one is dropped", func() bool { return count(w.s.m.dropped) == 1 && count(w.s.m.paused) == 2 })
+
+	gone.Store(true)
+	w.s.sweep(time.Now())
+	until(t, "all are dropped", func() bool { return count(w.s.m.dropped) == 3 })
+	c.ping()
+	w.makeRoom()
+	require.Equal(t, byte(1), w.next().QoS, "QoS 1 has waited on")
 }
 
 func TestReceivedMessagesAreCountedByQoS(t *testing.T) {

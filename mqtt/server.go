@@ -69,6 +69,9 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	if cfg.Away == nil {
+		cfg.Away = func() bool { return false }
+	}
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
@@ -202,6 +205,9 @@ func (s *Server) sweep(now time.Time) {
 			if allowed := int64(c.keepAlive) + int64(c.keepAlive+1)/2 + 1; tick-c.heard.Load() > allowed {
 				c.shutdownLocked(&ProtocolFault{KeepAliveTimeout, "nothing was heard for one and a half times the keep-alive"})
 			}
+		}
+		if c.spareSince != 0 && c.waitedEnough() {
+			c.wakeLocked()
 		}
 		if c.session != nil {
 			if err := c.identity.Load().over(now); err != nil {

@@ -90,6 +90,7 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 func (p *Proxy) face(publisher *publisher, log zerolog.Logger, registry Registry) error {
 	mcfg := mqttConfig(p.cfg, log, registry)
 	mcfg.Store, mcfg.Retained = p.sessions, p.keeping.index
+	mcfg.Away = func() bool { return !p.producer.Up() }
 	if p.gate != nil {
 		mcfg.Authenticator, publisher.access = p.gate, p.gate.rules
 	}

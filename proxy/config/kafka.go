@@ -38,9 +38,9 @@ type Producer struct {
 	// payloads are compressed already.
 	Compression string `yaml:"compression"`
 	// MaxInFlightBytes is the memory for messages that Kafka has not acknowledged yet, of all devices
-	// together. When it is spent, no more is read from devices: those with QoS 1 and 2 wait, messages with
-	// QoS 0 are dropped and counted. One partition of a Kafka topic gets two thirds of it at most, and
-	// partitions that are stuck half of it together. It must hold at least 4 packets of `limits.max_packet_size`.
+	// together. When it is spent, no more is read from devices until Kafka has stored some; while Kafka is away, or
+	// after 30 s, messages with QoS 0 are dropped and counted. One partition of a Kafka topic gets two thirds of it at
+	// most, and partitions that are stuck half of it together. It must hold at least 4 packets of `limits.max_packet_size`.
 	MaxInFlightBytes Bytes `yaml:"max_in_flight_bytes"`
 }
 
