@@ -239,9 +239,13 @@ func TestAPartitionWithSlowFollowersDelaysNoOtherForLong(t *testing.T) {
 		}
 	}
 	eventually(t, func() bool { return good.count() == 200 }, "the other partition flows")
+	eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(timeouts) == 2
+	}, "first a short time-out, so that others wait no longer, then a longer one")
 	mu.Lock()
 	require.LessOrEqual(t, together, 1)
-	require.Len(t, timeouts, 2, "first a short one, so that others wait no longer")
 	mu.Unlock()
 	slow.Remove()
 	eventually(t, func() bool { return bad.count() == 200 }, "and the slow one, in the end")
