@@ -98,6 +98,7 @@ func (o *Owner) expire(v View, now int64) []Action {
 		return nil
 	}
 	o.ended[v.client] = top.state
+	s.OfflineSince = at - int64(s.Expiry)*1000 // of one that died connected: from the verdict
 	return []Action{{Kind: ActEnded, Client: v.client, State: s}}
 }
 

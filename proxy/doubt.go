@@ -75,24 +75,26 @@ func (p *part) tell(cmds []*command) {
 
 // verdict says how to end a command that no session here takes; nil: by nobody, or by somebody else. mu is held.
 func (p *part) verdict(cmd *command) func(cmd *command) {
-	switch state, connected := p.session(cmd.To); {
+	// A session whose time is over when the command is written is none, and one whose time is not over then tells of it
+	// itself, whenever the command is read.
+	switch state, connected := p.session(cmd.To, min(millis(), cmd.written.UnixMilli())); {
 	case connected:
 		return nil
 	case state == nil, cmd.Connected:
 		return (*command).notConnected
-	case !(&forfeit{cmd.To, state}).subscribed(cmd):
+	case !(&forfeit{client: cmd.To, state: state}).subscribed(cmd):
 		return (*command).notSubscribed
 	}
 	return nil
 }
 
-// session gives the session that a client ID without a connection here has anywhere, and whether it is, as far as is
-// known, connected. mu is held.
-func (p *part) session(clientID string) (state *fleet.Session, connected bool) {
+// session gives the session that a client ID without a connection here has anywhere at a time, and whether it is, as far
+// as is known, connected. mu is held.
+func (p *part) session(clientID string, at int64) (state *fleet.Session, connected bool) {
 	v := p.view(clientID)
-	inc, state, ok := v.Base(millis())
+	inc, state, ok := v.Base(at)
 	if !ok {
-		inc, _ = v.Holder(millis())
+		inc, _ = v.Holder(at)
 		s := v.Session(inc)
 		return nil, s != nil && !s.Released && !s.Withdrawn && p.elsewhere(inc)
 	}

@@ -12,6 +12,7 @@ import (
 type forfeit struct {
 	client string
 	state  *fleet.Session
+	ends   streamEnds // where it ended: what comes after is for the client's next session, or for nobody
 }
 
 // forfeits are worked off one after the other.
@@ -49,8 +50,11 @@ func (f *forfeits) run(ctx context.Context) {
 
 // stream goes over one stream, from where the session was to where the devices here are.
 func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
-	end := st.next.Load()
-	if _, known := e.state.Pos[st.topic]; !known {
+	end, known := e.ends[st.id]
+	if !known {
+		return // it began later
+	}
+	if _, known = e.state.Pos[st.topic]; !known {
 		return
 	}
 	at := e.state.Resume(st.topic, st.partition, end)
@@ -76,7 +80,7 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 			continue
 		}
 		cmd, err := f.c.translate(rec)
-		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !e.subscribed(cmd) {
+		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !e.subscribed(cmd) || e.over(cmd) {
 			continue
 		}
 		if !f.c.awaitRoom(cmd) {
@@ -124,6 +128,14 @@ func (e *forfeit) subscribed(cmd *command) bool {
 		}
 	}
 	return false
+}
+
+// over says whether a command was written when the session's time was over: the owner of the client's partition tells of
+// that by the same two times, also when it reads the command before anybody has noticed the end. One that ended with its
+// connection ended where its ends are, whatever the clocks say.
+func (e *forfeit) over(cmd *command) bool {
+	s := e.state
+	return s.OfflineSince > 0 && s.Expiry > 0 && s.Expiry != fleet.NeverExpires && s.OfflineSince+int64(s.Expiry)*1000 <= cmd.written.UnixMilli()
 }
 
 // settled says whether the session had got a command.

@@ -135,11 +135,16 @@ func (p *part) busy() bool {
 	return false
 }
 
-// endedState tells the receipts of the commands that waited for a session which has ended: nobody will get them. nil: there is
+// endedState tells the receipts of the commands that waited for a session which ends now: nobody will get them. nil: there is
 // no such session.
 func (s *sessions) endedState(client string, state *fleet.Session) {
+	s.endedAt(client, state, s.streams.ends())
+}
+
+// endedAt is endedState for a session that has ended before.
+func (s *sessions) endedAt(client string, state *fleet.Session, ends streamEnds) {
 	if s.replayer != nil && state != nil && len(state.Subs) > 0 {
-		s.forfeits.add(forfeit{client, state})
+		s.forfeits.add(forfeit{client, state, ends})
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // TestExpiredSessionIsToldOfOnce by one of the instances, whoever it was that the device was connected to, and then
@@ -51,6 +53,82 @@ func TestReturnAfterTheExpiryIsANewSession(t *testing.T) {
 		want = append(want, fmt.Sprintf("%s %s offline session_ended", d.id, d.id))
 	}
 	all[0].became(want...)
+}
+
+// TestEndedSessionTellsOfNothingBehindItsEnd: what is written when it has ended is its successor's, also when whoever tells
+// of what waited comes to it late.
+func TestEndedSessionTellsOfNothingBehindItsEnd(t *testing.T) {
+	in := fleetOf(t, 1, toOne)[0]
+	waits := now("commands", "busy", "x", "name", "x")
+	for _, id := range []string{"busy", "d1"} {
+		d := lasting(id).to(t, in.addr, false)
+		d.subscribe("devices/+/x", 1)
+		d.leave()
+	}
+	seenAway([]*instance{in}, "busy")
+	seenAway([]*instance{in}, "d1")
+	in.write(waits)
+	var st *stream
+	in.until("it is read", func() bool {
+		for _, st = range in.sessions.streams.all() {
+			if st.next.Load() > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	st.reading <- struct{}{} // the first session that ends has to wait for its turn
+	connecting{id: "busy", clean: true}.to(t, in.addr, false)
+	connecting{id: "d1", clean: true}.to(t, in.addr, false).leave()
+	d := lasting("d1").to(t, in.addr, false)
+	d.subscribe("devices/+/x", 1)
+	in.write(now("commands", "d1", "x", "name", "x"))
+	d.ack(d.next(), 0)
+	in.became("d1 d1 delivered")
+	<-st.reading
+	in.until("the ended sessions were told of", func() bool { return len(in.taken()) >= 2 })
+	in.stop()
+	in.became("d1 d1 delivered", "busy busy offline session_ended")
+}
+
+// TestExpiryDividesTheCommands: each that is written while a session expires has one receipt, by the session or by who
+// tells of absent devices, however late the end is noticed. Of two instances none may tell while partitions move.
+func TestExpiryDividesTheCommands(t *testing.T) {
+	for _, instances := range []int{1, 2} {
+		t.Run(fmt.Sprint(instances), func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			all := fleetOf(t, instances, toOne)
+			const devices = 4
+			for i := range devices {
+				d := connecting{id: fmt.Sprint("d", i), expiry: 1}.to(t, all[i%instances].addr, false)
+				d.subscribe("devices/+/x", 1)
+				d.leave()
+			}
+			n := 0
+			gone := func() bool { return all[0].value("sluice_session_stored_sessions") == 0 }
+			for began := time.Now(); !gone() && time.Since(began) < patience; {
+				for i := range devices {
+					all[0].write(now("commands", fmt.Sprint("d", i), "x", "name", "x"))
+					n++
+				}
+			}
+			require.True(t, gone())
+			if instances == 1 {
+				all[0].until("each has a receipt", func() bool { return len(all[0].taken()) >= n })
+			}
+			stored := 0
+			for _, in := range all {
+				in.stop()
+				stored += int(in.value("sluice_command_receipts_total", "stored"))
+			}
+			told := make(map[string]string)
+			for _, r := range all[0].receipts(stored) {
+				at := fmt.Sprintf("%d@%d", r.Partition, r.Offset)
+				require.Empty(t, told[at], "%s has another receipt, %s", at, r)
+				told[at] = r.String()
+			}
+		})
+	}
 }
 
 // TestOneInstanceTellsOfAbsentDevices: each command has one receipt, whichever reads it first.

@@ -121,13 +121,13 @@ func (h *holder) opened(a fleet.Action) {
 	h.opening, h.keeper = nil, at.keeper
 	at.keeper.begin(a)
 	h.epoch = a.Epoch
+	if h.past != nil {
+		h.past.ends = h.p.s.streams.ends() // before the device can subscribe again
+	}
 	at.answer <- a
 	h.tidy(a.State)
 	h.p.s.presence.connected(at.keeper, a.Present)
-	if h.past != nil {
-		h.past.over = true
-		h.tellPast()
-	}
+	h.tellPast()
 }
 
 // tidy removes from the ledger what says nothing any more about the client.

@@ -30,7 +30,7 @@ func seenAway(all []*instance, id string) {
 			p := in.sessions.part(id)
 			p.lock()
 			defer p.unlock()
-			_, connected := p.session(id)
+			_, connected := p.session(id, millis())
 			h := p.clients[id]
 			return !connected && (h == nil || h.keeper == nil && h.departing == nil)
 		})

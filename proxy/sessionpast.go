@@ -7,7 +7,7 @@ import "sluice/fleet"
 type past struct {
 	inc   string // who wrote its state
 	state *fleet.Session
-	over  bool // the new session is open
+	ends  streamEnds // where it ended; nil: the new session is not open yet
 }
 
 // begins notes which session ends with v, a record of an attempt that is about to be written.
@@ -46,7 +46,7 @@ func (h *holder) tellPast() {
 			return
 		}
 	}
-	if past.over {
+	if past.ends != nil {
 		h.pastOver()
 	}
 }
@@ -55,7 +55,7 @@ func (h *holder) tellPast() {
 func (h *holder) pastOver() {
 	past := h.past
 	h.past = nil
-	if past != nil && past.over {
-		h.p.later(func() { h.p.s.endedState(h.id, past.state) })
+	if past != nil && past.ends != nil {
+		h.p.later(func() { h.p.s.endedAt(h.id, past.state, past.ends) })
 	}
 }

@@ -123,6 +123,17 @@ func (s *streams) next(id int32) (int64, bool) {
 	return next, next >= 0 && !st.ended()
 }
 
+// streamEnds are the offsets, by the numbers of streams, below which the devices here had got everything at a moment.
+type streamEnds map[int32]int64
+
+func (s *streams) ends() streamEnds {
+	ends := make(streamEnds)
+	for _, st := range s.all() {
+		ends[st.id] = st.next.Load()
+	}
+	return ends
+}
+
 // ended says whether another stream has taken its place.
 func (s *stream) ended() bool { return s.until.Load() != math.MaxInt64 }
 
