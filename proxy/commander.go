@@ -26,6 +26,7 @@ type commander struct {
 	withdrawn *withdrawn
 	streams   *streams
 	absent    func(cmd *command)      // ends a command for one client ID that is not here
+	told      func(cmd *command) bool // the instance that had the session before has told of the command
 	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
@@ -52,6 +53,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		log:        log,
 	}
 	c.absent = (*command).notConnected
+	c.told = func(*command) bool { return false }
 	c.tells = func(*command) bool { return true }
 	c.translator.c = c
 	return c, nil
@@ -192,7 +194,9 @@ func (c *commander) send(cmd *command) {
 	case cmd.To == "":
 		c.m.rule(cmd.rule).nobody.Inc()
 	case reach.Known:
-		cmd.notSubscribed()
+		if !c.told(cmd) {
+			cmd.notSubscribed()
+		}
 	default:
 		c.absent(cmd)
 	}

@@ -34,6 +34,16 @@ func (s *sessions) absent(cmd *command) {
 	p.resolve()
 }
 
+// told says that a command for a client ID which has a session here has its outcome by the instance that had the session
+// before: it had read more than this one.
+func (s *sessions) told(cmd *command) bool {
+	p := s.part(cmd.To)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[cmd.To]
+	return h != nil && cmd.Place.Offset < h.ahead[cmd.Place.Stream]
+}
+
 // resolve reads the partition to its end and then tells, if nobody does. mu is held.
 func (p *part) resolve() {
 	if p.doubts.reading || len(p.doubts.waiting) == 0 {

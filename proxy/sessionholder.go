@@ -26,6 +26,7 @@ type holder struct {
 	free      chan struct{} // closed when there is none of them; made by who waits for that
 	dueAsked  bool          // willDue is under way
 	past      *past         // the session that the one being opened, or open, takes the place of
+	ahead     streamEnds    // below these another instance has told the device's commands, which are still to be read here
 }
 
 // An attempt is a CONNECT on its way.
@@ -121,6 +122,9 @@ func (h *holder) opened(a fleet.Action) {
 	h.opening, h.keeper = nil, at.keeper
 	at.keeper.begin(a)
 	h.epoch = a.Epoch
+	if h.ahead = nil; a.Present {
+		h.ahead = h.p.s.streams.ahead(&a.State.Progress)
+	}
 	if h.past != nil {
 		h.past.ends = h.p.s.streams.ends() // before the device can subscribe again
 	}

@@ -157,6 +157,48 @@ func TestCleanStartWhileConnectedElsewhere(t *testing.T) {
 	all[0].became("d1 d1 delivered (0)", "d1 d1 delivered (1)", "d1 d1 offline not_acknowledged (2)", "d1 d1 offline not_acknowledged (3)", "d1 d1 offline session_ended (4)")
 }
 
+// TestUnwantedCommandHasOneReceiptAtATakeover: the instance that the device comes to may read the command later than the one
+// that it leaves, which has told of it.
+func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
+	for name, clean := range map[string]bool{"resumed": false, "clean": true} {
+		t.Run(name, func(t *testing.T) {
+			all := fleetOf(t, 2, toOne)
+			d := lasting("d1").to(t, all[0].addr, false)
+			d.subscribe("devices/+/other", 1)
+			var held []*stream // the other instance stands still
+			for partition := range int32(4) {
+				st := all[1].sessions.streams.of("commands", partition)
+				st.mu.Lock()
+				held = append(held, st)
+			}
+			all[0].write(now("commands", "d1", "x", "name", "x", "id", "1"))
+			all[0].became("d1 d1 dropped not_subscribed (1)")
+			next := connecting{id: "d1", clean: clean, expiry: 3600}.to(t, all[1].addr, !clean)
+			d.ended(0x8E)
+			all[1].until("the end of the session before is known", func() bool {
+				p := all[1].sessions.part("d1")
+				p.lock()
+				defer p.unlock()
+				return p.clients["d1"].past == nil
+			})
+			for _, st := range held {
+				st.mu.Unlock()
+			}
+			if clean {
+				next.subscribe("devices/+/other", 1)
+			}
+			all[0].write(now("commands", "d1", "x", "name", "x", "id", "2"), now("commands", "d1", "x", "name", "other", "id", "3"))
+			next.ack(next.next(), 0)
+			want := []string{"d1 d1 dropped not_subscribed (1)", "d1 d1 dropped not_subscribed (2)", "d1 d1 delivered (3)"}
+			all[0].became(want...)
+			for _, in := range all {
+				in.stop()
+			}
+			all[0].became(want...)
+		})
+	}
+}
+
 // TestSessionOfAnotherUserIsRefused, also where it is connected, and that connection goes on.
 func TestSessionOfAnotherUserIsRefused(t *testing.T) {
 	all := fleetOf(t, 2, toOne)

@@ -47,6 +47,7 @@ func (h *holder) tellPast() {
 		}
 	}
 	if past.ends != nil {
+		h.ahead = h.p.s.streams.ahead(&past.state.Progress)
 		h.pastOver()
 	}
 }

@@ -134,6 +134,19 @@ func (s *streams) ends() streamEnds {
 	return ends
 }
 
+// ahead gives how far a session has got in the streams in which that is farther than the devices here.
+func (s *streams) ahead(p *fleet.Progress) (ahead streamEnds) {
+	for _, st := range s.all() {
+		if at := p.Pos[st.topic][st.partition]; at > st.next.Load() && st.means(p) {
+			if ahead == nil {
+				ahead = make(streamEnds)
+			}
+			ahead[st.id] = at
+		}
+	}
+	return ahead
+}
+
 // ended says whether another stream has taken its place.
 func (s *stream) ended() bool { return s.until.Load() != math.MaxInt64 }
 
