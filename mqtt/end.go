@@ -20,6 +20,9 @@ func (c *Conn) finish(err error) {
 	if errors.As(err, &fault) && fault.Code == ServerShuttingDown {
 		c.awaitSettled()
 	}
+	if fault != nil && fault.Code == SessionTakenOver {
+		c.readFarewell()
+	}
 	c.lastWord(fault)
 	c.sayFarewell(err)
 	if c.session != nil {
@@ -36,6 +39,20 @@ func (c *Conn) finish(err error) {
 	// Somebody may hold c for long; not what it has read.
 	c.partial, c.aliases = nil, nil
 	c.srv.ended(c, err)
+}
+
+// readFarewell looks for a DISCONNECT that was not read yet. A device that says it, closes and connects again at once may be
+// faster than we who read its first connection, and is not to be taken for one that was lost.
+func (c *Conn) readFarewell() {
+	if c.session == nil || c.nc.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	_ = c.raw.Read(func(fd uintptr) bool {
+		if isGone(int(fd)) {
+			_ = c.leaveUnread(int(fd))
+		}
+		return true
+	})
 }
 
 // lastWord sends the acknowledgements whose turn has come, then DISCONNECT, and nothing after it
