@@ -47,6 +47,7 @@ type Conn struct {
 	isBridge       bool // the protocol level has bridgeBit
 	problems       bool // Request Problem Information: reasons may be told
 	willWait       uint32
+	serial         uint32 // tells the connections of a server apart
 
 	maxPacket   uint32 // the client's Maximum Packet Size
 	sendMaximum int    // its Receive Maximum

@@ -285,7 +285,11 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 	case receivedTooMany:
 		return false, &ProtocolFault{ReceiveMaximumExceeded, "too many QoS 2 messages without PUBREL"}
 	case receivedStored:
-		c.repeatPubrec(m, r.code)
+		if r.answered {
+			c.repeatPubrec(m, r.code)
+		} else { // on a connection before this one: here it has its turn [MQTT-4.6.0-3]
+			c.settle(m.slot, m.Reserved, outcome{state: slotAcked, code: r.code})
+		}
 	case receivedAgain:
 		c.mu.Lock()
 		c.inFlight -= m.Reserved
@@ -294,7 +298,7 @@ func (c *Conn) enterExactlyOnce(m *Message) (fresh bool, err error) {
 	return false, nil
 }
 
-// repeatPubrec answers a PUBLISH that was answered before. That does not wait for its turn: it would leave behind the
+// repeatPubrec answers a PUBLISH that was answered on this connection before. That does not wait for its turn: it would leave behind the
 // PUBCOMP for a PUBREL that the first answer called for, when the identifier may stand for another message.
 func (c *Conn) repeatPubrec(m *Message, code Code) {
 	c.mu.Lock()

@@ -123,6 +123,30 @@ func TestQoS2HandedOverOnceThroughReconnect(t *testing.T) {
 	})
 }
 
+// TestPubrecOfAnotherConnectionHasItsTurn: what is stored is answered behind what came before it on this connection, if
+// it was not answered here yet [MQTT-4.6.0-3].
+func TestPubrecOfAnotherConnectionHasItsTurn(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.stored(v, "dev")
+		c.publish(q2(1, "slow"))
+		c.publish(q2(2, "x"))
+		slow := w.next()
+		w.ack(w.next())
+		c = w.stored(v, "dev")
+		c.publish(q2(1, "slow").again())
+		c.publish(q2(2, "x").again())
+		c.publish(q2(2, "x").again())
+		c.ping() // neither has its answer
+		w.ack(slow)
+		c.expect(pubrec(1), pubrec(2))
+		c.publish(q2(2, "x").again())
+		c.expect(pubrec(2))
+		c.ping()
+		w.noMessage()
+	})
+}
+
 func TestQoS2AckedBetweenTwoConnections(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		w := newWorld(t, nil)

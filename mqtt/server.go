@@ -34,6 +34,7 @@ type Server struct {
 	held     atomic.Int64  // bytes of commands that wait or are in flight
 	unheld   chan struct{} // signalled when held comes to 0
 	tick     atomic.Int64  // seconds since start
+	serials  atomic.Uint32 // of connections
 	extra    extra
 	partial  atomic.Int64  // bytes of incomplete packets beyond partialUncounted each
 	waiting  atomic.Int64  // bytes that wait unhandled in paused connections
@@ -182,7 +183,7 @@ func (s *Server) connOf(nc net.Conn) *Conn {
 		_ = nc.Close()
 		return nil
 	}
-	return &Conn{srv: s, nc: tcp, raw: raw}
+	return &Conn{srv: s, nc: tcp, raw: raw, serial: s.serials.Add(1)}
 }
 
 // launch starts the connection's goroutine, which ends with the connection.

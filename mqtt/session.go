@@ -72,6 +72,7 @@ func (s *session) timeOf(now time.Time) time.Time {
 type inbound struct {
 	pending *Message // its outcome is awaited; nil: it is known, PUBREC may go out. Without a conn: another server has it
 	code    Code     // of that PUBREC
+	serial  uint32   // of the connection on which it came last
 }
 
 // A waiter is the slot of a PUBLISH that was sent again while the first one's outcome was awaited.
@@ -82,8 +83,9 @@ type waiter struct {
 
 // A receipt says what a PUBLISH with QoS 2 is.
 type receipt struct {
-	how  receiptKind
-	code Code // of the PUBREC, if receivedStored
+	how      receiptKind
+	code     Code // of the PUBREC, if receivedStored
+	answered bool // on this connection
 }
 
 type receiptKind int
@@ -111,11 +113,12 @@ func (s *session) receive(m *Message) receipt {
 		}
 		in.pending = m
 	case in.pending == nil:
-		r.how, r.code = receivedStored, in.code
+		r.how, r.code, r.answered = receivedStored, in.code, in.serial == m.conn.serial
 	default:
 		r.how = receivedAgain
 		in.pending.waiters = append(in.pending.waiters, waiter{m.conn, m.slot})
 	}
+	in.serial = m.conn.serial
 	s.received[m.id] = in
 	return r
 }
@@ -180,7 +183,7 @@ func (s *session) settleElsewhere(srv *Server, stored, pending []uint16, unsure 
 		case in.pending == nil || in.pending.conn != nil:
 			continue
 		case slices.Contains(stored, id):
-			s.received[id] = inbound{}
+			s.received[id] = inbound{serial: in.serial} // answered where it came last
 		case slices.Contains(pending, id):
 			continue
 		default:
