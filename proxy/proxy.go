@@ -158,6 +158,7 @@ func (p *Proxy) Addresses() (listeners []net.Addr, admin net.Addr) {
 // was taken was settled.
 func (p *Proxy) Run(ctx context.Context) error {
 	warn(p.cfg, p.log)
+	defer p.sessions.close() // after all that uses it
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, failed := errgroup.WithContext(parts)

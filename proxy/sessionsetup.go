@@ -168,9 +168,14 @@ func (s *sessions) run(ctx context.Context, ready func()) error {
 	err := g.Wait()
 	cancel()
 	s.work.Wait()
-	_ = s.fencer.Close()
-	s.reader.Close()
 	return err
+}
+
+// close ends the connections to Kafka that are made to ask. Nothing runs any more, or it never did: the layout is read
+// before run.
+func (s *sessions) close() {
+	_ = s.fencer.Close() // it is left
+	s.reader.Close()
 }
 
 func (s *sessions) unlessOver(ctx context.Context, err error) error {
