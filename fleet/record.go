@@ -98,7 +98,8 @@ type Owed struct {
 }
 
 // An Out is a delivery to the device that was begun and is not completed: which command has which packet id, and how
-// far it has got. With QoS 1 it can be missing, and the device then gets the command with another id.
+// far it has got. With QoS 1 it can be missing, and the device then gets the command with another id. A retained message
+// that was handed out is one too, by its record in the topic of retained messages.
 type Out struct {
 	ID        uint16 `json:"id"`
 	Topic     string `json:"t"`

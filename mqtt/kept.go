@@ -108,7 +108,7 @@ func (e errands) run() {
 
 // keeps says whether a command waits in the store when there is no room for it. Those for connected devices alone are
 // never replayed.
-func (o *outbox) keeps(c *Command) bool { return o.durable && c.Place.Stream != 0 && !c.Connected }
+func (o *outbox) keeps(c *Command) bool { return o.durable && c.Place.Stream > 0 && !c.Connected }
 
 // passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there. mu is
 // held.
@@ -222,9 +222,10 @@ func (o *outbox) reenter(u Unfinished) {
 		}
 		cmd, u.Received = &Command{Place: u.Place, Owner: unowned{}}, true
 	}
-	foreign := o.isForeign(u.Place)
+	retained := u.Place.Stream < 0
+	foreign := !retained && o.isForeign(u.Place)
 	cmd.Connected = cmd.Connected || foreign // it counts for no position of the session
-	d := delivery{cmd: cmd, qos: u.QoS}
+	d := delivery{cmd: cmd, qos: u.QoS, retain: retained}
 	for _, s := range o.subs {
 		_, filter, shared := splitShare(s.filter)
 		if len(cmd.Topic) > 0 && shared == foreign && filterMatches(filter, string(cmd.Topic)) {

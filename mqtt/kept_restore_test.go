@@ -153,6 +153,36 @@ func TestRestoredDeliveryKeepsItsPropertiesAndRetain(t *testing.T) {
 	c.expect(pub{topic: "t", payload: "10", qos: 2, id: 3, dup: true, retain: true, props: cat(0x0B, 7)}.packet(5))
 }
 
+// TestRetainedMessageInFlightIsPartOfTheSession: it is sent again as it was, and is no position in any stream.
+func TestRetainedMessageInFlightIsPartOfTheSession(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		for qos := 1; qos <= 2; qos++ {
+			x := newRetained(t, 10)
+			w := keeping(t, func(c *Config) { c.Retained = x })
+			w.v.setPrompt(true)
+			at := Place{-3, 7}
+			require.NoError(t, x.Set(&RetainedMessage{Topic: []byte("t"), Payload: []byte("x"), QoS: 2, Place: at}))
+			c := w.stored(v, "dev")
+			c.suback(qos, "t")
+			want := pub{topic: "t", payload: "x", qos: qos, id: 1, retain: true}
+			c.expect(want.packet(v))
+			w.drop("dev")
+			left := w.v.keeper("dev").left[0].State
+			require.Equal(t, []Unfinished{{Place: at, ID: 1, QoS: byte(qos)}}, left.Flight)
+			require.Empty(t, left.Done)
+			w.v.records[at] = x.Command(&RetainedMessage{Topic: []byte("t"), Payload: []byte("x"), QoS: 2, Place: at})
+			c = w.stored(v, "dev")
+			require.True(t, c.present())
+			want.dup = true
+			c.expect(want.packet(v))
+			cmd := w.placed(1, 10, "0", 1)
+			c.gets(0, 1, 1, 2) // under another identifier
+			c.send(puback(2))
+			w.became(cmd, "dev delivered")
+		}
+	})
+}
+
 func TestSettledAboveAnUnsettledOneIsNotDeliveredAgain(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		w := keeping(t, nil)

@@ -22,6 +22,7 @@ type RetainedMessage struct {
 	QoS                                         byte // each subscription may lower it
 	Expires                                     time.Time
 	ClientID                                    string // who published it, for No Local; "" if no device did
+	Place                                       Place  // where what is in flight of it is found again
 }
 
 // A RetainedConfig is what a Retained needs.

@@ -276,11 +276,19 @@ func (p *portion) take(m *RetainedMessage) bool {
 	return true
 }
 
+// Command makes the command that brings m, which was handed out on an earlier connection, to its device again. It shares
+// no memory with m.
+func (x *Retained) Command(m *RetainedMessage) *Command {
+	var own RetainedMessage
+	m.row().message(&own)
+	return own.command(x)
+}
+
 // command makes the command that brings m to one device. It shares the memory of what m points to.
 func (m *RetainedMessage) command(owner CommandOwner) *Command {
 	return &Command{
 		Topic: m.Topic, Payload: m.Payload, ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData,
-		User: slices.Clone(m.User), PayloadFormat: m.PayloadFormat, QoS: m.QoS, Retain: true, Expires: m.Expires, Owner: owner,
+		User: slices.Clone(m.User), PayloadFormat: m.PayloadFormat, QoS: m.QoS, Retain: true, Expires: m.Expires, Place: m.Place, Owner: owner,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 //	length of the topic                   2
 //	topic
 //	Content Type, Response Topic, Correlation Data, client ID: each its length + 1, or 0 if absent, and its bytes
+//	stream and offset of its place
 //	number of User Properties, and for each key and value with their lengths
 //	payload
 type row string
@@ -24,9 +25,12 @@ const rowOverhead = 40
 // rowFixed is where the topic begins.
 const rowFixed = 11
 
+// rowPlace is the room for the place of a message, with partitions and offsets as they are.
+const rowPlace = 8
+
 // RetainedBytes is the memory of a message with all that it points to, for Retained.Reserve.
 func (m *RetainedMessage) RetainedBytes() int {
-	n := rowFixed + rowOverhead + len(m.Topic) + len(m.Payload) + 8
+	n := rowFixed + rowOverhead + len(m.Topic) + len(m.Payload) + 8 + rowPlace
 	n += len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData) + len(m.ClientID)
 	for _, u := range m.User {
 		n += len(u.Key) + len(u.Value) + 6
@@ -47,6 +51,8 @@ func (m *RetainedMessage) row() row {
 	b = appendPart(b, m.ResponseTopic, m.ResponseTopic != nil)
 	b = appendPart(b, m.CorrelationData, m.CorrelationData != nil)
 	b = appendPart(b, []byte(m.ClientID), m.ClientID != "")
+	b = binary.AppendVarint(b, int64(m.Place.Stream))
+	b = binary.AppendVarint(b, m.Place.Offset)
 	b = binary.AppendUvarint(b, uint64(len(m.User)))
 	for _, u := range m.User {
 		b = appendPart(b, u.Key, true)
@@ -94,6 +100,11 @@ func (r row) message(m *RetainedMessage) {
 	var client []byte
 	client, b = cutPart(b)
 	m.ClientID = unsafe.String(unsafe.SliceData(client), len(client))
+	stream, n := binary.Varint(b)
+	b = b[n:]
+	offset, n := binary.Varint(b)
+	b = b[n:]
+	m.Place = Place{int32(stream), offset}
 	users, n := binary.Uvarint(b)
 	b = b[n:]
 	for range users {

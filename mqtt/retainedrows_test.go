@@ -191,6 +191,7 @@ func TestRowGivesTheMessageBack(t *testing.T) {
 			Topic: []byte(rapid.StringN(1, 200, 65535).Draw(t, "topic")), Payload: append([]byte{1}, part.Draw(t, "payload")...),
 			ContentType: part.Draw(t, "content type"), ResponseTopic: part.Draw(t, "response topic"), CorrelationData: part.Draw(t, "correlation data"),
 			QoS: byte(rapid.IntRange(0, 2).Draw(t, "qos")), ClientID: rapid.String().Draw(t, "client ID"),
+			Place: Place{rapid.Int32Range(-64, 0).Draw(t, "stream"), rapid.Int64Range(0, 1<<48-1).Draw(t, "offset")},
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "properties") {
 			want.User = append(want.User, Property{append([]byte{}, part.Draw(t, "key")...), append([]byte{}, part.Draw(t, "value")...)})

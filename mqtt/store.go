@@ -103,7 +103,8 @@ type Unfinished struct {
 }
 
 // A Place says where the owner of commands has one: streams are numbered from 1 by the owner, and commands of a
-// stream come in the order of their offsets. The zero value is no place: such a command is not kept for anybody.
+// stream come in the order of their offsets. The zero value is no place: such a command is not kept for anybody. A negative
+// stream is one of retained messages: what is in flight is found again there, and nothing else waits in it.
 type Place struct {
 	Stream int32
 	Offset int64

@@ -73,7 +73,7 @@ func New(cfg *config.Config, log zerolog.Logger, registry Registry) (*Proxy, err
 	if p.keeping, err = newRetainedPart(p.clients, p.producer, p.sessions.layout, log, registry); err != nil {
 		return nil, err
 	}
-	publisher.retained = p.keeping.writer
+	publisher.retained, p.sessions.finder.index = p.keeping.writer, p.keeping.index
 	if err := p.face(publisher, log, registry); err != nil {
 		return nil, err
 	}

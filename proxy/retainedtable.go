@@ -81,6 +81,7 @@ func retainedFrom(r *kafka.Fetched, tr *translation) (m mqtt.RetainedMessage, er
 	m = mqtt.RetainedMessage{
 		Topic: r.Key, Payload: r.Value, ContentType: said.contentType, ResponseTopic: said.responseTopic,
 		CorrelationData: said.correlationData, User: tr.user, ClientID: string(said.clientID),
+		Place: mqtt.Place{Stream: -1 - r.Partition, Offset: r.Offset},
 	}
 	if m.QoS, err = qosOf(said.qos); err != nil {
 		return m, err

@@ -23,6 +23,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 		refusals: log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 5 * time.Second}),
 		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1), reg: reg,
 	}
+	s.streams.retained = cfg.Retained.Topic
 	var err error
 	if s.m, err = newSessionMetrics(reg, s); err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	if s.state, err = kafka.NewProducer(scfg); err != nil {
 		return nil, err
 	}
-	s.finder = &finder{chunks: newChunks(s.reader)}
+	s.finder = &finder{chunks: newChunks(s.reader), log: s.lines}
 	if s.table, err = kafka.NewConsumer(s.tableConfig(kcfg)); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"sluice/fleet"
 	"sluice/kafka"
 	"sluice/mqtt"
@@ -58,6 +60,8 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 	for _, f := range snap.Flight {
 		out := fleet.Out{ID: f.ID, QoS: f.QoS, Received: f.Received}
 		switch {
+		case f.Place.Stream < 0:
+			out.Topic, out.Partition, out.Offset = all.retained, -1-f.Place.Stream, f.Place.Offset
 		case f.Place.Stream != 0 && all.get(f.Place.Stream).has(f.Place.Offset):
 			st := all.get(f.Place.Stream)
 			out.Topic, out.Partition, out.Offset = st.topic, st.partition, f.Place.Offset
@@ -153,6 +157,8 @@ const mostSettled = 1 << 16
 // A finder fetches the commands of unfinished deliveries.
 type finder struct {
 	chunks *chunks
+	log    zerolog.Logger // sampled
+	index  *mqtt.Retained
 	c      *commander // nil: there are no command rules
 }
 
@@ -161,11 +167,18 @@ type finder struct {
 func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
 	for _, out := range state.Out {
 		u := mqtt.Unfinished{ID: out.ID, QoS: out.QoS, Received: out.Received}
-		if st := all.of(out.Topic, out.Partition); out.Topic != "" && f.c != nil && st.means(&state.Progress) {
+		st := all.of(out.Topic, out.Partition)
+		switch {
+		case out.Topic == "":
+		case out.Topic == all.retained:
+			u.Place = mqtt.Place{Stream: -1 - out.Partition, Offset: out.Offset}
+			u.Command, err = f.find(ctx, u.Place, st, f.retained)
+		case f.c != nil && st.means(&state.Progress):
 			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
-			if u.Command, err = f.find(ctx, u.Place, st); err != nil {
-				return nil, err
-			}
+			u.Command, err = f.find(ctx, u.Place, st, f.command)
+		}
+		if err != nil {
+			return nil, err
 		}
 		flight = append(flight, u)
 	}
@@ -173,9 +186,9 @@ func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session)
 }
 
 // find fetches one command; nil if there is none, or if its topic is none that is read here.
-func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Command, error) {
+func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream, of func(*kafka.Fetched) *mqtt.Command) (*mqtt.Command, error) {
 	for misses := 0; ; {
-		found, err := f.command(ctx, at, st)
+		r, err := f.record(ctx, at, st)
 		if errors.Is(err, kafka.ErrTopicMissing) {
 			misses++
 		} else {
@@ -186,12 +199,18 @@ func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Com
 			return nil, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("cannot read a command that was sent and not completed: %w", ctx.Err())
-		case err == nil, errors.Is(err, kafka.ErrOffsetGone):
+		case r != nil:
+			found := of(r)
+			if found != nil {
+				found.Place = at
+			}
 			return found, nil
+		case err == nil, errors.Is(err, kafka.ErrOffsetGone):
+			return nil, nil
 		}
-		f.c.log.Warn().Err(err).Str("kafka_topic", st.topic).Int32("partition", st.partition).Int64("offset", at.Offset).
+		f.log.Warn().Err(err).Str("kafka_topic", st.topic).Int32("partition", st.partition).Int64("offset", at.Offset).
 			Msg("cannot read a command that was sent and not completed")
-		if st.next.Load() < 0 {
+		if st.next.Load() < 0 && at.Stream > 0 { // commands of this topic are not followed
 			return nil, nil
 		}
 		pause(ctx, replayRetry)
@@ -205,18 +224,36 @@ const topicGone = 8
 // lies together comes with it, since Kafka gives whole batches.
 const flightChunk = 16 << 10
 
-// command asks for one command once.
-func (f *finder) command(ctx context.Context, at mqtt.Place, st *stream) (*mqtt.Command, error) {
+// record asks for one record once; nil: there is none.
+func (f *finder) record(ctx context.Context, at mqtt.Place, st *stream) (*kafka.Fetched, error) {
 	ch, err := f.chunks.read(ctx, st, at.Offset, flightChunk)
 	i, there := slices.BinarySearchFunc(ch.records, at.Offset, func(r kafka.Fetched, offset int64) int { return cmp.Compare(r.Offset, offset) })
 	if !there {
 		return nil, err
 	}
-	cmd, err := f.c.translate(&ch.records[i])
+	return &ch.records[i], nil
+}
+
+// command makes the command of a record for one device, nil if it is none.
+func (f *finder) command(r *kafka.Fetched) *mqtt.Command {
+	cmd, err := f.c.translate(r)
 	if err != nil {
-		return nil, nil
+		return nil
 	}
-	cmd.Place = at
 	cmd.open.expect(1)
-	return &cmd.Command, nil
+	return &cmd.Command
+}
+
+// retained makes the command that brings the retained message of a record, nil if it is none.
+func (f *finder) retained(r *kafka.Fetched) *mqtt.Command {
+	if r.Value == nil {
+		return nil
+	}
+	tr := translations.Get().(*translation)
+	defer tr.free()
+	m, err := retainedFrom(r, tr)
+	if err != nil {
+		return nil
+	}
+	return f.index.Command(&m)
 }

@@ -38,6 +38,8 @@ type streamKey struct {
 
 // streams are all that were heard of, by name and by number. Reading takes no lock: it happens for each command.
 type streams struct {
+	retained string // the topic of retained messages; sessions have no position in it
+
 	mu  sync.Mutex // of changes
 	now atomic.Pointer[streamTable]
 }
