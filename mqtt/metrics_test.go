@@ -47,6 +47,8 @@ func TestZeroConfigTakesTheDefaults(t *testing.T) {
 	want.TopicAliasMaximum, want.KeepAliveMax, want.SessionExpiryMax = 0, 0, 0 // here 0 says none
 	want.ConnectsPerSecond, want.MaxSessions = 0, 0                            // and here
 	want.Registerer, want.Logger = s.cfg.Registerer, s.cfg.Logger
+	require.False(t, s.cfg.Away())
+	s.cfg.Away = nil // functions don't compare
 	require.Equal(t, want, s.cfg)
 	require.Zero(t, s.capExpiry(neverExpires))
 	s.cfg.SessionExpiryMax = 1 << 62 // longer than an interval can say

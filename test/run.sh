@@ -54,7 +54,7 @@ fi
 if [ -n "$alone" ]; then
 	echo "== go test $race -p 1$alone"
 	# shellcheck disable=SC2086
-	"$go" test $race -p 1 -timeout 20m $alone || status=1
+	"$go" test $race -p 1 -timeout 40m $alone || status=1
 fi
 
 if [ -s "$notes" ]; then
