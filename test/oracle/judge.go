@@ -45,7 +45,6 @@ type facts struct {
 	late     int         // repeats on one connection so late that PUBACK can have been on its way
 	records  []Event
 	receipts []Event
-	handled  bool // a command: the device acknowledged it
 }
 
 // A device is what the model knows of one.
