@@ -74,7 +74,11 @@ func (p *Producer) settle(s *sender, part *part, b *batch, block *sarama.Produce
 		part.slow = false
 	}
 	var d produce.Decision
+	before := part.numbers.Ident
 	part.numbers, b.Batch, d = produce.Settle(part.numbers, b.Batch, a)
+	if part.numbers.Ident == produce.Nobody && before.ID == p.ident.ID {
+		p.ident = produce.Nobody // it is used up, and must not begin again here
+	}
 	b.offset = block.Offset
 	if a.Code == produce.DuplicateSequence {
 		b.offset = -1
@@ -123,6 +127,9 @@ func (p *Producer) act(part *part, b *batch, d produce.Decision, refusals []int3
 	part.flying = false
 	if d.Bumped {
 		p.m.bumps.Inc()
+	}
+	if part.gone {
+		p.outgrow(part) // there may be another in its place one day
 	}
 	if d.Wait {
 		most := slowest
@@ -174,6 +181,7 @@ func (p *Producer) act(part *part, b *batch, d produce.Decision, refusals []int3
 func (p *Producer) keep(part *part, b *batch, now time.Duration) {
 	t := part.topic
 	if b.topicID != t.state.id {
+		p.outgrow(part)
 		part.renew()
 	}
 	if !part.gone {

@@ -92,6 +92,9 @@ func (p *Producer) sweep() {
 	for name, t := range p.topics {
 		unused := now-t.used > idleAfter || t.phase == refused && now >= t.due // a name is no topic
 		if t.held == 0 && len(t.waiting) == 0 && unused {
+			for _, part := range t.parts {
+				p.outgrow(part)
+			}
 			delete(p.topics, name)
 			p.sizes.Delete(name)
 		}

@@ -193,6 +193,11 @@ func (p *Producer) identify(part *part) bool {
 	return false
 }
 
+// outgrow has partitions begin above the epoch of one that is forgotten, or whose next epoch may be none. Kafka remembers
+// its last batches for a day: it would take the first ones after it is made again for those, and say that they are
+// stored. The caller holds mu.
+func (p *Producer) outgrow(part *part) { p.ident = produce.Above(p.ident, part.numbers) }
+
 // runIdent gets a producer ID whenever one is needed.
 func (p *Producer) runIdent(ctx context.Context) {
 	for {

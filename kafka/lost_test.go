@@ -6,8 +6,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"sluice/kafka/produce"
 )
 
 // flow produces to topic until stop is closed, in keys 0 to 4.
@@ -135,4 +138,44 @@ func TestTopicsThatAreNotUsedAreForgotten(t *testing.T) {
 		p.sweep()
 		require.Len(t, p.topics, 1, "the one with a record stays")
 	})
+}
+
+// TestAForgottenTopicBeginsAboveWhatKafkaRemembers: or its first batch would be taken for one of before, and never stored.
+func TestAForgottenTopicBeginsAboveWhatKafkaRemembers(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"))
+	p := start(t, testConfig(c.ListenAddrs()))
+	l := newLedger()
+	const n = 3
+	for i := range n {
+		p.Produce(l.record(i, "t", "k"))
+		eventually(t, func() bool { return l.count() == i+1 }, "it flows")
+		p.mu.Lock()
+		p.topics["t"].used -= 2 * idleAfter
+		p.mu.Unlock()
+		p.sweep()
+		require.Zero(t, p.phases()[open])
+	}
+	require.Zero(t, l.errs())
+	for i, r := range read(t, c.ListenAddrs(), "t", n)[0] {
+		require.Equal(t, i, number(t, r))
+	}
+}
+
+// TestAListingWithFewerPartitionsIsNotBelieved: a topic never has fewer, unless it was made anew.
+func TestAListingWithFewerPartitionsIsNotBelieved(t *testing.T) {
+	p, _ := byHand(t, 3)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	tp := p.topics["t"]
+	fewer := tp.state
+	fewer.id, fewer.partitions = sarama.Uuid{1}, 3
+	p.openTopic(tp, fewer, true, 0)
+	fewer.partitions = 1
+	p.openTopic(tp, fewer, false, 0)
+	require.Len(t, tp.parts, 3)
+	tp.parts[2].numbers = produce.Partition{Ident: produce.Ident{ID: p.ident.ID, Epoch: 7}, Sequence: 3}
+	fewer.id = sarama.Uuid{2}
+	p.openTopic(tp, fewer, true, 0)
+	require.Len(t, tp.parts, 1)
+	require.Greater(t, p.ident.Epoch, int16(7), "a partition in its place begins above")
 }

@@ -155,17 +155,24 @@ func (p *Producer) openTopic(t *topic, s topicState, madeAnew bool, now time.Dur
 			p.log.Warn().Str("kafka_topic", t.name).Int("assumed", s.limit).Msg("cannot read max.message.bytes of Kafka topics")
 		})
 	}
+	if s.id == t.state.id && s.id != (sarama.Uuid{}) {
+		s.partitions = max(s.partitions, int32(len(t.parts))) // a topic never has fewer: the broker lags
+	}
 	t.state, t.phase, t.due = s, open, now+checkAgain
 	t.limitTo(s, p.cfg.compresses())
 	if madeAnew {
 		t.plain = false
 		for _, part := range t.parts {
 			part.epoch = noEpoch
+			p.outgrow(part)
 			part.renew()
 		}
 	}
 	if int(s.partitions) != len(t.parts) {
 		p.sizes.Store(t.name, s.partitions)
+	}
+	for _, part := range t.parts[min(int(s.partitions), len(t.parts)):] {
+		p.outgrow(part)
 	}
 	for _, r := range t.resize(s.partitions, madeAnew) {
 		t.place(r).add(r)

@@ -79,6 +79,7 @@ func (k *broker) append(r request) Answer {
 type sender struct {
 	p       Partition
 	ids     int64
+	fresh   Ident
 	waiting []*request
 	out     *request // sent and not settled; it is sent again
 	begun   bool     // out has numbers
@@ -108,9 +109,15 @@ func (s *sender) next() *request {
 		s.out, s.waiting, s.begun = s.waiting[0], s.waiting[1:], false
 	}
 	if s.out != nil && !s.begun {
-		s.ids++
+		if s.p.Ident.Epoch == math.MaxInt16 && s.p.Ident.ID == s.fresh.ID {
+			s.fresh = Nobody
+		}
+		if s.fresh == Nobody {
+			s.ids++
+			s.fresh = Ident{ID: s.ids}
+		}
 		s.out.Records = len(s.out.numbers)
-		s.p, s.out.Batch = Begin(s.p, s.out.Batch, Ident{ID: s.ids})
+		s.p, s.out.Batch = Begin(s.p, s.out.Batch, s.fresh)
 		s.begun = true
 	}
 	return s.out
@@ -119,7 +126,11 @@ func (s *sender) next() *request {
 func (s *sender) settle(t *rapid.T, a Answer) {
 	r := s.out
 	var d Decision
+	before := s.p.Ident
 	s.p, r.Batch, d = Settle(s.p, r.Batch, a)
+	if s.p.Ident == Nobody && before.ID == s.fresh.ID {
+		s.fresh = Nobody
+	}
 	refusal := isRefused
 	if d.Open {
 		refusal = isOpen
@@ -169,8 +180,36 @@ func (s *sender) settle(t *rapid.T, a Answer) {
 	}
 }
 
+// drop ends all there is, as for a topic that is refused.
+func (s *sender) drop(t *rapid.T) {
+	all := s.waiting
+	if s.out != nil {
+		all = append([]*request{s.out}, all...)
+		if s.begun && s.out.InDoubt {
+			s.fresh = Above(s.fresh, s.p)
+			s.p, _ = Anew(s.p, nil)
+		}
+	}
+	for _, r := range all {
+		if r.InDoubt || r.Inherited {
+			s.end(t, isOpen, r.numbers...)
+		} else {
+			s.end(t, isRefused, r.numbers...)
+		}
+	}
+	s.out, s.waiting = nil, nil
+}
+
+// forget forgets a partition that has no records.
+func (s *sender) forget() {
+	if s.out == nil && len(s.waiting) == 0 {
+		s.fresh, s.p = Above(s.fresh, s.p), Partition{Ident: Nobody}
+	}
+}
+
 // made has the topic made anew, when the one that has its records knows.
 func (s *sender) anew() {
+	s.fresh = Above(s.fresh, s.p)
 	if s.out == nil || !s.begun {
 		s.p, _ = Anew(s.p, nil)
 	} else {
@@ -186,13 +225,15 @@ func (s *sender) anew() {
 }
 
 // TestNothingIsStoredTwiceOrAckedAndMissing runs random schedules against the broker: requests and answers that are lost,
-// requests that arrive late, refusals that come and go, leaders that step down, topics that are made anew.
+// requests that arrive late, refusals that come and go, leaders that step down, topics that are made anew, refused and
+// forgotten.
 func TestNothingIsStoredTwiceOrAckedAndMissing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := &broker{producers: map[int64]*producer{}, most: 100, names: rapid.Bool().Draw(t, "names"), never: rapid.Bool().Draw(t, "never")}
-		s := &sender{ends: map[int]ending{}, p: Partition{Ident: Nobody}}
+		s := &sender{ends: map[int]ending{}, p: Partition{Ident: Nobody}, fresh: Nobody}
 		if rapid.Bool().Draw(t, "near the end of the numbers") {
 			s.p = Partition{Ident{77, int16(rapid.SampledFrom([]int{0, math.MaxInt16 - 1, math.MaxInt16}).Draw(t, "epoch"))}, math.MaxInt32 - 3, false}
+			s.fresh = Ident{ID: 77}
 			k.producers[77] = &producer{s.p.Ident.Epoch, []stored{{0, math.MaxInt32 - 4}}}
 			k.log = []int{-1}
 		}
@@ -201,7 +242,7 @@ func TestNothingIsStoredTwiceOrAckedAndMissing(t *testing.T) {
 		lost := map[int]bool{} // with an earlier log
 		clean := true          // every attempt was answered with what is true of it
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch rapid.IntRange(0, 9).Draw(t, "step") {
+			switch rapid.IntRange(0, 11).Draw(t, "step") {
 			case 0, 1:
 				r := &request{}
 				for range rapid.IntRange(1, 6).Draw(t, "records") {
@@ -228,6 +269,17 @@ func TestNothingIsStoredTwiceOrAckedAndMissing(t *testing.T) {
 				k.log, k.producers = nil, map[int64]*producer{}
 				s.anew()
 				clean = false
+			case 5:
+				if rapid.IntRange(0, 5).Draw(t, "drop") == 0 {
+					s.drop(t)
+				}
+			case 6:
+				for range 20 {
+					if s.next() != nil {
+						s.settle(t, k.append(*s.out))
+					}
+				}
+				s.forget()
 			default:
 				r := s.next()
 				if r == nil {

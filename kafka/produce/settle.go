@@ -20,6 +20,15 @@ func (i Ident) next() Ident {
 	return Ident{i.ID, i.Epoch + 1}
 }
 
+// Above returns what a partition may begin to count with whose past is forgotten: fresh, or if that is not above every
+// epoch that was used in it, the next one. It is Nobody after the last.
+func Above(fresh Ident, forgotten Partition) Ident {
+	if fresh == Nobody || forgotten.Ident.ID != fresh.ID || forgotten.Ident.Epoch < fresh.Epoch {
+		return fresh
+	}
+	return forgotten.Ident.next()
+}
+
 // A Partition is where its next batch is numbered from.
 type Partition struct {
 	Ident    Ident
