@@ -37,7 +37,7 @@ type Claimer struct {
 	wills   []int64        // epochs of the Wills that ActWill was given for, and that are not answered
 	waits   int64          // number of the newest ActWait
 	pending []Pending      // of the session that is being opened, or open, what it found and does not know yet
-	gained  []uint16       // of those, what turned out to be stored until ActOpened
+	gained  []uint16       // of those, what turned out to be stored
 	before  *Session       // what our key held when it was opened, if that has anything to tell
 	began   int64          // the session that pending and gained belong to
 	known   map[ownID]bool // outcomes of our own: stored or not

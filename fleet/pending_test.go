@@ -81,6 +81,18 @@ func TestPendingIdIsToldToWhoeverHasTheSession(t *testing.T) {
 			require.Nil(t, k.view("c").Session("A"), "it has been heard")
 			return told[0]
 		})
+		f("when it is open elsewhere, of which the device is never told", stored, func(k *kafka, a *Claimer, outcome func()) Action {
+			b := NewClaimer("c", "B", "tx-B")
+			k.opens(b, b.Connect(request(false), k.view("c")))
+			outcome()
+			k.hears(b)
+			k.run(b, b.Gone(nil, 3000, k.view("c")))
+			left := k.view("c").Session("B")
+			require.True(t, left.Released)
+			d := NewClaimer("c", "D", "tx-D")
+			opened := k.opens(d, d.Connect(request(false), k.view("c")))
+			return Action{Received: opened.State.Received, Pending: opened.State.Pending}
+		})
 		f("when it is open here again", stored, func(k *kafka, a *Claimer, outcome func()) Action {
 			opened := k.opens(a, a.Connect(request(false), k.view("c")))
 			require.Equal(t, []Pending{{8, "A"}}, opened.State.Pending)

@@ -43,8 +43,8 @@ func (c *Claimer) hear(v View) []Action {
 		return nil
 	}
 	c.pending = left
+	c.gained = append(c.gained, stored...) // also of an open one: the device may never be told of it, see asFound
 	if c.phase < phaseOpen {
-		c.gained = append(c.gained, stored...)
 		return nil
 	}
 	return []Action{{Kind: ActReceived, Received: stored, Pending: left}}

@@ -100,6 +100,9 @@ func (w *inLine) settle(err error) {
 			first.d.goOn(first.err)
 		}
 	}
+	if l.first == nil {
+		l.last = nil // it holds a message, and the line lives as long as the connection
+	}
 }
 
 // goOn sends the record of d, or ends its message by the outcome of its retained record.

@@ -83,7 +83,9 @@ func (h *holder) do(acts []fleet.Action) {
 		case fleet.ActSaved:
 			h.keeper.saved(a.N)
 		case fleet.ActReceived:
-			cmp.Or(h.keeper, h.departing).settle(a.Received, a.Pending)
+			if k := cmp.Or(h.keeper, h.departing); k != nil { // nil: the connection is lost, and the machine is about to hear it
+				k.settle(a.Received, a.Pending)
+			}
 		case fleet.ActLost, fleet.ActRefused:
 			h.lost(a)
 		case fleet.ActWill:
