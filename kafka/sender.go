@@ -165,9 +165,10 @@ func (s *sender) work() work {
 	return work{req: s.take(now)}
 }
 
-// rest waits for what is due at a time, or ends what was not used for long. The caller holds mu.
+// rest waits for what is due at a time, or ends what was not used for long. What it still has waits for a
+// producer ID, and would have nobody to send it. The caller holds mu.
 func (s *sender) rest(at, now time.Duration) work {
-	if at == never && len(s.out) == 0 && now >= s.used+idleSender {
+	if at == never && len(s.out) == 0 && len(s.todo) == 0 && now >= s.used+idleSender {
 		return s.finish()
 	}
 	return work{wait: min(at-now, idleSender)}
@@ -210,6 +211,9 @@ func (s *sender) take(now time.Duration) *request {
 	req := &request{sent: now}
 	left := s.todo[:0]
 	for _, part := range s.todo {
+		if part.in != s {
+			continue // it went to another broker and came back, is in the list twice, and was taken
+		}
 		b := part.first()
 		if part.notBefore > now || len(req.parts) > 0 && req.bytes+b.bytes > mostRequest || !s.p.identify(part) {
 			left = append(left, part)
