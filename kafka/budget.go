@@ -66,6 +66,7 @@ type account struct {
 // A Waiter waits for room.
 type Waiter struct {
 	b          *Budget
+	of         Destination
 	to         *account // nil: it is done
 	n          int
 	wake       func()
@@ -207,7 +208,7 @@ func (b *Budget) give(s *account, n int) {
 func (b *Budget) Wait(to Destination, n int, wake func()) *Waiter {
 	b.mu.Lock()
 	s := b.account(to)
-	w := &Waiter{b: b, to: s, n: n, wake: wake, prev: s.tail}
+	w := &Waiter{b: b, of: to, to: s, n: n, wake: wake, prev: s.tail}
 	if s.tail == nil {
 		s.head = w
 		b.enter(s)
@@ -223,6 +224,9 @@ func (b *Budget) Wait(to Destination, n int, wake func()) *Waiter {
 	}
 	return w
 }
+
+// For is the Destination that the Waiter waits for, and that what it took is given back for.
+func (w *Waiter) For() Destination { return w.of }
 
 // Take says whether the bytes were taken for the Waiter. They belong to the caller then, who gives them back to the
 // Budget, and the Waiter is done.

@@ -62,6 +62,9 @@ func (p *publisher) Admit(m *mqtt.Message, resume func()) bool {
 func (p *publisher) admitted(d *delivery, resume func()) bool {
 	m := d.msg
 	if w, ok := m.Turn.(*kafka.Waiter); ok {
+		// The way may be another one than when the wait began: the topic has shown its partitions meanwhile. The bytes were
+		// taken for where it led then, and are given back there.
+		d.room = w.For()
 		return w.Take()
 	}
 	if p.budget.TryTake(d.room, m.Reserved) {
