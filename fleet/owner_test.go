@@ -133,3 +133,25 @@ func TestOldVerdictsAreRemovedWhenNothingIsLeft(t *testing.T) {
 	require.Equal(t, []ActionKind{ActTombstone, ActTombstone}, kinds(acts))
 	require.Equal(t, [][]byte{InstanceKey("A"), VerdictKey("A")}, [][]byte{acts[0].Key, acts[1].Key})
 }
+
+// TestOwnerForgetsTheWillsThatAreDone, those that were owed too: a mark for each of them would stay for ever.
+func TestOwnerForgetsTheWillsThatAreDone(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	s := withWill(NeverExpires, &Will{Topic: "w"})
+	s.Owed = []Owed{{1, &Will{Topic: "owed"}}}
+	k.session("c", "A", s)
+	o := k.owned()
+	k.judge(o)
+	require.Equal(t, []ActionKind{ActWill, ActWill}, kinds(o.EndsRead(k.now, k.table, new(Ledger))))
+	require.Len(t, o.wills, 2)
+	l := &testLedger{t: t}
+	for epoch := range int64(2) {
+		l.will(1 + epoch)
+		o.WillDone("c", 1+epoch)
+	}
+	o.Tick(0, k.now, NewPulse("O", 2000, 10_000, 1), k.table)
+	require.Empty(t, o.EndsRead(k.now, k.table, &l.Ledger))
+	require.Empty(t, o.wills)
+}

@@ -45,7 +45,10 @@ func (o *Owner) publish(v View, dead []*entry, now int64, l *Ledger) []Action {
 	var acts []Action
 	for _, e := range dead {
 		for _, w := range e.owed() {
-			if id := (willID{v.client, w.Epoch}); !o.wills[id] && !l.WillDone(v.client, w.Epoch) && !o.zombie(v, e) {
+			switch id := (willID{v.client, w.Epoch}); {
+			case l.WillDone(v.client, w.Epoch):
+				delete(o.wills, id)
+			case !o.wills[id] && !o.zombie(v, e):
 				o.wills[id] = true
 				acts = append(acts, Action{Kind: ActWill, Client: v.client, Epoch: w.Epoch, Will: w.Will})
 			}
