@@ -108,7 +108,8 @@ func (p *Producer) failWaiting(t *topic, err error) {
 	t.waiting = nil
 	for _, part := range t.parts {
 		if b := part.out; b != nil && !part.flying {
-			part.out = nil
+			p.outgrow(part)
+			part.drop()
 			p.failBatch(t, b, err)
 		}
 		for _, b := range part.waiting {

@@ -187,6 +187,7 @@ func (p *Producer) keep(part *part, b *batch, now time.Duration) {
 	if !part.gone {
 		return
 	}
+	p.leaveOpen(part)
 	homeless := part.empty()
 	t.held -= len(homeless)
 	for i := len(homeless) - 1; i >= 0; i-- { // before those that came later
@@ -198,6 +199,15 @@ func (p *Producer) keep(part *part, b *batch, now time.Duration) {
 		t.held++
 	}
 	p.armAll(t, now)
+}
+
+// leaveOpen ends what may be stored in a partition that is gone: it can't be sent there again, and elsewhere it would be
+// a second time. The caller holds mu.
+func (p *Producer) leaveOpen(part *part) {
+	if b := part.out; part.gone && b != nil && !part.flying && b.Unanswered {
+		part.drop()
+		p.failAll(part.topic, b, ErrUncertain)
+	}
 }
 
 // takeBack has records of a batch sent in batches of their own, before those that wait.

@@ -117,12 +117,21 @@ func (part *part) renew() {
 	part.certain()
 }
 
-// empty gives all records that are not on their way.
+// drop takes away the batch that has numbers and is not on its way. If it may be stored the next must not have the same
+// ones: it would be taken for it.
+func (part *part) drop() {
+	if part.out.begun && part.out.InDoubt {
+		part.numbers, _ = produce.Anew(part.numbers, nil)
+	}
+	part.out = nil
+}
+
+// empty gives all records that may be sent elsewhere: those that are not on their way, and can't arrive any more.
 func (part *part) empty() (all []*Record) {
-	if part.out != nil && !part.flying {
-		all = append(all, part.out.records...)
-		part.out.free()
-		part.out = nil
+	if b := part.out; b != nil && !part.flying && !b.Unanswered {
+		part.drop()
+		all = append(all, b.records...)
+		b.free()
 	}
 	for _, b := range part.waiting {
 		all = append(all, b.records...)

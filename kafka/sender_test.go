@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -43,4 +44,63 @@ func TestASenderStaysWhileItsPartitionsWaitForAProducerID(t *testing.T) {
 	require.False(t, s.work().end)
 	p.takeIdent(produce.Ident{ID: 2})
 	require.True(t, s.work().connect)
+}
+
+// lostByHand has a request that the connection would send now sent and not answered.
+func (s *sender) lostByHand() *request {
+	req := s.nextByHand()
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	s.remove(req)
+	for i, part := range req.parts {
+		s.p.settleLost(part, req.batches[i], s.p.now())
+	}
+	return req
+}
+
+// TestWhatFollowsADroppedBatchHasOtherNumbers: or it would be taken for the one that may be stored.
+func TestWhatFollowsADroppedBatchHasOtherNumbers(t *testing.T) {
+	p, s := byHand(t, 1)
+	l := newLedger()
+	p.Produce(l.record(0, "t", "k"))
+	first := s.lostByHand().batches[0].Ident
+	p.mu.Lock()
+	tp := p.topics["t"]
+	state := tp.state
+	p.refuse(tp, ErrNotAuthorized, p.now())
+	p.openTopic(tp, state, false, p.now())
+	p.mu.Unlock()
+	p.finish()
+	require.ErrorIs(t, l.of(0)[0], ErrUncertain)
+	p.Produce(l.record(1, "t", "k"))
+	b := s.nextByHand().batches[0]
+	require.NotEqual(t, first, b.Ident)
+	require.Zero(t, b.First)
+}
+
+// TestWhatMayBeStoredIsNotSentElsewhere: the topic is made anew with another number of partitions, and may have the records
+// already.
+func TestWhatMayBeStoredIsNotSentElsewhere(t *testing.T) {
+	p, s := byHand(t, 2)
+	l := newLedger()
+	for i := range 2 {
+		p.Produce(&Record{Topic: "t", Fixed: true, To: int32(i), Value: fmt.Append(nil, i), Owner: l})
+	}
+	require.Len(t, s.lostByHand().parts, 2)
+	for i := 2; i < 4; i++ {
+		p.Produce(&Record{Topic: "t", Fixed: true, To: int32(i - 2), Value: fmt.Append(nil, i), Owner: l})
+	}
+	p.mu.Lock()
+	tp := p.topics["t"]
+	state := tp.state
+	state.partitions, state.leaders = 1, state.leaders[:1]
+	p.openTopic(tp, state, true, p.now())
+	require.Len(t, tp.parts, 1)
+	require.Equal(t, "0", string(tp.parts[0].out.records[0].Value), "it is sent again as it was")
+	require.Len(t, tp.parts[0].waiting[0].records, 2)
+	require.Equal(t, 3, tp.held)
+	p.mu.Unlock()
+	p.finish()
+	require.Equal(t, 1, l.count())
+	require.ErrorIs(t, l.of(1)[0], ErrUncertain)
 }

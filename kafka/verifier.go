@@ -171,11 +171,15 @@ func (p *Producer) openTopic(t *topic, s topicState, madeAnew bool, now time.Dur
 	if int(s.partitions) != len(t.parts) {
 		p.sizes.Store(t.name, s.partitions)
 	}
-	for _, part := range t.parts[min(int(s.partitions), len(t.parts)):] {
+	old := t.parts
+	for _, part := range old[min(int(s.partitions), len(old)):] {
 		p.outgrow(part)
 	}
 	for _, r := range t.resize(s.partitions, madeAnew) {
 		t.place(r).add(r)
+	}
+	for _, part := range old {
+		p.leaveOpen(part)
 	}
 	p.lead(t, s.leaders, now)
 	waiting := t.waiting
