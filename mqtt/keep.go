@@ -146,10 +146,10 @@ func (s *Session) Received(changed func(id uint16, stored bool)) (stored, pendin
 }
 
 // Settle says what is known now of messages with QoS 2 that other servers took in for the session. Those in stored are
-// stored. pending is the list of those of which it is not known yet: a PUBLISH that comes again waits for its PUBREC. If
-// unsure, there may be others, and all PUBLISH packets with QoS 2 wait unread. What was pending and is in neither list is
-// not stored, or nobody knows: who has sent it again loses its connection, and sends it once more. The call that it
-// returns passes that on; it is to be made when no lock is held.
+// stored. pending is the list of those of which it is not known yet: a PUBLISH that comes again waits for its PUBREC, and
+// a PUBREL waits unread. If unsure, there may be others, and all PUBREL, and PUBLISH packets with QoS 2, wait unread. What
+// was pending and is in neither list is not stored, or nobody knows: who has sent it again loses its connection, and sends
+// it once more. The call that it returns passes that on; it is to be made when no lock is held.
 func (s *Session) Settle(stored, pending []uint16, unsure bool) (pass func()) {
 	settle := s.session.settleElsewhere(s.conn.srv, stored, pending, unsure)
 	return func() {

@@ -312,6 +312,89 @@ func TestUnsureSessionReadsNoMessageWithQoS2(t *testing.T) {
 	})
 }
 
+// TestPubrelWaitsUntilItIsKnownWhatWasReceived: an identifier that came to be known after its PUBCOMP would swallow the
+// next message that uses it.
+func TestPubrelWaitsUntilItIsKnownWhatWasReceived(t *testing.T) {
+	settled := func(name string, then func(w *keptWorld, c *client, s *Session), known bool) {
+		t.Run(name, func(t *testing.T) {
+			bothVersions(t, func(t *testing.T, v byte) {
+				w := keeping(t, nil)
+				c := w.stored(v, "dev")
+				s := w.v.keeper("dev").o.Session
+				then(w, c, s)
+				c.ping()
+				w.noMessage()
+				if known {
+					s.Settle([]uint16{3}, nil, false)()
+				} else {
+					s.Settle(nil, nil, false)()
+				}
+				if known || v < 5 {
+					c.expect(pubcomp(3))
+				} else {
+					c.expect(packet(0x70, uint16(3), PacketIdentifierNotFound))
+				}
+				m := w.next()
+				require.Equal(t, "new", string(m.Payload))
+				w.ack(m)
+				c.expect(pubrec(3))
+				c.send(pubrel(3))
+				c.expect(pubcomp(3))
+			})
+		})
+	}
+	released := func(c *client) {
+		c.send(pubrel(3))
+		c.ping() // answered, and nothing before it
+		c.publish(q2(3, "new"))
+	}
+	for _, known := range []bool{true, false} {
+		settled(fmt.Sprint("unsure ", known), func(_ *keptWorld, c *client, s *Session) {
+			s.Settle(nil, nil, true)()
+			released(c)
+		}, known)
+		settled(fmt.Sprint("pending elsewhere ", known), func(_ *keptWorld, c *client, s *Session) {
+			s.Settle(nil, []uint16{3}, false)()
+			released(c)
+		}, known)
+		settled(fmt.Sprint("unsure, then pending elsewhere ", known), func(_ *keptWorld, c *client, s *Session) {
+			s.Settle(nil, nil, true)()
+			released(c)
+			s.Settle(nil, []uint16{3, 4}, false)()
+			c.ping()
+			s.Settle(nil, []uint16{3}, false)()
+		}, known)
+	}
+	settled("two to be heard, of which the first knows it", func(_ *keptWorld, c *client, s *Session) {
+		s.Settle(nil, nil, true)()
+		released(c)
+		s.Settle([]uint16{3}, nil, true)()
+		c.ping()
+	}, true)
+}
+
+// TestPubrelOfWhatIsPendingElsewhereLeavesNoPublishUnanswered: a device that sends it before PUBREC breaks the protocol,
+// but an answer that never came would hold up all behind it.
+func TestPubrelOfWhatIsPendingElsewhereLeavesNoPublishUnanswered(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, nil)
+		c := w.stored(v, "dev")
+		s := w.v.keeper("dev").o.Session
+		s.Settle(nil, []uint16{3}, false)()
+		c.publish(q2(3, "old").again())
+		c.send(pubrel(3))
+		c.ping()
+		s.Settle([]uint16{3}, nil, false)()
+		first, _ := c.read()
+		second, _ := c.read()
+		require.ElementsMatch(t, []byte{typePubrec << 4, typePubcomp << 4}, []byte{first, second})
+		c.publish(pub{topic: "t", payload: "behind", qos: 1, id: 9})
+		w.ack(w.next())
+		c.expect(puback(9))
+		w.noMessage()
+	})
+}
+
 func TestReceivedIsToldWhenTheLastOutcomeIsARefusal(t *testing.T) {
 	w := keeping(t, nil)
 	c := w.stored(5, "dev")

@@ -310,8 +310,9 @@ func (c *Conn) repeatPubrec(m *Message, code Code) {
 	}
 }
 
-// pubrel handles PUBREL with PUBCOMP, which waits only where the packet id is stored: it must be free there before the
-// device uses it for another message.
+// pubrel handles PUBREL with PUBCOMP, which waits where the packet id is stored: it must be free there before the device
+// uses it for another message. It waits unread while others may still say that they received the id: it would come back
+// when it stands for another message, and swallow that.
 func (c *Conn) pubrel(body []byte) error {
 	r := cursor{b: body}
 	id := r.uint16()
@@ -321,6 +322,14 @@ func (c *Conn) pubrel(body []byte) error {
 	}
 	if id == 0 {
 		return violation("packet identifier 0")
+	}
+	if c.session.isOpenElsewhere(id) {
+		c.mu.Lock()
+		c.canPause()
+		c.mu.Unlock()
+		if c.session.awaitRelease(id, c.resume) {
+			return errPause
+		}
 	}
 	known := c.session.release(id, c.srv)
 	if !known {

@@ -40,7 +40,7 @@ type session struct {
 	received map[uint16]inbound
 	counted  int32                        // of received, those counted in Server.extra
 	unsure   atomic.Bool                  // there may be more that were received elsewhere; changed with mu held
-	sure     func()                       // is called when that is over
+	heard    func()                       // is called when more is known of that, or of what is pending elsewhere
 	changed  func(id uint16, stored bool) // is called when the outcome of a message is known
 	freeing  map[uint16]struct{}          // released, and not yet in the Store
 }
@@ -200,8 +200,8 @@ func (s *session) settleElsewhere(srv *Server, stored, pending []uint16, unsure 
 	for _, id := range pending {
 		s.recall(id, inbound{pending: &Message{id: id, QoS: 2}})
 	}
-	if s.unsure.Store(unsure); !unsure && s.sure != nil {
-		calls, s.sure = append(calls, s.sure), nil
+	if s.unsure.Store(unsure); s.heard != nil {
+		calls, s.heard = append(calls, s.heard), nil // who waits looks whether it is enough
 	}
 	return func() {
 		for _, call := range calls {
@@ -210,14 +210,39 @@ func (s *session) settleElsewhere(srv *Server, stored, pending []uint16, unsure 
 	}
 }
 
-// awaitReceived has resume called when it is known which ids were received before this connection; false: it is known.
+// awaitReceived has resume called when more is known of which ids were received before this connection; false: all is.
 func (s *session) awaitReceived(resume func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unsure.Load() {
-		s.sure = resume
+		s.heard = resume
 	}
 	return s.unsure.Load()
+}
+
+// awaitRelease has resume called when more is known of whether another server received id; false: it may be released.
+func (s *session) awaitRelease(id uint16, resume func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	open := s.isOpen(id)
+	if open {
+		s.heard = resume
+	}
+	return open
+}
+
+// isOpenElsewhere says that another server may still tell that it received id.
+func (s *session) isOpenElsewhere(id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isOpen(id)
+}
+
+// isOpen is isOpenElsewhere with mu held. While the session is unsure that is so of an id that is known too: who is heard
+// later may have it as well.
+func (s *session) isOpen(id uint16) bool {
+	pending := s.received[id].pending
+	return s.unsure.Load() || pending != nil && pending.conn == nil
 }
 
 // forget takes back the receive of a message that nobody answers for.
