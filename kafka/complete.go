@@ -121,6 +121,36 @@ func (p *Producer) settleLost(part *part, b *batch, now time.Duration) {
 	p.wantLeader(part.topic, now)
 }
 
+// unsent divides a request that can't be encoded, as if it is too large: the connection is well, and nothing of it was
+// written. What can't be divided is refused.
+func (p *Producer) unsent(s *sender, req *request, err error) {
+	p.mu.Lock()
+	now := p.now()
+	s.remove(req)
+	for i, part := range req.parts {
+		b := req.batches[i]
+		part.flying = false
+		switch half := len(b.records) / 2; {
+		case len(req.parts) > 1:
+			part.alone = true
+		case half > 0 && !b.InDoubt: // or it would have other numbers, and it was encoded before
+			p.takeBack(part, b, b.records[:half], b.records[half:])
+		default:
+			p.outgrow(part)
+			part.drop()
+			p.failBatch(part.topic, b, fmt.Errorf("%w: %w", ErrTooLarge, err))
+		}
+		if part.topic.phase == refused {
+			p.failWaiting(part.topic, part.topic.verdict)
+		}
+		p.arm(part, now)
+	}
+	w := p.due()
+	p.mu.Unlock()
+	s.to.m.out.Sub(float64(len(req.batches)))
+	w.wake(p)
+}
+
 // act does what was decided about a batch. The caller holds mu.
 func (p *Producer) act(part *part, b *batch, d produce.Decision, refusals []int32, block *sarama.ProduceResponseBlock, now time.Duration) {
 	t := part.topic

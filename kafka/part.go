@@ -21,6 +21,7 @@ type part struct {
 	leader    *broker // nil: not known
 	epoch     int32   // of the leader
 	in        *sender // that has it in its list
+	alone     bool    // the next request has nothing else
 	slow      bool    // its followers were too slow for others to wait for them
 	tries     int     // to send out
 	notBefore time.Duration
@@ -30,7 +31,7 @@ type part struct {
 func (part *part) add(r *Record) bool {
 	t := part.topic
 	t.held++
-	if n := len(part.waiting); n > 0 && part.waiting[n-1].takes(r, t.room) {
+	if n := len(part.waiting); n > 0 && part.waiting[n-1].takes(r, min(t.room, mostRequest)) {
 		b := part.waiting[n-1]
 		b.add(r)
 		return b.enough()

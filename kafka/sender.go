@@ -215,7 +215,7 @@ func (s *sender) take(now time.Duration) *request {
 			continue // it went to another broker and came back, is in the list twice, and was taken
 		}
 		b := part.first()
-		if part.notBefore > now || len(req.parts) > 0 && req.bytes+b.bytes > mostRequest || !s.p.identify(part) {
+		if part.notBefore > now || len(req.parts) > 0 && !req.takes(part, b) || !s.p.identify(part) {
 			left = append(left, part)
 			continue
 		}
@@ -226,12 +226,20 @@ func (s *sender) take(now time.Duration) *request {
 		req.bytes += b.bytes
 		req.records += len(b.records)
 	}
+	for _, part := range req.parts {
+		part.alone = false
+	}
 	clear(s.todo[len(left):])
 	s.todo = left
 	s.used = now
 	s.out = append(s.out, req)
 	s.next = never
 	return req
+}
+
+// takes says whether a request that has a batch may have another.
+func (r *request) takes(part *part, b *batch) bool {
+	return r.bytes+b.bytes <= mostRequest && !part.alone && !r.parts[0].alone
 }
 
 // send sends a request. sarama keeps nothing of the records once it has encoded them, which it does before it returns.
@@ -252,7 +260,9 @@ func (s *sender) send(req *request) {
 		}
 		s.p.answered(s, req, resp)
 	})
-	if err != nil {
+	if _, unsent := errors.AsType[sarama.PacketEncodingError](err); unsent {
+		s.p.unsent(s, req, err)
+	} else if err != nil {
 		s.lose(req, err)
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -190,4 +193,51 @@ func TestErrorsAreVerdictsOnlyWhenTheyAreAboutTheRecord(t *testing.T) {
 	require.False(t, Final(ErrClosed))
 	require.False(t, Final(nil))
 	require.True(t, Final(&MissingTopicsError{[]string{"a"}}))
+}
+
+// TestABatchIsNoLargerThanARequest: a topic's limit may be higher than what sarama encodes.
+func TestABatchIsNoLargerThanARequest(t *testing.T) {
+	p, s := byHand(t, 1)
+	p.mu.Lock()
+	tp := p.topics["t"]
+	state := tp.state
+	state.limit = math.MaxInt32
+	p.openTopic(tp, state, false, 0)
+	p.mu.Unlock()
+	for range 10 {
+		p.Produce(&Record{Topic: "t", Value: make([]byte, 1<<20), Owner: discard{}})
+	}
+	p.Produce(&Record{Topic: "t", Value: make([]byte, 2*mostRequest), Owner: discard{}})
+	require.Len(t, s.nextByHand().batches[0].records, 3)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := tp.parts[0].waiting[len(tp.parts[0].waiting)-1]
+	require.Len(t, last.records, 1, "a larger one goes alone")
+}
+
+// TestWhatCannotBeEncodedDelaysNoOther: it is divided, or refused, and the connection stays.
+func TestWhatCannotBeEncodedDelaysNoOther(t *testing.T) {
+	before := sarama.MaxRequestSize
+	t.Cleanup(func() { sarama.MaxRequestSize = before })
+	sarama.MaxRequestSize = 300 << 10
+	c := fake(t, kfake.SeedTopics(3, "t"))
+	cfg := testConfig(c.ListenAddrs())
+	cfg.Linger = 50 * time.Millisecond
+	p := start(t, cfg)
+	l := newLedger()
+	const n = 60
+	for i := range n {
+		r := l.record(i, "t", fmt.Sprint(i%5))
+		r.Value = append(r.Value, noise(50000)...)
+		p.Produce(r)
+	}
+	eventually(t, func() bool { return l.count() == n }, "all end")
+	l.once(t, n)
+	require.Zero(t, l.errs())
+	inOrder(t, read(t, c.ListenAddrs(), "t", n))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.brokers {
+		require.Zero(t, testutil.ToFloat64(b.m.lost))
+	}
 }
