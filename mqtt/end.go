@@ -83,6 +83,11 @@ func (c *Conn) leave(err error) {
 	if c.tidy {
 		will = nil
 	}
+	if will != nil && (c.willWait == 0 || c.srv.sessions.expiryOf(c.session) == 0) {
+		// Before the session is free: a newcomer with the client ID must not be heard first.
+		c.srv.publishWill(will)
+		will = nil
+	}
 	due, ended := c.srv.sessions.detach(c.session, will, c.willWait)
 	if ended {
 		c.session.end(c.srv)

@@ -174,6 +174,37 @@ func TestTakeoverPublishesTheWillOfTheOlder(t *testing.T) {
 	})
 }
 
+// TestWillComesBeforeTheMessagesOfTheNewcomer: what ends with a connection is not told after what the next one says.
+func TestWillComesBeforeTheMessagesOfTheNewcomer(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		short := hello{version: v, id: "dev", will: &lastWill{topic: "will/dev", payload: "gone"}}
+		long := persistent(v, "dev")
+		long.will = short.will
+		hellos := []hello{short, long}
+		if v == 5 { // the delay ends with the session, which has no time after its connection
+			delayed := short
+			delayed.will = &lastWill{topic: "will/dev", payload: "gone", props: cat(0x18, uint32(100))}
+			hellos = append(hellos, delayed)
+		}
+		for _, h := range hellos {
+			w := newWorld(t, nil)
+			w.answer = func(m *Message) {
+				if m.Will {
+					time.Sleep(50 * time.Millisecond) // the newcomer has all the time to be first
+				}
+				w.got <- m
+			}
+			w.connect(h)
+			c := w.device(v, "dev")
+			c.publish(pub{topic: "new"})
+			w.expectWill("dev")
+			require.Equal(t, "new", string(w.next().Topic))
+			c.ping()
+			w.noMessage()
+		}
+	})
+}
+
 func TestWillDelayIsKept(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.connect(delayed("dev", 10))
