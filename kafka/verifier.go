@@ -243,6 +243,8 @@ func (p *Producer) applyCreation(results map[string]error) {
 				p.lose(t, "Kafka topic was gone and is made anew")
 			}
 		case errors.Is(err, sarama.ErrTopicAlreadyExists):
+		case topicVerdict("Create", err) != nil && t.misses < missesToBelieve:
+			t.due = now + missingAgain // it may be there, and unknown to the broker that was asked
 		case topicVerdict("Create", err) != nil:
 			p.refuse(t, topicVerdict("Create", err), now)
 		default:
