@@ -210,7 +210,7 @@ func (p *Producer) act(part *part, b *batch, d produce.Decision, refusals []int3
 // keep has a batch sent again as it is, unless its topic or partition is another by now.
 func (p *Producer) keep(part *part, b *batch, now time.Duration) {
 	t := part.topic
-	if b.topicID != t.state.id {
+	if differ(b.topicID, t.state.id) {
 		p.outgrow(part)
 		part.renew()
 	}

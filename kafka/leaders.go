@@ -132,10 +132,10 @@ func (p *Producer) findLeaders(ctx context.Context, names []string) {
 	now := p.now()
 	for _, s := range states {
 		if t := p.topics[s.name]; t != nil && t.phase == open {
-			if s.missing || s.id != t.state.id || int(s.partitions) != len(t.parts) {
+			if s.missing || differ(s.id, t.state.id) || int(s.partitions) != len(t.parts) {
 				p.suspect(t, now, suspectAgain)
 			}
-			if s.id == t.state.id {
+			if !differ(s.id, t.state.id) {
 				p.lead(t, s.leaders, now)
 			}
 		}

@@ -32,6 +32,7 @@ type topic struct {
 	due     time.Duration // when to ask again; of phase refused, when the verdict ends
 	waiting []*Record     // of phase asking
 	state   topicState    // as last verified
+	former  []sarama.Uuid // of topics that had this name before it was made anew
 	checked time.Duration // when that was
 	used    time.Duration // when the last record came
 	parts   []*part
@@ -55,6 +56,9 @@ const stickyBatch = 16 << 10
 
 // frameOverhead is more than a request has around its batches.
 const frameOverhead = 10 << 10
+
+// differ says whether two IDs are of different topics. An old broker tells none.
+func differ(a, b sarama.Uuid) bool { return a != b && a != sarama.Uuid{} && b != sarama.Uuid{} }
 
 // resize makes as many partitions as the topic has now, and gives the records that have to be placed anew: those of
 // partitions that are gone, or all that wait if the topic was made anew. In one that has grown they stay with those

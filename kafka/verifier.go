@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -22,6 +23,8 @@ const (
 	settingsHold = 3 * time.Second
 	// verifySoon is how often a topic is verified whose settings Kafka's answers contradict.
 	verifySoon = 100 * time.Millisecond
+	// mostFormer is how many former topics of a name are remembered.
+	mostFormer = 16
 	// lostAgain is how often a topic that is gone is looked for.
 	lostAgain = time.Second
 )
@@ -131,8 +134,18 @@ func (p *Producer) apply(states []topicState) (missing []string) {
 
 // found opens a topic, or keeps it open. The caller holds mu.
 func (p *Producer) found(t *topic, s topicState, now time.Duration) {
+	if slices.Contains(t.former, s.id) {
+		t.due = now + suspectAgain // the broker lags: an ID does not come back
+		return
+	}
 	t.misses = 0
-	madeAnew := t.state.exists && s.id != t.state.id
+	if s.id == (sarama.Uuid{}) {
+		s.id = t.state.id
+	}
+	madeAnew := differ(s.id, t.state.id)
+	if madeAnew {
+		t.former = append(t.former[max(0, len(t.former)-mostFormer+1):], t.state.id)
+	}
 	records := t.held
 	switch {
 	case t.phase == lost:
