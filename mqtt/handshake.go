@@ -50,6 +50,7 @@ func (o *outbox) answer(c *Conn, i int, kind byte, code Code) (done []settlement
 	case (kind == typePuback) != (f.qos == 1), kind == typePubcomp && !f.received:
 		return nil, violation("an acknowledgement that does not fit the message")
 	case kind == typePubrec && code < 0x80:
+		o.appear(i)
 		o.received(c, f)
 		return nil, nil
 	case kind != typePubcomp && code >= 0x80: // [MQTT-4.3.3-4] ends the exchange

@@ -39,7 +39,7 @@ const mostDone = 1024
 // crowded says that so much is settled above what is in flight that no more may be sent until some of that is answered.
 // With nothing in flight sending is what brings the first that is not settled on. mu is held.
 func (o *outbox) crowded() bool {
-	if len(o.done) < mostDone || len(o.flight) == 0 {
+	if len(o.done) < mostDone || o.flying() == 0 {
 		return false
 	}
 	o.prune()
@@ -198,10 +198,21 @@ func (o *outbox) restore(state *State) {
 	for _, p := range state.Behind {
 		o.fallBehind(p)
 	}
+	absent := 0
 	for _, u := range state.Flight {
+		if u.Unread = u.Unread && absent < mostAbsent; u.Unread {
+			absent++
+		}
 		o.reenter(u)
 	}
 }
+
+// mostAbsent bounds what waits in flight for a connection that can read it: each one may leave a window more behind, and
+// packet identifiers are not endless. What is above it is treated as gone.
+const mostAbsent = 1024
+
+// flying is how many are in flight with their message. mu is held.
+func (o *outbox) flying() int { return len(o.flight) - o.absent }
 
 // resubscribe enters a subscription that was granted on an earlier connection, so no bound refuses it. mu is held.
 func (o *outbox) resubscribe(r filterRequest) {
@@ -213,14 +224,14 @@ func (o *outbox) resubscribe(r filterRequest) {
 }
 
 // reenter puts a delivery of an earlier connection in flight. What can't be had any more is completed with PUBREL,
-// which ends the exchange on both sides; QoS 1 then is simply over. mu is held.
+// which ends the exchange on both sides; QoS 1 then is simply over. What can't be read now keeps its place. mu is held.
 func (o *outbox) reenter(u Unfinished) {
 	cmd := u.Command
 	if cmd == nil {
-		if u.QoS < 2 {
+		if u.QoS < 2 && !u.Unread {
 			return
 		}
-		cmd, u.Received = &Command{Place: u.Place, Owner: unowned{}}, true
+		cmd, u.Received = &Command{Place: u.Place, Owner: unowned{}}, u.Received || !u.Unread
 	}
 	retained := u.Place.Stream < 0
 	foreign := !retained && o.isForeign(u.Place)
@@ -237,7 +248,7 @@ func (o *outbox) reenter(u Unfinished) {
 	}
 	o.srv.forceHold(&d)
 	o.held += d.weight()
-	o.flight = append(o.flight, flying{delivery: d, id: u.ID, received: u.Received, sent: true})
+	o.flight = append(o.flight, flying{delivery: d, id: u.ID, received: u.Received, sent: true, absent: u.Unread && !u.Received})
 }
 
 // unowned does not care what becomes of a command.

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -462,4 +463,41 @@ func TestRestoredQoS1ThatExpiredIsOver(t *testing.T) {
 	c.expect(command(2, 2, 2).again().packet(4)) // its exchange began, so it is completed
 	c.ping()
 	require.Len(t, w.v.keeper("dev").snapshot().Flight, 1)
+}
+
+// TestUnreadDeliveriesStayInFlight without a place in the device's window, and without PUBREL. If the device has one all
+// the same, it may complete it.
+func TestUnreadDeliveriesStayInFlight(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, func(c *Config) { c.CommandsInFlight = 1 })
+		at := func(offset int64, id uint16, qos byte) Unfinished {
+			return Unfinished{Place: Place{-1, offset}, ID: id, QoS: qos}
+		}
+		all := []Unfinished{at(5, 1, 2), at(6, 4, 1), at(7, 5, 2)}
+		unread := slices.Clone(all)
+		for i := range unread {
+			unread[i].Unread = true
+		}
+		w.deposits(deposit{snapshot: Snapshot{Subscriptions: []Subscription{{Filter: "t", QoS: 1}}, Flight: unread}})
+		c := w.stored(v, "dev")
+		k := w.v.keeper("dev")
+		for id := uint16(2); id <= 3; id++ {
+			w.send(&Command{Topic: []byte("t"), QoS: 1})
+			c.expect(pub{topic: "t", qos: 1, id: id}.packet(v))
+			c.send(puback(id))
+		}
+		c.ping()
+		require.Equal(t, all, k.snapshot().Flight)
+		c.send(pubrec(1), puback(4))
+		c.ping()
+		k.save()
+		c.expect(pubrel(1))
+		c.send(pubcomp(1))
+		c.ping()
+		require.Equal(t, all[2:], k.snapshot().Flight)
+		w.send(&Command{Topic: []byte("t"), QoS: 1})
+		c.expect(pub{topic: "t", qos: 1, id: 4}.packet(v))
+		c.send(puback(4))
+		c.ping()
+	})
 }

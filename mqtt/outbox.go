@@ -19,6 +19,7 @@ type outbox struct {
 	queue  []delivery // waits to be sent
 	flight []flying   // in the order of their first PUBLISH [MQTT-4.4.0-1]
 	resent int        // how many of flight were sent on this connection; those behind go first
+	absent int        // how many of those were not, because they can't be read: the device has none of them in its window
 	window int        // most that resent may be when a PUBLISH is sent (section 4.9)
 	nextID uint16     // packet identifiers, apart from those of the device
 	held   int64      // bytes of queue and flight
@@ -34,6 +35,7 @@ type flying struct {
 	id       uint16
 	received bool   // PUBREC came: PUBREL is what is sent again
 	sent     bool   // the PUBLISH was, once
+	absent   bool   // the message can't be read; a later connection sends it
 	owed     bool   // PUBREL waits for the state to be stored
 	version  uint64 // of the state that must be stored before what is to be sent
 }
@@ -197,7 +199,7 @@ func (o *outbox) push(d delivery) {
 // attach makes c the connection: first it gets again what it had not answered, in the order of the first time.
 func (o *outbox) attach(c *Conn) {
 	o.mu.Lock()
-	o.conn, o.resent = c, 0
+	o.conn, o.resent, o.absent = c, 0, 0
 	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
 	o.withdraw(c.identity.Load())
 	o.joinShares()
@@ -261,6 +263,7 @@ func (o *outbox) clear() {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
+	o.absent = 0
 	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging, o.awaited = nil, nil, nil, 0, nil, false, nil
 	o.unlist()
 }

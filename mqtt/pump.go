@@ -43,6 +43,11 @@ func (o *outbox) pump(now time.Time) (done []settlement) {
 // that completes nothing would have a window more in flight after each connection, until no id is free.
 func (o *outbox) again(c *Conn, now time.Time, done *[]settlement) bool {
 	f := &o.flight[o.resent]
+	if f.absent {
+		o.resent++
+		o.absent++
+		return true
+	}
 	if !o.isSaved(f.version) {
 		return false
 	}
@@ -133,7 +138,7 @@ func (o *outbox) next(c *Conn, now time.Time, done *[]settlement) bool {
 // stored before the device hears of it: after a crash it would get the same command under another one, twice. So it
 // waits in flight, and is sent from there; false: not now.
 func (o *outbox) assign(d *delivery) bool {
-	if len(o.flight) >= o.window || o.crowded() {
+	if o.flying() >= o.window || o.crowded() {
 		return false
 	}
 	o.pop()
@@ -160,7 +165,7 @@ func (o *outbox) fits(c *Conn, p *outgoing) fit {
 	switch {
 	case uint64(p.length) > uint64(min(c.maxPacket, largestPacket)):
 		return tooLarge
-	case p.qos > 0 && o.resent >= o.window: // [MQTT-3.3.4-7]
+	case p.qos > 0 && o.resent-o.absent >= o.window: // [MQTT-3.3.4-7]
 		return notNow
 	case !c.takes(p.length):
 		return notNow
@@ -213,9 +218,19 @@ func (o *outbox) find(id uint16) int {
 	return -1
 }
 
+// appear takes flight[i] for one that the device has, whether or not the message can be read. mu is held.
+func (o *outbox) appear(i int) {
+	f := &o.flight[i]
+	if f.absent && i < o.resent {
+		o.absent--
+	}
+	f.absent = false
+}
+
 // land takes a delivery out of flight.
 func (o *outbox) land(i int) {
 	o.drop(&o.flight[i].delivery)
+	o.appear(i)
 	last := len(o.flight) - 1
 	copy(o.flight[i:], o.flight[i+1:])
 	o.flight[last] = flying{}

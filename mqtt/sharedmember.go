@@ -149,7 +149,7 @@ func (m *shareMember) take(t *turn, now time.Time) bool {
 // it has taken more. mu is held.
 func (o *outbox) hasRoom(qos byte) bool {
 	c := o.conn
-	if c == nil || o.ended || len(o.acks) > 0 || len(o.queue) > 0 || qos > 0 && len(o.flight) >= o.window {
+	if c == nil || o.ended || len(o.acks) > 0 || len(o.queue) > 0 || qos > 0 && o.flying() >= o.window {
 		return false
 	}
 	c.mu.Lock()

@@ -100,6 +100,9 @@ type Unfinished struct {
 	Received bool // PUBREC came
 	// Command is nil where it can no longer be had: a QoS 2 exchange is then completed with PUBREL.
 	Command *Command
+	// Unread: Command can't be read now, and is not known to be gone. The exchange stays where it is, with its packet
+	// identifier, and nothing of it is sent on this connection.
+	Unread bool
 }
 
 // A Place says where the owner of commands has one: streams are numbered from 1 by the owner, and commands of a

@@ -3,8 +3,11 @@ package proxy
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
 )
 
 // TestRetainedMessageInFlightIsSentAgain to a session that lasts, under its packet identifier [MQTT-4.4.0-1], by the same
@@ -49,5 +52,63 @@ func TestRetainedMessageInFlightIsSentAgain(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestRetainedMessageThatCannotBeReadKeepsNobodyOut: its partition has no leader. The device connects in time, takes part
+// in all else, gets no PUBREL for what it never got, and is sent the message by who can read it.
+func TestRetainedMessageThatCannotBeReadKeepsNobodyOut(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := found(t, 3, "publish: [{match: \"#\", topic: t}]\n"+toOne)
+	well, cut := s.instance(), s.instance()
+	nowhere, err := kafka.NewReader(kafka.Config{Brokers: []string{"127.0.0.1:1"}})
+	require.NoError(t, err)
+	defer nowhere.Close()
+	cut.sessions.finder.chunks = newChunks(nowhere)
+	well.serve()
+	cut.serve()
+	w := dial(t, well.addr, "writer", false)
+	for qos := byte(1); qos <= 2; qos++ {
+		topic := fmt.Sprint("keep/", qos)
+		require.Zero(t, w.retain(2, topic, "x"))
+		id := lasting(fmt.Sprint("d", qos))
+		d := id.to(t, well.addr, false)
+		d.subscribe(topic, qos)
+		first := d.next()
+		require.NoError(t, d.nc.Close())
+		well.stored(id.id)
+
+		began := time.Now()
+		d = id.to(t, cut.addr, true)
+		require.Less(t, time.Since(began), 2*retainedWait)
+		d.subscribe("devices/+/x", 1)
+		well.write(now("commands", id.id, "x", "name", "x"))
+		m := d.next() // and no PUBREL before it
+		require.NotEqual(t, first.id, m.id)
+		d.ack(m, 0)
+		d.leave()
+		cut.stored(id.id)
+
+		d = id.to(t, well.addr, true)
+		head, body := d.read()
+		require.Equal(t, 0x39|qos<<1, head, "PUBLISH with DUP and RETAIN")
+		require.Equal(t, first, decode(head, body))
+		if qos == 1 {
+			d.ack(first, 0)
+			d.leave()
+			continue
+		}
+		d.send(0x50, []byte{byte(first.id >> 8), byte(first.id)})
+		head, _ = d.read()
+		require.Equal(t, byte(0x62), head, "PUBREL")
+		_ = d.nc.Close()
+		well.stored(id.id)
+		began = time.Now()
+		d = id.to(t, cut.addr, true)
+		require.Less(t, time.Since(began), retainedWait, "PUBREL needs no message")
+		head, body = d.read()
+		require.Equal(t, []byte{0x62, byte(first.id >> 8), byte(first.id)}, append([]byte{head}, body[:2]...))
+		d.send(0x70, body[:2])
+		d.leave()
 	}
 }

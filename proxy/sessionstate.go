@@ -165,6 +165,7 @@ type finder struct {
 // flight gives the unfinished deliveries of a stored session with their commands, as far as Kafka has them still.
 // An error: that can't be known before ctx ends. To take a command for gone then would lose it.
 func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
+	patience := retainedPatience{until: time.Now().Add(retainedWait)}
 	for _, out := range state.Out {
 		u := mqtt.Unfinished{ID: out.ID, QoS: out.QoS, Received: out.Received}
 		st := all.of(out.Topic, out.Partition)
@@ -172,7 +173,9 @@ func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session)
 		case out.Topic == "":
 		case out.Topic == all.retained:
 			u.Place = mqtt.Place{Stream: -1 - out.Partition, Offset: out.Offset}
-			u.Command, err = f.find(ctx, u.Place, st, f.retained)
+			if !out.Received { // PUBREL needs no message
+				u.Command, u.Unread, err = f.findRetained(ctx, u.Place, st, &patience)
+			}
 		case f.c != nil && st.means(&state.Progress):
 			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
 			u.Command, err = f.find(ctx, u.Place, st, f.command)
@@ -183,6 +186,36 @@ func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session)
 		flight = append(flight, u)
 	}
 	return flight, nil
+}
+
+// retainedPatience is what one CONNECT has for partitions of retained messages that can't be read.
+type retainedPatience struct {
+	until time.Time
+	stuck []*stream
+}
+
+// The time that a CONNECT waits for retained messages in flight, altogether, and at least for each partition. In the first
+// one topicGone is found out too.
+const (
+	retainedWait    = 2 * time.Second
+	retainedLeastOf = 100 * time.Millisecond
+)
+
+// findRetained is find for a retained message. Nothing behind it waits for it, as commands of a stream do, so a partition
+// without a leader must not keep the device from all else. The message is unread then: with QoS 2 a PUBREL in its place
+// would end the exchange, and the device, which may not have got it, never would.
+func (f *finder) findRetained(ctx context.Context, at mqtt.Place, st *stream, p *retainedPatience) (_ *mqtt.Command, unread bool, err error) {
+	if slices.Contains(p.stuck, st) {
+		return nil, true, nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, max(time.Until(p.until), retainedLeastOf))
+	defer cancel()
+	cmd, err := f.find(bounded, at, st, f.retained)
+	if err != nil && ctx.Err() == nil {
+		p.stuck = append(p.stuck, st)
+		return nil, true, nil
+	}
+	return cmd, false, err
 }
 
 // find fetches one command; nil if there is none, or if its topic is none that is read here.
