@@ -46,6 +46,7 @@ type Conn struct {
 	persists       bool // CONNECT asked for a Session Expiry Interval above 0
 	isBridge       bool // the protocol level has bridgeBit
 	problems       bool // Request Problem Information: reasons may be told
+	holdsBack      bool // messages with QoS 0 were held back when that was looked at last
 	willWait       uint32
 	serial         uint32 // tells the connections of a server apart
 
@@ -57,7 +58,8 @@ type Conn struct {
 
 	mu        sync.Mutex // guards all below
 	slots     slots
-	inFlight  int    // bytes of the messages in slots
+	inFlight  int    // bytes of the messages in slots, and of those with QoS 0 that are held back
+	lagging   int    // how many those are
 	keepAlive uint32 // seconds, 0: none
 	out       []byte
 	tail      []byte // belongs into out at tailAt, shared with other connections

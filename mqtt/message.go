@@ -68,6 +68,7 @@ type Message struct {
 	identity *Identity
 	slot     uint32
 	id       uint16
+	counted  bool     // in the connection's inFlight though it has QoS 0
 	waiters  []waiter // guarded by session.mu
 	props    properties
 	buf      []byte
@@ -153,6 +154,16 @@ func (m *Message) Attached() *any {
 	return &m.conn.attached
 }
 
+// Hold has m, if it came on a connection, count among what that has in flight until it is settled, as messages with QoS 1
+// and 2 do anyway: one that the Handler holds back because of others has memory of a destination that is not to blame.
+// Only Publish may call it.
+func (m *Message) Hold() {
+	if m.conn != nil && m.QoS == 0 && !m.counted {
+		m.counted = true
+		m.conn.holdBack(m.Reserved)
+	}
+}
+
 // Ack says that the message is stored (Success), or was accepted and not kept (NoMatchingSubscribers).
 func (m *Message) Ack(code Code) { m.settle(outcome{state: slotAcked, code: code}) }
 
@@ -176,6 +187,9 @@ func (m *Message) settle(o outcome) {
 			m.session.settle(m, o)
 		}
 		m.conn.settle(m.slot, m.Reserved, o)
+	}
+	if m.counted {
+		m.conn.letGo(m.Reserved)
 	}
 	m.free()
 }

@@ -78,6 +78,71 @@ func TestOneMessageAboveTheBytesOfItsConnectionIsTakenAlone(t *testing.T) {
 	})
 }
 
+// TestReadingPausesAtTheBytesThatAreHeldBack: messages with QoS 0 have no answer that would bound them, but where the
+// Handler holds them back they are in flight as others are.
+func TestReadingPausesAtTheBytesThatAreHeldBack(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxInFlightBytes = 3 * (MessageOverhead + 1000) })
+		w.answer = func(m *Message) {
+			m.Hold()
+			m.Hold() // counts once
+			w.got <- m
+		}
+		c := w.device(v, "dev")
+		big := strings.Repeat("x", 980)
+		c.publish(pub{topic: "t", payload: big, qos: 1, id: 1})
+		for range 8 {
+			c.publish(pub{topic: "t", payload: big})
+		}
+		paused := func() bool { return count(w.s.m.paused) == 1 }
+		until(t, "paused", paused)
+		c.ping()
+		require.Len(t, w.got, 3, "of each QoS")
+		w.ack(w.next())
+		c.expect(puback(1))
+		require.True(t, paused(), "not for each one")
+		for range 8 {
+			w.ack(w.next())
+		}
+		c.ping()
+		w.noMessage()
+		require.False(t, paused())
+		require.Zero(t, count(w.s.m.dropped))
+		x := w.holder("dev")
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		require.Zero(t, x.inFlight)
+	})
+}
+
+// TestWhatWouldBeHeldBackForTooLongIsDropped as where there is no memory, so that it holds up nothing else.
+func TestWhatWouldBeHeldBackForTooLongIsDropped(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.MaxInFlightBytes = MessageOverhead + 1000 })
+		w.answer = func(m *Message) {
+			m.Hold()
+			w.got <- m
+		}
+		c := w.device(v, "dev")
+		big := strings.Repeat("x", 980)
+		c.publish(pub{topic: "t", payload: big})
+		c.publish(pub{topic: "t", payload: big})
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		w.pass(spareWait)
+		c.ping()
+		require.Zero(t, count(w.s.m.dropped))
+		w.pass(2)
+		until(t, "dropped", func() bool { return count(w.s.m.dropped) == 1 })
+		w.ack(w.next())
+		c.publish(pub{topic: "t", payload: "next"})
+		m := w.next()
+		require.Equal(t, "next", string(m.Payload))
+		w.ack(m)
+		c.ping()
+		w.noMessage()
+	})
+}
+
 func TestReadingPausesUntilTheBudgetHasRoom(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		w := newWorld(t, nil)

@@ -102,6 +102,13 @@ func (c *Conn) room(m *Message) (bool, error) {
 	if m.QoS > 0 && c.windowIsFull(m.Reserved) {
 		return false, errPause
 	}
+	if m.QoS == 0 && c.holdsBack && c.lagsTooMuch(m.Reserved) {
+		if c.waitedEnough() {
+			c.drop()
+			return false, nil
+		}
+		return false, errPause
+	}
 	m.Turn, c.turn = c.turn, nil
 	if c.srv.handler.Admit(m, nil) {
 		c.endSpareWait()
@@ -109,15 +116,13 @@ func (c *Conn) room(m *Message) (bool, error) {
 	}
 	if m.QoS == 0 && c.waitedEnough() {
 		c.turn = m.Turn
-		c.leaveTurn()
-		c.endSpareWait()
-		c.srv.m.dropped.Inc()
+		c.drop()
 		return false, nil
 	}
 	c.mu.Lock()
 	c.canPause()
-	if m.QoS == 0 && c.spareSince == 0 {
-		c.spareSince = max(1, c.srv.tick.Load())
+	if m.QoS == 0 {
+		c.beginSpareWait()
 	}
 	c.mu.Unlock()
 	if !c.srv.handler.Admit(m, c.resume) {
@@ -126,6 +131,13 @@ func (c *Conn) room(m *Message) (bool, error) {
 	}
 	c.endSpareWait()
 	return true, nil
+}
+
+// drop gives up a message with QoS 0 for which there is no memory.
+func (c *Conn) drop() {
+	c.leaveTurn()
+	c.endSpareWait()
+	c.srv.m.dropped.Inc()
 }
 
 // leaveTurn gives up the place among those that wait for memory.
@@ -150,6 +162,21 @@ func (c *Conn) windowIsFull(n int) bool {
 	return full
 }
 
+// lagsTooMuch says whether a message with QoS 0 would join others that are held back, when the connection has as much in
+// flight as it may: they are not answered, so nothing else bounds how many of them there are.
+func (c *Conn) lagsTooMuch(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holdsBack = c.lagging > 0
+	full := c.holdsBack && c.inFlight+n > c.srv.cfg.MaxInFlightBytes
+	if full {
+		c.canPause()
+		c.wants = true
+		c.beginSpareWait()
+	}
+	return full
+}
+
 // spareWait is for how many seconds a message with QoS 0 waits for memory at most.
 const spareWait = 30
 
@@ -157,6 +184,13 @@ const spareWait = 30
 // has held up its connection for too long. The caller is the reading goroutine, or holds mu.
 func (c *Conn) waitedEnough() bool {
 	return c.srv.cfg.Away() || c.spareSince != 0 && c.srv.tick.Load()-c.spareSince > spareWait
+}
+
+// beginSpareWait is called with mu held.
+func (c *Conn) beginSpareWait() {
+	if c.spareSince == 0 {
+		c.spareSince = max(1, c.srv.tick.Load())
+	}
 }
 
 func (c *Conn) endSpareWait() {

@@ -54,10 +54,33 @@ func (c *Conn) drain() {
 		close(c.idle)
 		c.idle = nil
 	}
+	c.readOn()
+}
+
+// readOn ends a pause for want of slots or bytes when enough are free. mu is held.
+func (c *Conn) readOn() {
 	if c.wants && c.slots.len() <= c.srv.cfg.ReceiveMaximum/2 && c.inFlight <= c.srv.cfg.MaxInFlightBytes/2 {
 		c.wants = false
 		c.wakeLocked()
 	}
+}
+
+// holdBack counts n bytes of a message with QoS 0 that is held back. The caller is the reading goroutine.
+func (c *Conn) holdBack(n int) {
+	c.holdsBack = true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFlight += n
+	c.lagging++
+}
+
+// letGo ends that, when the message has its outcome.
+func (c *Conn) letGo(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFlight -= n
+	c.lagging--
+	c.readOn()
 }
 
 // acknowledge appends PUBACK or PUBREC for h, without its Reason String if the device doesn't want it or it

@@ -72,8 +72,12 @@ func (l *line) join(w *inLine) {
 	l.push(w)
 }
 
-// push is called with mu held.
+// push is called with mu held. What stands in line has the memory of its own destination for as long as the line takes,
+// so it is bounded by what its connection may have in flight.
 func (l *line) push(w *inLine) {
+	if w.d != nil {
+		w.d.msg.Hold()
+	}
 	if l.first == nil {
 		l.first, l.last = w, w
 		return

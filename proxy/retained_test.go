@@ -351,6 +351,37 @@ func TestRetainedMessageIsStoredBeforeItIsLive(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
+// TestWhatStandsBehindARetainedMessageIsBounded: it has the memory of a healthy topic for as long as the topic of retained
+// messages is stuck, which a single connection must not use up.
+func TestWhatStandsBehindARetainedMessageIsBounded(t *testing.T) {
+	k := keepingWorld(t, plenty, config.Unmatched{})
+	still, err := kafka.NewProducer(kafka.Config{Brokers: k.brokers, Linger: time.Millisecond, Burst: func() { k.server.Flush() }})
+	require.NoError(t, err)
+	k.w.producer = still // does not run yet
+	d := dial(t, k.addr, "dev", false)
+	const messages, size = 60, 200 << 10
+	most := int64(mqtt.DefaultConfig().MaxInFlightBytes)
+	require.Greater(t, int64(messages*size), most+size)
+	sent := make(chan struct{})
+	go func() { // ends when all was read
+		defer close(sent)
+		d.send(0x31, append(append(text16("up/first"), 0), "0"...))
+		for range messages {
+			d.send(0x30, append(append(text16("up/behind"), 0), make([]byte, size)...))
+		}
+	}()
+	require.Eventually(t, func() bool { return k.budget.InUse() > most-2*size }, patience, time.Millisecond)
+	require.Never(t, func() bool { return k.budget.InUse() > most }, 200*time.Millisecond, time.Millisecond)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- still.Run(ctx) }() // ends with ctx
+	<-sent
+	require.Equal(t, "0", string(k.records("up", messages+1)[0].Value))
+	require.NoError(t, still.Close(t.Context()))
+	cancel()
+	require.NoError(t, <-ended)
+}
+
 // TestRetainedWillIsRetained even where there is no room: it has no other moment.
 func TestRetainedWillIsRetained(t *testing.T) {
 	k := keepingWorld(t, mqtt.RetainedConfig{Messages: 1, Bytes: 1 << 20}, config.Unmatched{})
