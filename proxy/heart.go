@@ -80,24 +80,43 @@ func (s *sessions) stop(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)() // a part has failed, and nothing is written any more
-	s.awaitReleases(ctx)
+	releases, done := beforeVerdicts(ctx)
+	s.awaitReleases(releases)
+	released := releases.Err() == nil
+	done()
+	if !released {
+		s.log.Warn().Msg("stopped before all sessions were released")
+	}
 	verdict := s.instance(inc)
 	verdict.Dead, verdict.By, verdict.At = true, inc.name, millis()
-	done := make(chan error, len(s.parts))
+	written := make(chan error, len(s.parts))
 	for _, p := range s.parts {
-		s.write(p, fleet.VerdictKey(inc.name), verdict, func(err error) { done <- err })
+		s.write(p, fleet.VerdictKey(inc.name), verdict, func(err error) { written <- err })
 	}
 	for range s.parts {
 		select {
-		case err := <-done:
+		case err := <-written:
 			if err != nil {
 				s.log.Error().Err(err).Msg("cannot say that this instance has ended")
 			}
 		case <-ctx.Done():
-			s.log.Warn().Msg("stopped before all sessions were released; the other instances notice within seconds")
+			s.log.Warn().Msg("stopped before it was told that this instance has ended; the other instances notice within seconds")
 			return
 		}
 	}
+}
+
+// verdictTime is the most that is kept of the time of a stop for the verdicts: they are one record for each partition.
+const verdictTime = 2 * time.Second
+
+// beforeVerdicts ends so much before ctx that the verdicts can still be written. A message that is stuck in Kafka may
+// have releases wait to the end; without a verdict the others would take over only when they have missed our heartbeats.
+func beforeVerdicts(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, end.Add(-min(verdictTime, time.Until(end)/4)))
 }
 
 // awaitReleases waits until the ends of all connections are written, and the wills that are due are published.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/fleet"
 	"sluice/kafka"
 )
 
@@ -301,4 +302,39 @@ func (d *device) answer(first byte, body []byte) error {
 	}
 	_, err := d.nc.Write(append([]byte{answer, byte(len(body))}, body...))
 	return err
+}
+
+// TestStopWithAMessageThatIsStuckSaysThatItHasEnded: the message takes all the time there is for the sessions, and the
+// other instances are told all the same, and need not miss heartbeats first.
+func TestStopWithAMessageThatIsStuckSaysThatItHasEnded(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := found(t, 4, "publish: [{match: \"plain/#\", topic: up, key: k}]\nlimits: {shutdown_timeout: 3s}\n"+toOne)
+	s.settings.Kafka.CreateTopics = nil // nobody makes anew what is deleted here
+	in, other := s.instance(), s.instance()
+	in.serve()
+	other.serve()
+	d := lasting("d1").to(t, in.addr, false)
+	d.publish2("plain/a", 9, "to know the topic")
+	d.pubrel(9)
+	_, err := s.topicAdmin().DeleteTopic(t.Context(), "up")
+	require.NoError(t, err)
+	d.publishOnly("plain/a", 8, "stuck")
+	d.nothing()
+	name := in.sessions.me.Load().name
+	require.Error(t, in.end(), "a record is lost")
+	by := map[int32]string{}
+	s.until("verdicts", func() bool {
+		for _, r := range s.of("sluice-sessions") {
+			if _, seen := by[r.Partition]; !seen && string(r.Key) == string(fleet.VerdictKey(name)) {
+				var v fleet.Instance
+				require.NoError(t, json.Unmarshal(r.Value, &v))
+				by[r.Partition] = v.By
+			}
+		}
+		return len(by) == len(in.sessions.parts)
+	})
+	for _, who := range by {
+		require.Equal(t, name, who, "its own, and not of who missed its heartbeats")
+	}
+	lasting("d1").to(t, other.addr, true).leave()
 }
