@@ -154,7 +154,7 @@ func (p *Producer) findLeaders(ctx context.Context, names []string) {
 	}
 }
 
-// watch asks for the leaders of partitions whose broker does not answer.
+// watch asks for the leaders of partitions whose broker does not answer, not even who connects to it.
 func (p *Producer) watch() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,6 +163,12 @@ func (p *Producer) watch() {
 		for _, s := range b.senders {
 			if s == nil {
 				continue
+			}
+			if took := now - s.opened; s.opening && took > slowAnswer {
+				s.leave(now)
+				if took > s.p.cfg.DialTimeout+slowAnswer {
+					s.dial.cut() // sarama would try for long: it asks for the versions, and again, before anything else
+				}
 			}
 			for _, req := range s.out {
 				if now-req.sent < s.patience()+time.Second {

@@ -48,7 +48,9 @@ type sender struct {
 	broken    bool
 	running   bool
 	notBefore time.Duration
-	fails     int // attempts to connect, in a row
+	fails     int           // attempts to connect, in a row
+	opening   bool          // an attempt is under way
+	opened    time.Duration // since when
 	used      time.Duration
 }
 
@@ -312,6 +314,9 @@ func (s *sender) connect() {
 	conf := s.p.cfg.base(s.dial)
 	conf.Net.MaxOpenRequests = mostOut + 1 // of a callback that runs the request is not out any more, by our count
 	b := sarama.NewBroker(s.to.addr)
+	s.p.mu.Lock()
+	s.opening, s.opened = true, s.p.now()
+	s.p.mu.Unlock()
 	err := b.Open(conf)
 	if err == nil {
 		_, err = b.Connected()
@@ -319,6 +324,7 @@ func (s *sender) connect() {
 	now := s.p.now()
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
+	s.opening = false
 	if err == nil {
 		s.broker, s.fails = b, 0
 		return

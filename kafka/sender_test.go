@@ -2,10 +2,12 @@ package kafka
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"sluice/kafka/produce"
 )
@@ -103,4 +105,32 @@ func TestWhatMayBeStoredIsNotSentElsewhere(t *testing.T) {
 	p.finish()
 	require.Equal(t, 1, l.count())
 	require.ErrorIs(t, l.of(1)[0], ErrUncertain)
+}
+
+// TestWhoAcceptsAConnectionAndIsSilentHoldsNothingForLong: as a broker does whose machine is stuck.
+func TestWhoAcceptsAConnectionAndIsSilentHoldsNothingForLong(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	c := fake(t, kfake.SeedTopics(1, "t"))
+	cfg := testConfig(c.ListenAddrs())
+	cfg.RequestTimeout = 10 * time.Second
+	p := start(t, cfg)
+	l := newLedger()
+	p.Produce(l.record(0, "t", "k"))
+	eventually(t, func() bool { return l.count() == 1 }, "it flows")
+	p.mu.Lock()
+	tp, at := p.topics["t"], node{7, silent.Addr().String()}
+	p.lead(tp, []leader{{at: at, epoch: tp.parts[0].epoch}}, p.now())
+	p.mu.Unlock()
+	begun := time.Now()
+	p.Produce(l.record(1, "t", "k"))
+	eventually(t, func() bool { return l.count() == 2 }, "its leader is another by now")
+	eventually(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.brokers[at].senders[0].fails > 0
+	}, "the attempt ends")
+	require.Less(t, time.Since(begun), cfg.RequestTimeout, "before sarama would end it")
+	require.Zero(t, l.errs())
 }
