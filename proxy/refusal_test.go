@@ -98,3 +98,27 @@ acl: [{deny: [publish], filter: ok/secret}, {allow: [publish], filter: "#"}]
 		f("refused: {dead_letter: dead}", qos)
 	}
 }
+
+// TestRefusedMessageOf311IsNotRetainedWhateverItsDeviceIsTold: the success stands for a refusal that MQTT 3.1.1 does not
+// know, and the older retained message stays.
+func TestRefusedMessageOf311IsNotRetainedWhateverItsDeviceIsTold(t *testing.T) {
+	for _, told := range []string{"acknowledge", "{dead_letter: dead}"} {
+		in := begin(t, 1, "publish: [{match: \"#\", topic: t}]\nretained: {messages: 1}\nrefused: "+told+"\n"+
+			"acl: [{deny: [publish], client_id: dev, filter: first}, {allow: [publish, subscribe, retain], filter: \"#\"}]\n")
+		require.Zero(t, dial(t, in.addr, "writer", false).retain(1, "first", "older"))
+		watching := dial(t, in.addr, "before", false)
+		watching.subscribe("#", 0)
+		require.Equal(t, "older", watching.next().payload)
+		d := old(t, in.addr, "dev")
+		for i, topic := range []string{"first", "second"} { // denied, and one too many
+			d.send(0x33, append(append(text16(topic), 0, byte(1+i)), "newer"...))
+			first, body := d.read()
+			require.Equal(t, []byte{0x40, 0, byte(1 + i)}, append([]byte{first}, body...), "PUBACK")
+		}
+		late := dial(t, in.addr, "after", false)
+		late.subscribe("#", 0)
+		require.Equal(t, "older", late.next().payload)
+		late.nothing()
+		require.NoError(t, in.end())
+	}
+}
