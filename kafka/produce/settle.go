@@ -222,10 +222,9 @@ func leaveOpen(p Partition, b Batch) (Partition, Batch, Decision) {
 func bump(p Partition) Partition { return Partition{Ident: p.Ident.next()} }
 
 // Anew returns the partition after its topic was made anew, and whether a batch that waits to be sent again is taken
-// back: it isn't in the new log if it is in doubt nowhere. Otherwise it has to be sent as it was: what raised the doubt may
-// have come from the new log, before we knew of it.
+// back: it isn't in the new log if every attempt was answered from the old one. Otherwise it has to be sent as it was.
 func Anew(p Partition, b *Batch) (_ Partition, takeBack bool) {
-	if b != nil && b.InDoubt {
+	if b != nil && b.Unanswered {
 		return p, false
 	}
 	return bump(p), b != nil
