@@ -306,12 +306,14 @@ func (p *Producer) complain(t *topic, block *sarama.ProduceResponseBlock, now ti
 	if block.ErrorMessage != nil {
 		said = *block.ErrorMessage
 	}
-	what, held := "records for a Kafka topic wait", t.held
-	if Final(recordVerdict(block.Err)) {
+	what, held, verdict := "records for a Kafka topic wait", t.held, recordVerdict(block.Err)
+	if Final(verdict) {
 		what = "records for a Kafka topic are refused"
+	} else {
+		verdict = nil
 	}
 	p.note(func() {
-		p.log.Error().Str("kafka_topic", t.name).Int16("code", int16(code)).Str("kafka_says", said).Str("setting", settingOf[code]).Int("records", held).Msg(what)
+		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Int16("code", int16(code)).Str("kafka_says", said).Str("setting", settingOf[code]).Int("records", held).Msg(what)
 	})
 }
 

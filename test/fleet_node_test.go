@@ -47,6 +47,7 @@ func TestAKafkaNodeThatIsKilledHarmsNobody(t *testing.T) {
 	go func() { published <- p.Publish(ctx) }() // ends after cancel
 	stop := func() *load.Result { cancel(); return <-published }
 	defer cancel()
+	require.Eventually(t, func() bool { return p.Acked() >= 10*p.Devices }, patience, 10*time.Millisecond, "all publish")
 
 	for round := range either(1, 10*nodes) {
 		node := round % nodes

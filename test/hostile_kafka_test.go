@@ -50,7 +50,7 @@ func storedRows() []hostileRow {
 		{"a topic below $SYS", closed, "PUBACK 0x87, connected", "section 4.7.2", to("$SYS/broker/load")},
 		{"the state of a bridge", "PUBACK 0x00, connected", "PUBACK 0x00, connected", "section 4.7.2", to("$SYS/broker/connection/x/state")},
 		{"a payload above the Kafka topic's max.message.bytes", closed, quotaExceeded, "section 3.4.2.1", publishing(func(p *wire.Publish) {
-			p.Topic, p.Payload = "small/x", strings.Repeat("x", 3000)
+			p.Topic, p.Payload = "small/x", incompressible(3000)
 		})},
 		{"User Properties mqtt.client_id, mqtt.qos, sluice.refused: left out", "", storedAnswer, "section 3.3.2.3.7", forgedHeaders},
 		{"CR, LF, ESC in the topic: stored byte for byte", storedAnswer, storedAnswer, "section 1.5.4", controlCharacters},

@@ -84,7 +84,7 @@ func webRows() []hostileRow {
 		{"a page of a foreign origin", "HTTP 403, closed", "HTTP 403, closed", "RFC 6455, 4.2.2", each(
 			upgrading("/mqtt", wire.SubprotocolMQTT, origin("https://evil.example")), upgrading("/mqtt", wire.SubprotocolMQTT, origin("null")),
 			upgrading("/mqtt", wire.SubprotocolMQTT, origin("https://console.example"), origin("https://evil.example")))},
-		{"another path", "HTTP 404, closed", "HTTP 404, closed", rfc, upgrading("/", wire.SubprotocolMQTT)},
+		{"another path", "HTTP 404, closed", "HTTP 404, closed", rfc, upgrading("/elsewhere", wire.SubprotocolMQTT)},
 		{"without the subprotocol mqtt", "HTTP 400, closed", "HTTP 400, closed", "MQTT-6.0.0-3", upgrading("/mqtt")},
 		{"MQTT or TLS on a WebSocket listener", closed, closed, rfc, each(plain(string(wire.Hello{Version: 5, ID: "x"}.Packet())), plain("\x16\x03\x01\x02\x00\x01"))},
 		{"an HTTP request without an end, of more than 8 KiB", closed, closed, rfc, plain("GET /mqtt HTTP/1.1\r\nHost: " + strings.Repeat("x", 20_000))},

@@ -357,8 +357,9 @@ func (n *nemesis) crowd() *crowd {
 	for i, name := range []string{"zero", "one", "two", "once"} {
 		f := &load.Fleet{Run: runID(), Devices: 8, QoS: []byte{0, 1, 2, 2}[i], Version: []byte{5, 4, 5, 5}[i], Window: 10, Rate: 100, Topic: name + "/%d",
 			Reconnect: true, Ping: true, Drain: 3 * time.Minute, Dialer: n.dial()}
-		c.fleets[name], c.results[name] = f, make(chan *load.Result, 1)
-		go func() { c.results[name] <- f.Publish(run) }() // ends with quiet
+		results := make(chan *load.Result, 1)
+		c.fleets[name], c.results[name] = f, results
+		go func() { results <- f.Publish(run) }() // ends with quiet
 	}
 	var wg sync.WaitGroup
 	stop := make(chan struct{})

@@ -1,10 +1,10 @@
 package test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"time"
@@ -117,7 +117,7 @@ func TestRefusalsCarryTheirCode(t *testing.T) {
 	f("plants/a", `{"other": 1}`, 0x99, "missing")
 	f("plants/ä", `{"id": 1}`, 0x90, "no legal Kafka topic")
 	f("plants/..", `{"id": 1}`, 0x90, "no place in Kafka") // plant-.. is a legal name that does not exist
-	f("few/small", string(bytes.Repeat([]byte{'x'}, 3000)), 0x97, "larger")
+	f("few/small", incompressible(3000), 0x97, "larger")
 	f("few/second", "x", 0x97, "too many")
 	require.EqualValues(t, 14, s.metric("sluice_publish_refused_messages_total"))
 	budgetIsFree(t, s)
@@ -136,7 +136,7 @@ func TestGoodMessagesBehindARefusedOneAreStoredOnce(t *testing.T) {
 	}
 	for range 3 {
 		d := connectDevice(t, s.address, "behind", 4)
-		d.publish("few/small", 1, string(bytes.Repeat([]byte{'x'}, 3000)))
+		d.publish("few/small", 1, incompressible(3000))
 		for id := uint16(2); id <= 51; id++ {
 			if left[id] {
 				d.publish("ok/x", id, fmt.Sprint(id))
@@ -185,7 +185,7 @@ func TestDeadLetterTakesWhatIsRefused(t *testing.T) {
 	s := serve(t, kafka.Brokers(), fmt.Sprintf(refusingRules, topic, topic), fmt.Sprintf("unmatched: {dead_letter: %q}", dead))
 	for version := byte(4); version <= 5; version++ {
 		d := connectDevice(t, s.address, "dead", version)
-		for id, m := range [][2]string{{"elsewhere", "x"}, {"plants/a", "no JSON"}, {"few/small", string(bytes.Repeat([]byte{'y'}, 3000))}} {
+		for id, m := range [][2]string{{"elsewhere", "x"}, {"plants/a", "no JSON"}, {"few/small", incompressible(3000)}} {
 			d.publish(m[0], uint16(id+1), m[1])
 			_, body := d.packet()
 			require.Equal(t, []byte{0, byte(id + 1)}, body)
@@ -199,4 +199,11 @@ func TestDeadLetterTakesWhatIsRefused(t *testing.T) {
 	once := []string{"elsewhere no_rule", "plants/a not_json", "few/small too_large"}
 	require.Equal(t, append(once, once...), reasons)
 	budgetIsFree(t, s)
+}
+
+// incompressible gives a payload of n bytes: Kafka's limits are those of what is compressed.
+func incompressible(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
+	return string(b)
 }
