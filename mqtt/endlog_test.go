@@ -1,13 +1,14 @@
 package mqtt
 
 import (
-	"crypto/tls"
 	"net"
 	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+
+	"sluice/tls/tlstest"
 )
 
 // TestLogSaysWhyADeviceDoesNotComeIn, and nothing at info of those who only look whether the port is open.
@@ -42,8 +43,8 @@ func TestLogSaysWhyADeviceDoesNotComeIn(t *testing.T) {
 			}
 			nc, err := net.Dial("tcp", w.addr)
 			require.NoError(t, err)
-			require.Error(t, tls.Client(nc, &tls.Config{ServerName: "elsewhere"}).Handshake())
-			require.NoError(t, nc.Close())
+			_, err = tlstest.Client(t.Context(), nc, tlstest.NewCA(t, "a stranger").ClientConfig(t, "elsewhere"))
+			require.Error(t, err)
 			got = line(3)
 			require.Contains(t, got, `"level":"info"`)
 			require.Contains(t, got, "bad certificate")

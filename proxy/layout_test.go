@@ -7,7 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
+
+	"sluice/kafka/kafkatest"
 
 	"sluice/fleet"
 )
@@ -32,7 +33,7 @@ func TestPartitionsAddedToTheStateAreIgnored(t *testing.T) {
 		require.NoError(t, d.nc.Close())
 		first.stored(id)
 	}
-	admin := s.client()
+	admin := s.topicAdmin()
 	for _, topic := range []string{s.settings.Sessions.Topic, s.settings.Sessions.Ledger} {
 		_, err := admin.UpdatePartitions(t.Context(), 7, topic)
 		require.NoError(t, err)
@@ -48,7 +49,7 @@ func TestPartitionsAddedToTheStateAreIgnored(t *testing.T) {
 	}
 	ends, err := admin.ListEndOffsets(t.Context(), s.settings.Sessions.Topic, s.settings.Sessions.Ledger)
 	require.NoError(t, err)
-	ends.Each(func(o kadm.ListedOffset) {
+	ends.Each(func(o kafkatest.ListedOffset) {
 		if o.Partition >= 3 {
 			require.Zero(t, o.Offset, "nothing is written to %s %d", o.Topic, o.Partition)
 		}
@@ -103,7 +104,7 @@ func TestPartitionsAddedToTheRetainedTopicAreIgnored(t *testing.T) {
 	expect("old")
 	handsOut(first, want)
 
-	admin := s.client()
+	admin := s.topicAdmin()
 	_, err := admin.UpdatePartitions(t.Context(), 7, topic)
 	require.NoError(t, err)
 	first.until("it sees the partitions", func() bool { return testutil.ToFloat64(first.sessions.m.ignored.WithLabelValues(topic)) == 3 })
@@ -131,7 +132,7 @@ func TestPartitionsAddedToTheRetainedTopicAreIgnored(t *testing.T) {
 	}
 	ends, err := admin.ListEndOffsets(t.Context(), topic)
 	require.NoError(t, err)
-	ends.Each(func(o kadm.ListedOffset) {
+	ends.Each(func(o kafkatest.ListedOffset) {
 		if o.Partition >= 4 {
 			require.Zero(t, o.Offset, "nothing is written to %s %d", o.Topic, o.Partition)
 		}

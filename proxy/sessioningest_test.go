@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/kafka/kafkatest"
 )
 
 // once has a rule whose QoS 2 messages are stored together with their packet identifiers.
@@ -264,12 +264,9 @@ func TestLossOfTheTransactionalIDDisconnectsNobody(t *testing.T) {
 }
 
 // topicAdmin is a Kafka client that changes topics.
-func (s *site) topicAdmin() *kadm.Client {
+func (s *site) topicAdmin() *kafkatest.Admin {
 	s.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(s.cluster.Brokers()...))
-	require.NoError(s.t, err)
-	s.t.Cleanup(cl.Close)
-	return kadm.NewClient(cl)
+	return kafkatest.NewAdmin(s.t, s.cluster.Brokers())
 }
 
 // TestMessageWithoutAnOutcomeIsStoredOnceThoughTheDeviceMoves: its topic is in trouble for long, and the device comes back
@@ -310,6 +307,6 @@ func TestMessageWithoutAnOutcomeIsStoredOnceThoughTheDeviceMoves(t *testing.T) {
 	listed, err := admin.ListEndOffsets(t.Context(), "once", "other")
 	require.NoError(t, err)
 	records := map[string]int64{}
-	listed.Each(func(o kadm.ListedOffset) { records[o.Topic] += o.Offset })
+	listed.Each(func(o kafkatest.ListedOffset) { records[o.Topic] += o.Offset })
 	require.Equal(t, map[string]int64{"once": 1, "other": 1}, records)
 }

@@ -5,10 +5,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/kafka"
+	"sluice/kafka/kafkatest"
 )
 
 // TestGroupsThatNobodyUsesAreRemoved after a while without members: those of shares, and of this fleet.
@@ -19,11 +18,8 @@ func TestGroupsThatNobodyUsesAreRemoved(t *testing.T) {
 	one.subscribe("$share/stays/t/#", 1)
 	two.subscribe("$share/goes/t/#", 1)
 	a.joined(one)
-	cl, err := kgo.NewClient(kgo.SeedBrokers(k.Brokers()...))
-	require.NoError(t, err)
-	t.Cleanup(cl.Close)
-	admin := kadm.NewClient(cl)
-	var foreign kadm.Offsets
+	admin := kafkatest.NewAdmin(t, k.Brokers())
+	var foreign kafkatest.Offsets
 	foreign.AddOffset("cmds", 0, 0, -1)
 	require.NoError(t, admin.CommitAllOffsets(t.Context(), "other-fleet-share-x", foreign))
 	states := func() map[string]string {

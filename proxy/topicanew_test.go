@@ -6,26 +6,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/fleet"
 	"sluice/kafka"
+	"sluice/kafka/kafkatest"
 )
-
-// client gives an independent client for the topics of the site.
-func (s *site) client() *kadm.Client {
-	s.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(s.cluster.Brokers()...))
-	require.NoError(s.t, err)
-	s.t.Cleanup(cl.Close)
-	return kadm.NewClient(cl)
-}
 
 // anew deletes a topic and makes it anew.
 func (s *site) anew(topic string, partitions int32) {
 	s.t.Helper()
-	admin := s.client()
+	admin := s.topicAdmin()
 	_, err := admin.DeleteTopic(s.t.Context(), topic)
 	require.NoError(s.t, err)
 	_, err = admin.CreateTopic(s.t.Context(), partitions, 1, nil, topic)
@@ -218,9 +208,9 @@ func TestRecordsThatWereDeletedArePassedOverAndSaid(t *testing.T) {
 	for i := range 10 {
 		in.write(now("commands", "d1", fmt.Sprint(i), "name", "x"))
 	}
-	var to kadm.Offsets
+	var to kafkatest.Offsets
 	to.AddOffset("commands", 0, 7, -1)
-	_, err := in.client().DeleteRecords(t.Context(), to)
+	_, err := in.topicAdmin().DeleteRecords(t.Context(), to)
 	require.NoError(t, err)
 	d = lasting("d1").to(t, in.addr, true)
 	_, err = d.visit(7, 10)
