@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"sluice/fleet"
 	"sluice/proxy/config"
 )
 
@@ -150,15 +152,17 @@ func TestInstanceThatWasDeclaredDeadGoesOnUnderANewName(t *testing.T) {
 	all := fleetOf(t, 2, withWills)
 	d := connecting{id: "d1", will: "wills/d1", expiry: 3600}.to(t, all[0].addr, false)
 	d.subscribe("devices/d1/x", 1)
-	before := all[0].sessions.me.Load()
-	before.stop() // it is silent
+	before := all[0].sessions.driver.Name()
+	verdict, err := (&fleet.Instance{Dead: true, By: "a judge", At: time.Now().UnixMilli()}).Encode()
+	require.NoError(t, err)
+	all[0].write(now("sluice-sessions", string(fleet.VerdictKey(before)), string(verdict)))
 	all[0].published("wills/d1")
-	_, _, err := d.tryRead()
+	_, _, err = d.tryRead()
 	for err == nil {
 		_, _, err = d.tryRead()
 	}
 	require.ErrorIs(t, err, io.EOF)
-	all[0].until("it has a new name", func() bool { return all[0].sessions.me.Load() != before && all[0].Ready() == nil })
+	all[0].until("it has a new name", func() bool { return all[0].sessions.driver.Name() != before && all[0].Ready() == nil })
 	all[0].write(now("commands", "d1", "x", "name", "x"))
 	d = lasting("d1").to(t, all[0].addr, true)
 	d.ack(d.next(), 0)

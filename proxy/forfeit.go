@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sluice/fleet"
+	"sluice/fleet/driver"
 	"sluice/mqtt"
 )
 
@@ -12,7 +13,7 @@ import (
 type forfeit struct {
 	client string
 	state  *fleet.Session
-	ends   streamEnds // where it ended: what comes after is for the client's next session, or for nobody
+	ends   driver.Ends // where it ended: what comes after is for the client's next session, or for nobody
 }
 
 // forfeits are worked off one after the other.

@@ -144,15 +144,9 @@ func (s *site) owned(all ...*instance) {
 	s.until("owners", func() bool {
 		owners := 0
 		for _, in := range all {
-			for _, p := range in.sessions.parts {
-				p.lock()
-				if p.owner.Owns() {
-					owners++
-				}
-				p.unlock()
-			}
+			owners += in.sessions.driver.Owned()
 		}
-		return owners == len(all[0].sessions.parts)
+		return owners == int(all[0].sessions.driver.Partitions())
 	})
 }
 

@@ -41,7 +41,7 @@ func TestPartitionsAddedToTheStateAreIgnored(t *testing.T) {
 	}
 	second := s.instance()
 	second.serve()
-	require.EqualValues(t, 3, second.sessions.spread())
+	require.EqualValues(t, 3, second.sessions.driver.Partitions())
 	require.Equal(t, 4.0, testutil.ToFloat64(second.sessions.m.ignored.WithLabelValues(s.settings.Sessions.Topic)))
 	for i, id := range ids {
 		in := []*instance{first, second}[i%2]

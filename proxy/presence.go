@@ -3,13 +3,13 @@ package proxy
 import (
 	"encoding/json"
 	"errors"
-	"net"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"sluice/fleet"
+	"sluice/fleet/driver"
 	"sluice/kafka"
-	"sluice/mqtt"
 )
 
 // A Presence is the value of a presence record, as JSON: a connection began or ended.
@@ -50,30 +50,31 @@ type presence struct {
 	log      zerolog.Logger
 }
 
-func (w *presence) of(k *keeper) Presence {
-	o := k.opening
-	return Presence{ClientID: o.ClientID, Instance: k.h.inc.name, Address: addressOf(o.Remote), Protocol: o.Version, Username: o.Username,
-		Connected: k.began, Epoch: k.epoch}
+func presenceOf(c *driver.Conn) Presence {
+	r := c.Request()
+	return Presence{ClientID: c.ClientID(), Instance: c.Incarnation(), Address: r.Remote, Protocol: r.Version, Username: r.Principal,
+		Connected: c.Began(), Epoch: c.Epoch()}
 }
 
-func addressOf(a net.Addr) string {
-	if a == nil {
-		return ""
-	}
-	return a.String()
+// Connected tells of a connection that has begun.
+func (s *sessions) Connected(c *driver.Conn) {
+	p := presenceOf(c)
+	p.Event, p.SessionPresent = "connected", c.Present
+	s.presence.write(&p)
 }
 
-// connected tells of a connection that has begun.
-func (w *presence) connected(k *keeper, present bool) {
-	p := w.of(k)
-	p.Event, p.SessionPresent = "connected", present
-	w.write(&p)
+// Disconnected tells of its end.
+func (s *sessions) Disconnected(c *driver.Conn, reason string, at int64) {
+	p := presenceOf(c)
+	s.presence.ended(&p, reason, at)
 }
 
-// disconnected tells of its end.
-func (w *presence) disconnected(k *keeper, reason string, at int64) {
-	p := w.of(k)
-	w.ended(&p, reason, at)
+// Died tells of the end of a connection that a dead instance had.
+func (s *sessions) Died(client, inc string, st *fleet.Session, at int64) {
+	s.presence.ended(&Presence{
+		ClientID: client, Instance: inc, Address: st.Remote, Protocol: st.Version, Username: st.Principal,
+		Connected: time.UnixMilli(st.Connected).UTC(), Epoch: st.StateEpoch,
+	}, reasonInstanceDied, at)
 }
 
 func (w *presence) ended(p *Presence, reason string, at int64) {
@@ -110,6 +111,3 @@ func (w *presence) RecordDone(_ *kafka.Record, err error) {
 		}
 	}
 }
-
-// ingestFault ends a connection whose transaction failed.
-const ingestFault = mqtt.ImplementationSpecificError

@@ -139,7 +139,7 @@ func (p *Proxy) Ready() error {
 	case !p.producer.Up():
 		return errors.New("Kafka does not answer")
 	}
-	return p.sessions.ready()
+	return p.sessions.driver.Ready()
 }
 
 // Serving is closed when all listeners accept devices.
@@ -202,7 +202,7 @@ func (p *Proxy) consume(ctx context.Context) {
 	p.commands.stop = ctx.Done()
 	var groups sync.WaitGroup
 	groups.Go(func() { _ = p.sharer.run(ctx) }) // gives nil
-	groups.Go(func() { p.sharer.clean(ctx, p.sessions.first) })
+	groups.Go(func() { p.sharer.clean(ctx, p.sessions.driver.OwnsFirst) })
 	groups.Go(func() {
 		if p.awaitPosition(ctx); ctx.Err() == nil {
 			p.retainer.run(ctx)

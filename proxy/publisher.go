@@ -6,6 +6,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/fleet/driver"
 	"sluice/kafka"
 	"sluice/mqtt"
 	"sluice/proxy/acl"
@@ -127,7 +128,7 @@ func (p *publisher) Publish(m *mqtt.Message) {
 	if p.exactlyOnce[d.route.Rule] {
 		// Of each QoS: one that took another way could come before those that were sent before it.
 		if held, id := m.Keeper(); held != nil {
-			p.transact(d, held.(*keeper), id)
+			p.transact(d, held.(*keeper).conn, id)
 			return
 		}
 	}
@@ -146,7 +147,7 @@ func (p *publisher) produce(d *delivery, to *kafka.Producer) {
 }
 
 // transact stores the record with the packet identifier of its message, if it has QoS 2, and the retained message with it.
-func (p *publisher) transact(d *delivery, k *keeper, id uint16) {
+func (p *publisher) transact(d *delivery, c *driver.Conn, id uint16) {
 	records, done := []*kafka.TxRecord{d.txRecord()}, d.transacted
 	if d.msg.Retain && p.retained != nil {
 		rec, both, ok := p.retained.transact(d, done)
@@ -155,7 +156,7 @@ func (p *publisher) transact(d *delivery, k *keeper, id uint16) {
 		}
 		records, done = append(records, rec), both
 	}
-	k.ingest(d.msg.QoS, id, records, done)
+	c.Ingest(d.msg.QoS, id, records, done)
 }
 
 // unknownOutcome says in the log that Kafka left something open.

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"sluice/fleet/driver"
 	"sluice/kafka"
 )
 
@@ -20,12 +21,12 @@ type retainedTail struct {
 
 	mu    sync.Mutex
 	parts map[int32]*retainedTailPart
-	all   joined[[]int64] // the ends of all partitions
+	all   driver.Joined[[]int64] // the ends of all partitions
 }
 
 type retainedTailPart struct {
-	mark watermark
-	end  joined[int64]
+	mark driver.Watermark
+	end  driver.Joined[int64]
 }
 
 func (t *retainedTail) part(id int32) *retainedTailPart {
@@ -44,7 +45,7 @@ func (t *retainedTail) part(id int32) *retainedTailPart {
 
 // progress notes that everything of a partition below next is in the index.
 func (t *retainedTail) progress(_ string, partition int32, next int64) {
-	t.part(partition).mark.reach(next)
+	t.part(partition).mark.Reach(next)
 }
 
 // catchUp waits until the index has all that filters match of what was acknowledged before the call, or had come on the
@@ -73,11 +74,11 @@ func (t *retainedTail) catchUp(ctx context.Context, filters []string, attached a
 	}
 	for id := range need {
 		p := t.part(id)
-		end, err := p.end.ask(ctx, start, func() (int64, error) { return t.table.Written(ctx, t.topic, id) })
+		end, err := p.end.Ask(ctx, start, func() (int64, error) { return t.table.Written(ctx, t.topic, id) })
 		if err != nil {
 			return err
 		}
-		if err := p.mark.wait(ctx, end); err != nil {
+		if err := p.mark.Wait(ctx, end); err != nil {
 			return err
 		}
 	}
@@ -85,7 +86,7 @@ func (t *retainedTail) catchUp(ctx context.Context, filters []string, attached a
 }
 
 func (t *retainedTail) catchUpAll(ctx context.Context, n int32) error {
-	ends, err := t.all.ask(ctx, start, func() ([]int64, error) {
+	ends, err := t.all.Ask(ctx, start, func() ([]int64, error) {
 		ends := make([]int64, n)
 		g, ctx := errgroup.WithContext(ctx)
 		for id := range n {
@@ -97,7 +98,7 @@ func (t *retainedTail) catchUpAll(ctx context.Context, n int32) error {
 		return ends, g.Wait()
 	})
 	for id := 0; err == nil && id < len(ends); id++ {
-		err = t.part(int32(id)).mark.wait(ctx, ends[id])
+		err = t.part(int32(id)).mark.Wait(ctx, ends[id])
 	}
 	return err
 }

@@ -26,7 +26,7 @@ func TestExpiredSessionIsToldOfOnce(t *testing.T) {
 	all[0].became(want...)
 	all[0].until("it is nowhere", func() bool {
 		for _, in := range all {
-			if n, _ := in.sessions.stored(); n > 0 {
+			if n, _ := in.sessions.driver.Stored(); n > 0 {
 				return false
 			}
 		}

@@ -253,8 +253,8 @@ func TestLossOfTheTransactionalIDDisconnectsNobody(t *testing.T) {
 	const rounds, n = 5, 30
 	for round := range rounds {
 		d.send012("once/a", round*n, n)
-		inc := in.sessions.me.Load()
-		require.NoError(t, in.sessions.fencer.Fence(t.Context(), inc.txid(inc.shard("d1").n)))
+		state, _ := in.sessions.driver.Whereabouts("d1", millis())
+		require.NoError(t, in.sessions.fencer.Fence(t.Context(), state.TxID))
 	}
 	d.send012("once/a", rounds*n, n)
 	in.until("all", func() bool { return len(in.payloads("once")) >= (rounds+1)*n })

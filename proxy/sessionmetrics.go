@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/fleet"
+	"sluice/fleet/driver"
 )
 
 // sessionMetrics are the counts of what the instances share.
@@ -73,10 +76,10 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 			v.WithLabelValues(value) // a rate needs the 0 before the first one
 		}
 	}
-	gauge("stored_records", "Records of sessions that this instance holds in memory, one for each device and instance it was connected to.", func() float64 { n, _ := s.stored(); return float64(n) })
-	gauge("stored_bytes", "Bytes of the values of these records.", func() float64 { _, n := s.stored(); return float64(n) })
-	gauge("stored_sessions", "Sessions that outlive their connection, of all instances, also those that have one now: what limits.sessions bounds.", func() float64 { return float64(s.lasting.Load()) })
-	gauge("owned_partitions", "Partitions of the sessions topic for whose dead instances this one acts.", func() float64 { return float64(s.owned()) })
+	gauge("stored_records", "Records of sessions that this instance holds in memory, one for each device and instance it was connected to.", func() float64 { n, _ := s.driver.Stored(); return float64(n) })
+	gauge("stored_bytes", "Bytes of the values of these records.", func() float64 { _, n := s.driver.Stored(); return float64(n) })
+	gauge("stored_sessions", "Sessions that outlive their connection, of all instances, also those that have one now: what limits.sessions bounds.", func() float64 { return float64(s.driver.Lasting()) })
+	gauge("owned_partitions", "Partitions of the sessions topic for whose dead instances this one acts.", func() float64 { return float64(s.driver.Given()) })
 	for _, c := range all {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -85,25 +88,11 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 	return m, nil
 }
 
-// stored says how many records of sessions are held, and how many bytes they have.
-func (s *sessions) stored() (records, bytes int) {
-	for _, p := range s.parts {
-		p.lock()
-		n, b := p.table.Stored()
-		p.unlock()
-		records, bytes = records+n, bytes+b
+// driver gives what the driver counts.
+func (m *sessionMetrics) driver() driver.Metrics {
+	return driver.Metrics{
+		Records: m.records, Retries: m.retries, Malformed: m.malformed, Fences: m.fences, TransactionsLost: m.transactionsLost,
+		WillsPublished: m.wills.WithLabelValues(string(fleet.WillPublished)), WillsDropped: m.wills.WithLabelValues(string(fleet.WillDropped)),
+		VerdictsOwn: m.verdicts.WithLabelValues("own"), VerdictsOther: m.verdicts.WithLabelValues("other"),
 	}
-	return records, bytes
-}
-
-// owned counts the partitions that are this instance's to look after.
-func (s *sessions) owned() (n int) {
-	for _, p := range s.parts {
-		p.lock()
-		if p.assigned {
-			n++
-		}
-		p.unlock()
-	}
-	return n
 }

@@ -27,12 +27,8 @@ func seenAway(all []*instance, id string) {
 	all[0].t.Helper()
 	for _, in := range all {
 		in.until("it has left", func() bool {
-			p := in.sessions.part(id)
-			p.lock()
-			defer p.unlock()
-			_, connected := p.session(id, millis())
-			h := p.clients[id]
-			return !connected && (h == nil || h.keeper == nil && h.departing == nil)
+			state, connected := in.sessions.driver.Whereabouts(id, millis())
+			return !connected && (state == nil || state.OfflineSince > 0)
 		})
 	}
 }
@@ -176,10 +172,7 @@ func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
 			next := connecting{id: "d1", clean: clean, expiry: 3600}.to(t, all[1].addr, !clean)
 			d.ended(0x8E)
 			all[1].until("the end of the session before is known", func() bool {
-				p := all[1].sessions.part("d1")
-				p.lock()
-				defer p.unlock()
-				return p.clients["d1"].past == nil
+				return len(all[1].sessions.driver.Ahead("d1")) > 0
 			})
 			for _, st := range held {
 				st.mu.Unlock()

@@ -2,32 +2,27 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
-	"fmt"
 	mathrand "math/rand/v2"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"sluice/fleet"
+	"sluice/fleet/driver"
 	"sluice/kafka"
 	"sluice/mqtt"
 	"sluice/proxy/config"
 )
 
-// sessions keep the sessions of this instance's devices in Kafka, as package fleet says. It is the mqtt.Store.
+// sessions keep the sessions of this instance's devices in Kafka: the driver does, and this is what is around it. It is the
+// mqtt.Store.
 type sessions struct {
 	cfg       *config.Config
 	clients   *kafkaClients
 	log       zerolog.Logger
 	lines     zerolog.Logger // sampled: a fleet can trigger these
-	refusals  zerolog.Logger // sampled: what Kafka says to records that are tried again
 	m         *sessionMetrics
 	reg       prometheus.Registerer
 	producer  *kafka.Producer
@@ -42,79 +37,16 @@ type sessions struct {
 	table    *kafka.Consumer // of the sessions topic
 	journal  *kafka.Consumer // of the ledger
 	fencer   *kafka.Fencer
-	fences   fences
 	reader   *kafka.Reader
 	group    *kafka.Group
 	forfeits *forfeits // nil: there are no command rules
 
-	layout  *layout
-	parts   []*part
-	ledgers []*ledgerPart
-	pulse   pulse
-	me      atomic.Pointer[incarnation]
-	failed  chan error // what ends the process
-	ctx     context.Context
-	work    sync.WaitGroup // of errands: goroutines that end by themselves or with ctx
-	leaving atomic.Int64   // connections whose end is not stored
-	lasting atomic.Int64   // sessions that outlive their connection, of all instances, as far as was read
-	held    atomic.Int64   // bytes of all sessions' records
-	rebirth sync.Mutex
-	stopped atomic.Bool
-}
-
-// An incarnation is this process under one name. One that was declared dead is followed by another.
-type incarnation struct {
-	name   string
-	began  int64
-	shards []*shard
-	dead   atomic.Bool
-	stop   context.CancelFunc // of its heart and shards
-
-	beating []atomic.Bool // by partition: a heartbeat is under way
-	beaten  chan error    // has the outcome of the first one
-}
-
-// shardCount is how many transactional ids an incarnation has. Who fences one of them, to take over a device, stops
-// the transactions of the devices of that one for a moment.
-const shardCount = 4
-
-// The times of the protocol; package fleet tells why.
-const (
-	heartbeat          = 2 * time.Second
-	takeoverWait       = 2 * time.Second
-	transactionTimeout = 15 * time.Second
-)
-
-// newName gives the name of an incarnation.
-func newName() string {
-	random := make([]byte, 8)
-	_, _ = rand.Read(random) // never fails
-	return hex.EncodeToString(random)
-}
-
-func (i *incarnation) txid(shard int) string { return "sluice-" + i.name + "-" + strconv.Itoa(shard) }
-
-func (i *incarnation) txids() (ids []string) {
-	for n := range i.shards {
-		ids = append(ids, i.txid(n))
-	}
-	return ids
-}
-
-func (i *incarnation) shard(clientID string) *shard {
-	return i.shards[int(kafka.PartitionOf([]byte(clientID), shardCount))]
-}
-
-// spread is how many partitions of the sessions topic, and of the ledger, client IDs are divided among.
-func (s *sessions) spread() int32 { return int32(len(s.parts)) }
-
-// part gives the part of the sessions topic that has a client ID.
-func (s *sessions) part(clientID string) *part {
-	return s.parts[kafka.PartitionOf([]byte(clientID), s.spread())]
-}
-
-func (s *sessions) ledger(clientID string) *ledgerPart {
-	return s.ledgers[kafka.PartitionOf([]byte(clientID), s.spread())]
+	layout *layout
+	driver *driver.Driver
+	doubts []*doubts  // by partition
+	failed chan error // what ends the process
+	ctx    context.Context
+	work   sync.WaitGroup // of goroutines that end with ctx
 }
 
 // lostPause, to five times of it, is how long a CONNECT that lost against a later one elsewhere waits for its answer.
@@ -130,33 +62,24 @@ var errTooMany = &mqtt.ProtocolFault{Code: mqtt.QuotaExceeded, Detail: "too many
 // errForeign answers a CONNECT for the session of another user.
 var errForeign = &mqtt.ProtocolFault{Code: mqtt.NotAuthorized, Detail: "the client ID has a session of another user"}
 
-var errNotNow = errors.New("the sessions in Kafka can't be reached now")
-
 // Open takes the client ID of a CONNECT.
 func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, error) {
 	began := time.Now()
-	p := s.part(o.ClientID)
-	if s.spared(p, o) {
+	if s.spared(o) {
 		return &mqtt.Opened{}, nil
 	}
-	if s.full(p, o) {
+	if s.full(o) {
 		s.m.connects.WithLabelValues("too_many").Inc()
 		return nil, errTooMany
 	}
-	k := &keeper{s: s, p: p, opening: o, will: willOf(o)}
-	at, err := p.begin(ctx, k)
-	if err != nil {
-		return nil, err
-	}
+	k := &keeper{s: s, opening: o}
 	var a fleet.Action
-	select {
-	case a = <-at.answer:
-	case <-ctx.Done():
-		if p.abandon(at) {
+	var err error
+	if k.conn, a, err = s.driver.Open(ctx, o.ClientID, requestOf(o), k); err != nil {
+		if ctx.Err() != nil {
 			s.m.connects.WithLabelValues("given_up").Inc()
-			return nil, errNotNow
 		}
-		a = <-at.answer
+		return nil, err
 	}
 	switch a.Kind {
 	case fleet.ActOpened:
@@ -172,56 +95,38 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 	opened, err := s.resume(ctx, k, a)
 	if err != nil {
 		s.lines.Warn().Err(err).Str("client_id", o.ClientID).Msg("cannot go on with a session")
-		k.quit()
-		return nil, errNotNow
+		k.conn.Quit(reasonNotResumed)
+		return nil, driver.ErrNotNow
 	}
 	return opened, nil
 }
 
 // Admits says whether a user may have a client ID that is connected here.
-func (s *sessions) Admits(clientID, username string) bool {
-	p := s.part(clientID)
-	p.lock()
-	defer p.unlock()
-	h := p.clients[clientID]
-	if h == nil {
-		return true
-	}
-	_, refused := h.m.Refuses(fleet.ConnectRequest{Principal: username, Now: millis()}, p.view(clientID))
-	return !refused
-}
+func (s *sessions) Admits(clientID, username string) bool { return s.driver.Admits(clientID, username) }
 
 // spared says that a connection needs no claim: the configuration says so, it keeps no session, and none is stored
 // that it would end.
-func (s *sessions) spared(p *part, o *mqtt.Opening) bool {
-	if s.cfg.Sessions.Claim != config.ClaimStored || o.Expiry > 0 || !o.Clean {
-		return false
-	}
-	p.lock()
-	defer p.unlock()
-	_, stored := p.table.Client(o.ClientID)
-	return !stored && p.clients[o.ClientID] == nil
+func (s *sessions) spared(o *mqtt.Opening) bool {
+	return s.cfg.Sessions.Claim == config.ClaimStored && o.Expiry == 0 && o.Clean && !s.driver.Knows(o.ClientID)
 }
 
 // full says that a connection would begin one more session that outlives it, and that there are as many as there may be.
 // A session counts once the record that opens it was read, so there can be a few more.
-func (s *sessions) full(p *part, o *mqtt.Opening) bool {
+func (s *sessions) full(o *mqtt.Opening) bool {
 	most := s.cfg.Limits.Sessions
 	if o.Expiry == 0 {
 		return false
 	}
-	if !s.Full() && (most == 0 || s.lasting.Load() < int64(most)) {
+	if !s.Full() && (most == 0 || s.driver.Lasting() < int64(most)) {
 		return false
 	}
-	p.lock()
-	defer p.unlock()
-	return !p.view(o.ClientID).Lasting()
+	return !s.driver.Lasts(o.ClientID)
 }
 
 // Full says that the sessions take all the memory they may.
 func (s *sessions) Full() bool {
 	most := int64(s.cfg.Limits.SessionsMemory)
-	return most > 0 && s.held.Load() >= most
+	return most > 0 && s.driver.Held() >= most
 }
 
 // resume makes of an opened session what mqtt goes on with.
@@ -237,135 +142,89 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 			return nil, err
 		}
 	}
-	st.Received = k.received
+	st.Received = k.conn.Received
 	st.Flight, err = s.finder.flight(ctx, s.streams, a.State)
 	return opened, err
 }
 
-// start takes a name and begins to beat. Everything that was ever written must have been read.
-func (s *sessions) start(ctx context.Context) error {
-	s.rebirth.Lock()
-	defer s.rebirth.Unlock()
-	return s.incarnate(ctx)
-}
-
-// incarnate takes a new name. rebirth is held.
-func (s *sessions) incarnate(ctx context.Context) error {
-	inc := &incarnation{name: newName(), began: millis(), beating: make([]atomic.Bool, len(s.parts)), beaten: make(chan error, 1)}
-	own, stop := context.WithCancel(s.ctx)
-	inc.stop = stop
-	for n := range shardCount {
-		sh, err := s.newShard(inc, n)
-		if err != nil {
-			stop()
-			return err
-		}
-		inc.shards = append(inc.shards, sh)
-	}
-	for _, sh := range inc.shards {
-		s.work.Go(func() { sh.run(own) }) // ends with own
-	}
-	s.pulse.begin(inc.name, s.cfg.Sessions.DeadAfter, len(s.parts))
-	s.recallInstances()
-	if err := s.firstBeat(ctx, inc); err != nil {
-		stop()
-		return err
-	}
-	for _, p := range s.parts {
-		p.lock()
-		p.owner = fleet.NewOwner(inc.name)
-		p.unlock()
-	}
-	s.me.Store(inc)
-	s.work.Go(func() { s.runHeart(own, inc) }) // ends with own
-	s.log.Info().Str("incarnation", inc.name).Msg("sessions are shared with the other instances")
-	return nil
-}
-
-// judged is called when a verdict on an incarnation of ours was read: the others act as if it were dead, so it has to
-// be. Its devices come back to a new one.
-func (s *sessions) judged(inc *incarnation, by string) {
-	if inc.dead.Swap(true) {
-		return
-	}
-	s.log.Error().Str("incarnation", inc.name).Str("by", by).
-		Msg("this instance was silent for too long and was declared dead; its devices are disconnected and it goes on under a new name")
-	s.m.verdicts.WithLabelValues("own").Inc()
-	s.work.Go(func() { // ends with s.ctx at the latest
-		inc.stop()
-		for _, p := range s.parts {
-			p.bury(inc)
-		}
-		s.rebirth.Lock()
-		defer s.rebirth.Unlock()
-		for s.ctx.Err() == nil {
-			err := s.incarnate(s.ctx)
-			if err == nil {
-				s.claimOwnership()
-				return
-			}
-			s.log.Warn().Err(err).Msg("cannot go on under a new name, trying again")
-			pause(s.ctx, time.Second)
-		}
-	})
-}
-
-// claimOwnership makes the new incarnation the owner of what the group has given to this process.
-func (s *sessions) claimOwnership() {
-	for _, p := range s.parts {
-		p.lock()
-		if p.assigned {
-			p.own()
-		}
-		p.unlock()
-	}
-}
-
-// fail ends the process with an error.
-func (s *sessions) fail(err error) {
+// Fail ends the process with an error.
+func (s *sessions) Fail(err error) {
 	select {
 	case s.failed <- err:
 	default:
 	}
 }
 
-// first says whether this instance looks after the first partition: what one instance of all is to do, it does.
-func (s *sessions) first() bool {
-	p := s.parts[0]
-	p.lock()
-	defer p.unlock()
-	return p.owner.Owns()
+// Ends says where the devices here are in the command topics.
+func (s *sessions) Ends() driver.Ends { return s.streams.ends() }
+
+// Ahead says how far a session has got in the command topics where that is farther than the devices here.
+func (s *sessions) Ahead(p *fleet.Progress) driver.Ends { return s.streams.ahead(p) }
+
+// Ended tells the receipts of the commands that waited for a session which has ended: nobody will get them.
+func (s *sessions) Ended(client string, state *fleet.Session, ends driver.Ends) {
+	if s.replayer != nil && len(state.Subs) > 0 {
+		s.forfeits.add(forfeit{client, state, ends})
+	}
+}
+
+// WillRecords makes the records of a will by the rules.
+func (s *sessions) WillRecords(client string, w *fleet.Will) ([]*kafka.TxRecord, fleet.WillEnd, func(error)) {
+	return s.publisher.willRecords(willMessage(w, client), w.CommonName)
 }
 
 // millis is the wall clock of records.
 func millis() int64 { return time.Now().UnixMilli() }
 
-// ready says why no device can be taken now.
-func (s *sessions) ready() error {
-	inc := s.me.Load()
-	switch {
-	case inc == nil:
-		return errors.New("the sessions are not read yet")
-	case inc.dead.Load():
-		return errors.New("this instance was declared dead and takes a new name")
-	}
-	return nil
+// transactionTimeout is for how long Kafka lets a transaction be open.
+const transactionTimeout = 15 * time.Second
+
+// transactor makes what writes under a transactional id.
+func (s *sessions) transactor(id string, fenced func(error)) (driver.Transactor, error) {
+	return kafka.NewTransactor(kafka.TransactorConfig{
+		Config: s.clients.config(s.reg), TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
+	})
 }
 
-// readEnd waits until a part of the table has been read up to an end that is fetched now.
-func (s *sessions) readEnd(ctx context.Context, p *part) error {
-	end, err := p.end.ask(ctx, s.work.Go, func() (int64, error) { return s.table.End(s.ctx, s.cfg.Sessions.Topic, p.id) })
-	if err != nil {
-		return fmt.Errorf("cannot read the sessions to their end: %w", err)
-	}
-	return p.mark.wait(ctx, end)
+// A stateProducer takes the memory of the records that it writes from the budget.
+type stateProducer struct{ *kafka.Producer }
+
+// stateOverhead is the memory of such a record in flight beside its key and value, in bytes.
+const stateOverhead = 1024
+
+// Produce writes a record.
+func (p stateProducer) Produce(r *kafka.Record) {
+	r.Reserved = stateOverhead + len(r.Key) + len(r.Value)
+	r.ReservedFor = kafka.Destination{Topic: r.Topic, Partition: r.To}
+	p.Budget().Take(r.ReservedFor, r.Reserved)
+	p.Producer.Produce(r)
 }
 
-// readLedger waits until a part of the ledger has been read up to an end that is fetched now.
-func (s *sessions) readLedger(ctx context.Context, l *ledgerPart) error {
-	end, err := l.end.ask(ctx, s.work.Go, func() (int64, error) { return s.journal.End(s.ctx, s.cfg.Sessions.Ledger, l.id) })
-	if err != nil {
-		return fmt.Errorf("cannot read the ledger to its end: %w", err)
+// stop ends what is shared in order, when all connections have ended.
+func (s *sessions) stop(ctx context.Context) {
+	s.driver.Stop(ctx, func() bool {
+		for _, d := range s.doubts {
+			if d.any() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// tableConfig and journalConfig give the records of a topic to the driver.
+func (s *sessions) tableConfig(cfg kafka.Config) kafka.ConsumerConfig {
+	return kafka.ConsumerConfig{
+		Config: cfg, Topics: []string{s.cfg.Sessions.Topic}, From: kafka.FromBeginning, Begin: s.layout.begin,
+		Handle:   s.driver.HandleSession,
+		Progress: func(_ string, partition int32, next int64) { s.driver.SessionsRead(partition, next) },
 	}
-	return l.mark.wait(ctx, end)
+}
+
+func (s *sessions) journalConfig(cfg kafka.Config) kafka.ConsumerConfig {
+	return kafka.ConsumerConfig{
+		Config: cfg, Topics: []string{s.cfg.Sessions.Ledger}, From: kafka.FromBeginning, Begin: s.layout.begin,
+		Handle:   s.driver.HandleLedger,
+		Progress: func(_ string, partition int32, next int64) { s.driver.LedgerRead(partition, next) },
+	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"sluice/fleet"
+	"sluice/fleet/driver"
 	"sluice/kafka"
 	"sluice/proxy/config"
 )
@@ -20,7 +20,6 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	cfg := clients.cfg
 	s := &sessions{
 		cfg: cfg, clients: clients, log: log, lines: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Second}),
-		refusals: log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 5 * time.Second}),
 		producer: producer, publisher: publisher, streams: newStreams(), failed: make(chan error, 1), reg: reg,
 	}
 	s.streams.retained = cfg.Retained.Topic
@@ -39,13 +38,19 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 	if s.reader, err = kafka.NewReader(kcfg); err != nil {
 		return nil, err
 	}
-	s.layout = newLayout(cfg, s.reader, s.m, log, s.fail)
+	s.layout = newLayout(cfg, s.reader, s.m, log, s.Fail)
 	scfg := kcfg
 	scfg.Linger = min(scfg.Linger, stateLinger)
 	if s.state, err = kafka.NewProducer(scfg); err != nil {
 		return nil, err
 	}
 	s.finder = &finder{chunks: newChunks(s.reader), log: s.lines}
+	ends := &ender{s}
+	s.driver = driver.New(driver.Config{
+		Sessions: cfg.Sessions.Topic, Ledger: cfg.Sessions.Ledger, DeadAfter: cfg.Sessions.DeadAfter,
+		Log: log, Lines: s.lines, Refusals: log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 5 * time.Second}), Metrics: s.m.driver(),
+		Host: s, TellDied: cfg.Presence.Topic != "", State: stateProducer{s.state}, Table: ends, Journal: ends, Fencer: s.fencer, Transactor: s.transactor,
+	})
 	if s.table, err = kafka.NewConsumer(s.tableConfig(kcfg)); err != nil {
 		return nil, err
 	}
@@ -53,7 +58,9 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 		return nil, err
 	}
 	s.group, err = kafka.NewGroup(kafka.GroupConfig{
-		Config: kcfg, Name: cfg.Sessions.Topic + "-owners", Topics: []string{cfg.Sessions.Topic}, Assigned: s.assigned, Revoked: s.revoked,
+		Config: kcfg, Name: cfg.Sessions.Topic + "-owners", Topics: []string{cfg.Sessions.Topic},
+		Assigned: func(_ string, partition int32) { s.driver.Assigned(partition) },
+		Revoked:  func(_ string, partition int32) { s.driver.Revoked(partition) },
 	})
 	return s, err
 }
@@ -119,9 +126,9 @@ func (s *sessions) lay(ctx context.Context, admin *kafka.Admin) error {
 	if n != m {
 		return fmt.Errorf("%w: the Kafka topics %s and %s must have the same number of partitions, and have %d and %d", kafka.ErrUnfitTopic, s.cfg.Sessions.Topic, s.cfg.Sessions.Ledger, n, m)
 	}
-	for id := range n {
-		s.parts = append(s.parts, &part{s: s, id: id, clients: map[string]*holder{}, owner: fleet.NewOwner("")})
-		s.ledgers = append(s.ledgers, &ledgerPart{s: s, id: id})
+	s.driver.Lay(n)
+	for range n {
+		s.doubts = append(s.doubts, &doubts{s: s})
 	}
 	return nil
 }
@@ -149,10 +156,10 @@ func (s *sessions) run(ctx context.Context, ready func()) error {
 				return nil
 			}
 		}
-		if err := s.layout.keep(parts, s.parts[0].produce); err != nil {
+		if err := s.layout.keep(parts, s.produceFirst); err != nil {
 			return s.unlessOver(parts, err)
 		}
-		if err := s.start(parts); err != nil {
+		if err := s.driver.Start(parts, s.ctx); err != nil {
 			return s.unlessOver(parts, err)
 		}
 		ready()
@@ -168,6 +175,7 @@ func (s *sessions) run(ctx context.Context, ready func()) error {
 	})
 	err := g.Wait()
 	cancel()
+	s.driver.Wait()
 	s.work.Wait()
 	return err
 }
@@ -186,11 +194,25 @@ func (s *sessions) unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
+// produceFirst writes a record into the first partition of the sessions topic.
+func (s *sessions) produceFirst(key, value []byte, done func(offset int64, err error)) {
+	s.driver.Produce(0, key, value, done)
+}
+
+// An ender asks the consumer of a topic where it ends.
+type ender struct{ s *sessions }
+
+// End gives where a partition ends.
+func (e *ender) End(ctx context.Context, topic string, partition int32) (int64, error) {
+	c := e.s.table
+	if topic == e.s.cfg.Sessions.Ledger {
+		c = e.s.journal
+	}
+	return c.End(ctx, topic, partition)
+}
+
 // tells says whether it is this instance that tells of a command which no device gets: the owner of the partition that
 // the device, or else the record's key, belongs to.
 func (s *sessions) tells(cmd *command) bool {
-	p := s.part(cmp.Or(cmd.To, string(cmd.key)))
-	p.lock()
-	defer p.unlock()
-	return p.owner.Owns()
+	return s.driver.Owns(cmp.Or(cmd.To, string(cmd.key)))
 }

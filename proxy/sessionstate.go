@@ -16,10 +16,9 @@ import (
 )
 
 // requestOf makes the request of a CONNECT.
-func requestOf(k *keeper) fleet.ConnectRequest {
-	o := k.opening
+func requestOf(o *mqtt.Opening) fleet.ConnectRequest {
 	return fleet.ConnectRequest{
-		Clean: o.Clean, Expiry: o.Expiry, Principal: o.Username, Now: millis(), Will: k.will,
+		Clean: o.Clean, Expiry: o.Expiry, Principal: o.Username, Will: willOf(o),
 		Remote: o.Remote.String(), Version: o.Version,
 	}
 }
@@ -136,7 +135,7 @@ const agreePause = 50 * time.Millisecond
 func (s *sessions) logEnd(ctx context.Context, st *stream, otherwise int64) int64 {
 	ctx, cancel := context.WithTimeout(ctx, logEndWait)
 	defer cancel()
-	end, err := st.ends.ask(ctx, s.work.Go, func() (int64, error) {
+	end, err := st.ends.Ask(ctx, s.work.Go, func() (int64, error) {
 		ctx, cancel := context.WithTimeout(s.ctx, logEndWait)
 		defer cancel()
 		return s.consumer.End(ctx, st.topic, st.partition)

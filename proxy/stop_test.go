@@ -320,7 +320,7 @@ func TestStopWithAMessageThatIsStuckSaysThatItHasEnded(t *testing.T) {
 	require.NoError(t, err)
 	d.publishOnly("plain/a", 8, "stuck")
 	d.nothing()
-	name := in.sessions.me.Load().name
+	name := in.sessions.driver.Name()
 	require.Error(t, in.end(), "a record is lost")
 	by := map[int32]string{}
 	s.until("verdicts", func() bool {
@@ -331,7 +331,7 @@ func TestStopWithAMessageThatIsStuckSaysThatItHasEnded(t *testing.T) {
 				by[r.Partition] = v.By
 			}
 		}
-		return len(by) == len(in.sessions.parts)
+		return len(by) == int(in.sessions.driver.Partitions())
 	})
 	for _, who := range by {
 		require.Equal(t, name, who, "its own, and not of who missed its heartbeats")

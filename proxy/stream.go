@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"sluice/fleet"
+	"sluice/fleet/driver"
 )
 
 // A stream is one partition of a command topic, as long as its offsets mean the same records: when the topic is deleted
@@ -16,7 +17,7 @@ type stream struct {
 	topic     string
 	partition int32
 	reading   chan struct{} // has one element while a chunk is read
-	ends      joined[int64]
+	ends      driver.Joined[int64]
 
 	// Set by begin, and not looked at before next is known.
 	topicID string
@@ -125,11 +126,9 @@ func (s *streams) next(id int32) (int64, bool) {
 	return next, next >= 0 && !st.ended()
 }
 
-// streamEnds are the offsets, by the numbers of streams, below which the devices here had got everything at a moment.
-type streamEnds map[int32]int64
-
-func (s *streams) ends() streamEnds {
-	ends := make(streamEnds)
+// ends gives the offsets, by the numbers of streams, below which the devices here have got everything.
+func (s *streams) ends() driver.Ends {
+	ends := make(driver.Ends)
 	for _, st := range s.all() {
 		ends[st.id] = st.next.Load()
 	}
@@ -137,11 +136,11 @@ func (s *streams) ends() streamEnds {
 }
 
 // ahead gives how far a session has got in the streams in which that is farther than the devices here.
-func (s *streams) ahead(p *fleet.Progress) (ahead streamEnds) {
+func (s *streams) ahead(p *fleet.Progress) (ahead driver.Ends) {
 	for _, st := range s.all() {
 		if at := p.Pos[st.topic][st.partition]; at > st.next.Load() && st.means(p) {
 			if ahead == nil {
-				ahead = make(streamEnds)
+				ahead = make(driver.Ends)
 			}
 			ahead[st.id] = at
 		}

@@ -27,12 +27,8 @@ func (s *site) anew(topic string, partitions int32) {
 func (in *instance) stored(id string) (state *fleet.Session) {
 	in.t.Helper()
 	in.until("the session is released", func() bool {
-		p := in.sessions.part(id)
-		p.lock()
-		defer p.unlock()
-		var ok bool
-		_, state, ok = p.view(id).Base(millis())
-		return ok && state.OfflineSince > 0
+		state, _ = in.sessions.driver.Whereabouts(id, millis())
+		return state != nil && state.OfflineSince > 0
 	})
 	return state
 }

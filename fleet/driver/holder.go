@@ -1,4 +1,4 @@
-package proxy
+package driver
 
 import (
 	"cmp"
@@ -8,7 +8,6 @@ import (
 
 	"sluice/fleet"
 	"sluice/kafka"
-	"sluice/mqtt"
 )
 
 // A holder is what this instance does about one client ID: it carries out what the Claimer asks for. Guarded by
@@ -21,18 +20,18 @@ type holder struct {
 	refused   bool          // Kafka did not take the last record
 	epoch     int64         // of the last connection that was open
 	opening   *attempt      // a CONNECT that waits for its answer
-	keeper    *keeper       // of the connection that is open
-	departing *keeper       // of one that has ended, and whose end is not given to the machine yet
+	conn      *Conn         // of the connection that is open
+	departing *Conn         // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
 	dueAsked  bool          // willDue is under way
 	past      *past         // the session that the one being opened, or open, takes the place of
-	ahead     streamEnds    // below these another instance has told the device's commands, which are still to be read here
+	ahead     Ends          // below these another instance has told the device's commands, which are still to be read here
 }
 
 // An attempt is a CONNECT on its way.
 type attempt struct {
 	h      *holder
-	keeper *keeper
+	conn   *Conn
 	answer chan fleet.Action // one: ActOpened, ActRefused or ActLost
 }
 
@@ -45,7 +44,7 @@ func (h *holder) freed() <-chan struct{} {
 }
 
 // unused says that neither a connection nor an attempt is there.
-func (h *holder) unused() bool { return h.opening == nil && h.keeper == nil && h.departing == nil }
+func (h *holder) unused() bool { return h.opening == nil && h.conn == nil && h.departing == nil }
 
 // release lets the next CONNECT begin.
 func (h *holder) release() {
@@ -64,32 +63,32 @@ func (h *holder) event(f func(v fleet.View) []fleet.Action) {
 
 // do carries out what the machine asks for. part.mu is held.
 func (h *holder) do(acts []fleet.Action) {
-	s := h.p.s
+	d := h.p.d
 	for _, a := range acts {
 		switch a.Kind {
 		case fleet.ActWrite:
 			h.begins(a.Value)
 			h.write(a.Value)
 		case fleet.ActFence:
-			s.errand(func(ctx context.Context) error {
-				return s.fence(ctx, a, func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Fenced(a.Inc, v) }) })
+			d.errand(func(ctx context.Context) error {
+				return d.fence(ctx, a, func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Fenced(a.Inc, v) }) })
 			})
 		case fleet.ActLedger:
-			s.errand(h.readLedger)
+			d.errand(h.readLedger)
 		case fleet.ActWait:
 			h.wait(a)
 		case fleet.ActOpened:
 			h.opened(a)
 		case fleet.ActSaved:
-			h.keeper.saved(a.N)
+			h.conn.saved(a.N)
 		case fleet.ActReceived:
-			if k := cmp.Or(h.keeper, h.departing); k != nil { // nil: the connection is lost, and the machine is about to hear it
-				k.settle(a.Received, a.Pending)
+			if c := cmp.Or(h.conn, h.departing); c != nil { // nil: the connection is lost, and the machine is about to hear it
+				c.settle(a.Received, a.Pending)
 			}
 		case fleet.ActLost, fleet.ActRefused:
 			h.lost(a)
 		case fleet.ActWill:
-			s.errand(func(ctx context.Context) error { return h.publishWill(ctx, a) })
+			d.errand(func(ctx context.Context) error { return h.publishWill(ctx, a) })
 		case fleet.ActIdle:
 			h.idle()
 		}
@@ -104,7 +103,7 @@ func (h *holder) idle() {
 		h.p.duty(h.id)
 		if _, stored := h.p.table.Client(h.id); !stored && h.epoch > 0 {
 			// Another instance may have begun a session since, of which only the ledger was read here yet.
-			h.p.s.sweepLedger(h.id, h.epoch+1, h.epoch+1, h.inc.shard(h.id))
+			h.p.d.sweepLedger(h.id, h.epoch+1, h.epoch+1, h.inc.shard(h.id))
 		}
 	}
 }
@@ -121,36 +120,37 @@ func (h *holder) wait(a fleet.Action) {
 // opened answers the CONNECT.
 func (h *holder) opened(a fleet.Action) {
 	at := h.opening
-	h.opening, h.keeper = nil, at.keeper
-	at.keeper.begin(a)
+	h.opening, h.conn = nil, at.conn
+	at.conn.begin(a)
 	h.epoch = a.Epoch
 	if h.ahead = nil; a.Present {
-		h.ahead = h.p.s.streams.ahead(&a.State.Progress)
+		h.ahead = h.p.d.host.Ahead(&a.State.Progress)
 	}
 	if h.past != nil {
-		h.past.ends = h.p.s.streams.ends() // before the device can subscribe again
+		h.past.ends = h.p.d.host.Ends() // before the device can subscribe again
 	}
 	at.answer <- a
 	h.tidy(a.State)
-	h.p.s.presence.connected(at.keeper, a.Present)
+	h.p.d.host.Connected(at.conn)
 	h.tellPast()
 }
 
 // tidy removes from the ledger what says nothing any more about the client.
 func (h *holder) tidy(state *fleet.Session) {
-	h.p.s.sweepLedger(h.id, state.Began, h.p.view(h.id).Lowest(), h.inc.shard(h.id))
+	h.p.d.sweepLedger(h.id, state.Began, h.p.view(h.id).Lowest(), h.inc.shard(h.id))
 }
 
 // sweepLedger writes tombstones for what the ledger says of a client's sessions before an epoch, and of wills below
 // another. Nobody waits for it: what is left over goes the next time.
-func (s *sessions) sweepLedger(client string, began, lowest int64, by interface{ write(*kafka.TxGroup) }) {
-	keys := s.ledger(client).stale(client, began, lowest)
+func (d *Driver) sweepLedger(client string, began, lowest int64, by interface{ write(*kafka.TxGroup) }) {
+	keys := d.ledger(client).stale(client, began, lowest)
 	if len(keys) == 0 {
 		return
 	}
 	g := &kafka.TxGroup{Owner: groupDone(func(error) {})}
 	for _, key := range keys {
-		g.Records = append(g.Records, &kafka.TxRecord{Topic: s.cfg.Sessions.Ledger, Key: key, PartitionKey: []byte(client), Among: s.spread()})
+		tombstone := d.entry(client, key, nil)
+		g.Records = append(g.Records, &tombstone)
 	}
 	by.write(g)
 }
@@ -164,19 +164,19 @@ func (h *holder) lost(a fleet.Action) {
 		h.release()
 		return
 	}
-	if k := h.keeper; k != nil {
-		k.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
+	if c := h.conn; c != nil {
+		c.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
 	}
-	k, refused := h.keeper, h.refused
-	h.refused = false
+	c, why := h.conn, TakenOver
 	switch {
-	case k == nil:
 	case h.inc.dead.Load():
-		h.p.later(func() { k.opening.Session.Disconnect(mqtt.ServerBusy, "this instance was cut off from the others") })
-	case refused:
-		h.p.later(func() { k.opening.Session.Disconnect(mqtt.QuotaExceeded, "the session is larger than Kafka takes") })
-	default:
-		h.p.later(k.opening.Session.TakeOver)
+		why = Judged
+	case h.refused:
+		why = TooLarge
+	}
+	h.refused = false
+	if c != nil {
+		h.p.later(func() { c.dev.Close(why) })
 	}
 }
 
@@ -198,7 +198,7 @@ func (h *holder) leave(final *fleet.Session, at int64) {
 
 // readLedger reads the ledger to its end for the machine.
 func (h *holder) readLedger(ctx context.Context) error {
-	if err := h.p.s.readLedger(ctx, h.p.s.ledger(h.id)); err != nil {
+	if err := h.p.d.readLedger(ctx, h.p.d.ledger(h.id)); err != nil {
 		return err
 	}
 	h.event(h.m.LedgerRead)
@@ -208,7 +208,7 @@ func (h *holder) readLedger(ctx context.Context) error {
 // willDue tells the machine that a delayed will is due, when the partition was read to an end that was fetched
 // after that.
 func (h *holder) willDue(ctx context.Context) error {
-	if err := h.p.s.readEnd(ctx, h.p); err != nil {
+	if err := h.p.d.readEnd(ctx, h.p); err != nil {
 		return err
 	}
 	h.event(func(v fleet.View) []fleet.Action {
@@ -230,7 +230,7 @@ func (h *holder) awaitWill() {
 		h.p.due.add(at, h.id)
 	default:
 		h.dueAsked = true
-		h.p.s.errand(h.willDue)
+		h.p.d.errand(h.willDue)
 	}
 }
 
@@ -239,7 +239,7 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 	if h.inc.dead.Load() {
 		return nil // it is the owner's now
 	}
-	w := &willing{s: h.p.s, client: h.id, epoch: a.Epoch, will: a.Will, by: h.inc.shard(h.id)}
+	w := &willing{d: h.p.d, client: h.id, epoch: a.Epoch, will: a.Will, by: h.inc.shard(h.id)}
 	if err := w.publish(ctx); err != nil {
 		return err
 	}
@@ -250,19 +250,16 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 // A stateRecord is a record of the sessions topic on its way.
 type stateRecord struct {
 	kafka.Record
-	s     *sessions
+	d     *Driver
 	tries int // that failed
 	done  func(offset int64, err error)
 }
-
-// stateOverhead is the memory of such a record in flight beside its key and value, in bytes.
-const stateOverhead = 1024
 
 // write writes under the client's key; nil is a tombstone. part.mu is held.
 func (h *holder) write(v *fleet.Session) {
 	value, err := v.Encode()
 	if err != nil { // a Session can be encoded
-		h.p.s.fail(err)
+		h.p.d.host.Fail(err)
 		return
 	}
 	h.p.produce(fleet.SessionKey(h.id, h.inc.name), value, func(offset int64, err error) {
@@ -271,7 +268,7 @@ func (h *holder) write(v *fleet.Session) {
 		if v := h.p.view(h.id); err == nil {
 			h.do(h.m.Wrote(offset, v))
 		} else {
-			h.p.s.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
+			h.p.d.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
 			h.refused = true
 			h.do(h.m.Failed(v))
 		}
@@ -281,19 +278,16 @@ func (h *holder) write(v *fleet.Session) {
 
 // produce writes a record into the partition. done is called once it is known whether it is there; err is final.
 func (p *part) produce(key, value []byte, done func(offset int64, err error)) {
-	r := &stateRecord{s: p.s, done: done}
-	r.Topic, r.Key, r.Value, r.Fixed, r.To = p.s.cfg.Sessions.Topic, key, value, true, p.id
+	r := &stateRecord{d: p.d, done: done}
+	r.Topic, r.Key, r.Value, r.Fixed, r.To = p.d.cfg.Sessions, key, value, true, p.id
 	r.Owner = r
 	r.send()
 }
 
 func (r *stateRecord) send() {
 	r.Timestamp = time.Now()
-	r.Reserved = stateOverhead + len(r.Key) + len(r.Value)
-	r.ReservedFor = kafka.Destination{Topic: r.Topic, Partition: r.To}
-	r.s.state.Budget().Take(r.ReservedFor, r.Reserved)
-	r.s.m.records.Inc()
-	r.s.state.Produce(&r.Record)
+	r.d.m.Records.Inc()
+	r.d.cfg.State.Produce(&r.Record)
 }
 
 // RecordDone passes the outcome on. A record of which it is not known whether it is there is written again, after a
@@ -305,8 +299,8 @@ func (r *stateRecord) RecordDone(_ *kafka.Record, err error) {
 	case !errors.Is(err, kafka.ErrClosed):
 		wait := min(minStateRetry<<min(r.tries, 10), maxStateRetry)
 		r.tries++
-		r.s.m.retries.Inc()
-		r.s.refusals.Warn().Err(err).Str("kafka_topic", r.Topic).Int32("partition", r.To).Int("tries", r.tries).Stringer("retry_in", wait).
+		r.d.m.Retries.Inc()
+		r.d.refusals.Warn().Err(err).Str("kafka_topic", r.Topic).Int32("partition", r.To).Int("tries", r.tries).Stringer("retry_in", wait).
 			Msg("Kafka does not take a record of the sessions, trying again")
 		time.AfterFunc(wait, r.send)
 	}
@@ -320,25 +314,25 @@ const (
 )
 
 // errand does something that takes a while, and tries again until it succeeds or the process stops.
-func (s *sessions) errand(f func(ctx context.Context) error) {
-	s.work.Go(func() { // ends with s.ctx at the latest
+func (d *Driver) errand(f func(ctx context.Context) error) {
+	d.work.Go(func() { // ends with d.ctx at the latest
 		for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-			err := f(s.ctx)
-			if err == nil || s.ctx.Err() != nil {
+			err := f(d.ctx)
+			if err == nil || d.ctx.Err() != nil {
 				return
 			}
-			s.lines.Warn().Err(err).Stringer("retry_in", wait).Msg("cannot go on with a session yet")
-			pause(s.ctx, wait)
+			d.lines.Warn().Err(err).Stringer("retry_in", wait).Msg("cannot go on with a session yet")
+			pause(d.ctx, wait)
 		}
 	})
 }
 
 // fence takes transactional ids away from those who had them and calls done.
-func (s *sessions) fence(ctx context.Context, a fleet.Action, done func()) error {
+func (d *Driver) fence(ctx context.Context, a fleet.Action, done func()) error {
 	for _, id := range a.TxIDs {
-		if _, err := s.fences.of(id).ask(ctx, s.work.Go, func() (struct{}, error) {
-			s.m.fences.Inc()
-			return struct{}{}, s.fencer.Fence(s.ctx, id)
+		if _, err := d.fences.of(id).Ask(ctx, d.work.Go, func() (struct{}, error) {
+			d.m.Fences.Inc()
+			return struct{}{}, d.cfg.Fencer.Fence(d.ctx, id)
 		}); err != nil {
 			return err
 		}

@@ -1,12 +1,12 @@
-package proxy
+package driver
 
 import (
 	"context"
 	"sync"
 )
 
-// A watermark says up to where a partition was read.
-type watermark struct {
+// A Watermark says up to where a partition was read.
+type Watermark struct {
 	mu    sync.Mutex
 	next  int64
 	waits []waiting
@@ -17,8 +17,8 @@ type waiting struct {
 	done chan struct{}
 }
 
-// reach notes that everything below next was read.
-func (w *watermark) reach(next int64) {
+// Reach notes that everything below next was read.
+func (w *Watermark) Reach(next int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if next <= w.next {
@@ -37,8 +37,8 @@ func (w *watermark) reach(next int64) {
 	w.waits = left
 }
 
-// wait waits until everything below end was read.
-func (w *watermark) wait(ctx context.Context, end int64) error {
+// Wait waits until everything below end was read.
+func (w *Watermark) Wait(ctx context.Context, end int64) error {
 	w.mu.Lock()
 	if end <= w.next {
 		w.mu.Unlock()

@@ -1,14 +1,14 @@
-package proxy
+package driver
 
 import (
 	"context"
 	"sync"
 )
 
-// A joined is something that is asked of Kafka by many at once: one question is under way at a time, and answers
+// A Joined is something that is asked of Kafka by many at once: one question is under way at a time, and answers
 // everybody who had asked before it began. Who asks while one is under way gets the answer of the next: what Kafka said
 // may be from before he asked.
-type joined[T any] struct {
+type Joined[T any] struct {
 	mu      sync.Mutex
 	running bool
 	waiting []chan reply[T]
@@ -19,8 +19,8 @@ type reply[T any] struct {
 	err   error
 }
 
-// ask gives the answer to a question that began after the call. work starts a goroutine.
-func (j *joined[T]) ask(ctx context.Context, work func(func()), question func() (T, error)) (T, error) {
+// Ask gives the answer to a question that began after the call. work starts a goroutine.
+func (j *Joined[T]) Ask(ctx context.Context, work func(func()), question func() (T, error)) (T, error) {
 	answer := make(chan reply[T], 1)
 	j.mu.Lock()
 	j.waiting = append(j.waiting, answer)
@@ -39,7 +39,7 @@ func (j *joined[T]) ask(ctx context.Context, work func(func()), question func() 
 	}
 }
 
-func (j *joined[T]) run(question func() (T, error)) {
+func (j *Joined[T]) run(question func() (T, error)) {
 	for {
 		j.mu.Lock()
 		waiting := j.waiting
@@ -60,18 +60,18 @@ func (j *joined[T]) run(question func() (T, error)) {
 // one, and thousands may come at once when an instance dies.
 type fences struct {
 	mu   sync.Mutex
-	byID map[string]*joined[struct{}]
+	byID map[string]*Joined[struct{}]
 }
 
-func (f *fences) of(id string) *joined[struct{}] {
+func (f *fences) of(id string) *Joined[struct{}] {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	j := f.byID[id]
 	if j == nil {
 		if f.byID == nil {
-			f.byID = make(map[string]*joined[struct{}])
+			f.byID = make(map[string]*Joined[struct{}])
 		}
-		j = new(joined[struct{}])
+		j = new(Joined[struct{}])
 		f.byID[id] = j
 	}
 	return j

@@ -1,4 +1,4 @@
-package proxy
+package driver
 
 import "sluice/fleet"
 
@@ -7,7 +7,7 @@ import "sluice/fleet"
 type past struct {
 	inc   string // who wrote its state
 	state *fleet.Session
-	ends  streamEnds // where it ended; nil: the new session is not open yet
+	ends  Ends // where it ended; nil: the new session is not open yet
 }
 
 // begins notes which session ends with v, a record of an attempt that is about to be written.
@@ -18,7 +18,7 @@ func (h *holder) begins(v *fleet.Session) {
 	view := h.p.view(h.id)
 	switch own := view.Session(h.inc.name); {
 	case v.Claim == 0 && v.Ended && own != nil && !own.Ended && own.OfflineSince > 0: // expired here, and nobody has come to see it yet
-		h.p.later(func() { h.p.s.endedState(h.id, own) })
+		h.p.later(func() { h.p.d.ended(h.id, own) })
 	case v.Opened() && v.Began == v.Claim:
 		h.past = nil
 		if inc, state, ok := view.Base(millis()); ok { // who left it tells of one that has expired, at the latest when reading our claim
@@ -47,7 +47,7 @@ func (h *holder) tellPast() {
 		}
 	}
 	if past.ends != nil {
-		h.ahead = h.p.s.streams.ahead(&past.state.Progress)
+		h.ahead = h.p.d.host.Ahead(&past.state.Progress)
 		h.pastOver()
 	}
 }
@@ -57,6 +57,6 @@ func (h *holder) pastOver() {
 	past := h.past
 	h.past = nil
 	if past != nil && past.ends != nil {
-		h.p.later(func() { h.p.s.endedAt(h.id, past.state, past.ends) })
+		h.p.later(func() { h.p.d.host.Ended(h.id, past.state, past.ends) })
 	}
 }

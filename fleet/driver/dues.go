@@ -1,4 +1,4 @@
-package proxy
+package driver
 
 import "container/heap"
 

@@ -1,4 +1,4 @@
-package proxy
+package driver
 
 import (
 	"context"
@@ -14,19 +14,18 @@ import (
 // A part is one partition of the sessions topic: what was read of it, the devices that are here, and what its owner
 // has to do if that is this instance.
 type part struct {
-	s    *sessions
+	d    *Driver
 	id   int32
-	mark watermark
-	end  joined[int64]
+	mark Watermark
+	end  Joined[int64]
 
-	mu        sync.Mutex // guards what follows; an outbox's lock may be taken under it, none of a Keeper's callers is held
+	mu        sync.Mutex // guards what follows; an outbox's lock may be taken under it, none of a Conn's callers is held
 	table     fleet.Table
 	clients   map[string]*holder
 	owner     *fleet.Owner
 	assigned  bool       // the group has given the partition to this process
 	ownership *ownership // nil: this incarnation is not its owner
 	due       dues
-	doubts    doubts
 	after     []func() // to be called when mu is not held any more
 }
 
@@ -56,23 +55,23 @@ func (p *part) handle(r *kafka.Fetched) {
 	lasting := p.table.Lasting()
 	_, held := p.table.Stored()
 	client, changed, err := p.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
-	p.s.lasting.Add(int64(p.table.Lasting() - lasting))
+	p.d.lasting.Add(int64(p.table.Lasting() - lasting))
 	_, now := p.table.Stored()
-	p.s.held.Add(int64(now - held))
+	p.d.held.Add(int64(now - held))
 	switch {
 	case errors.Is(err, fleet.ErrNewerVersion):
-		p.s.fail(fmt.Errorf("cannot read the sessions: %w; a newer release of Sluice has written them", err))
+		p.d.host.Fail(fmt.Errorf("cannot read the sessions: %w; a newer release of Sluice has written them", err))
 	case err != nil:
-		p.s.m.malformed.Inc()
-		p.s.lines.Error().Err(err).Int32("partition", p.id).Int64("offset", r.Offset).Msg("left out a record of the sessions topic")
-	case p.s.me.Load() == nil || !changed: // as long as it is read for the first time nobody acts on it
+		p.d.m.Malformed.Inc()
+		p.d.lines.Error().Err(err).Int32("partition", p.id).Int64("offset", r.Offset).Msg("left out a record of the sessions topic")
+	case p.d.me.Load() == nil || !changed: // as long as it is read for the first time nobody acts on it
 	case client == "":
 		p.heard(r)
 	default:
 		p.read(client)
 	}
 	p.unlock()
-	p.mark.reach(r.Offset + 1)
+	p.mark.Reach(r.Offset + 1)
 }
 
 // progress notes that everything below next was read.
@@ -80,7 +79,7 @@ func (p *part) progress(next int64) {
 	p.lock()
 	p.table.Advance(next)
 	p.unlock()
-	p.mark.reach(next)
+	p.mark.Reach(next)
 }
 
 // read lets those act for whom the record of a client matters. mu is held.
@@ -103,13 +102,13 @@ func (p *part) heard(r *kafka.Fetched) {
 	}
 	if kind == fleet.KeyInstance {
 		beat, _ := p.table.Instance(name)
-		p.s.pulse.heard(name, p.id, beat.Beat)
+		p.d.pulse.heard(name, p.id, beat.Beat)
 		return
 	}
 	verdict, _ := p.table.Instance(name)
-	p.s.pulse.condemned(name)
-	if inc := p.s.me.Load(); inc.name == name && !p.s.stopped.Load() {
-		p.later(func() { p.s.judged(inc, verdict.By) })
+	p.d.pulse.condemned(name)
+	if inc := p.d.me.Load(); inc.name == name && !p.d.stopped.Load() {
+		p.later(func() { p.d.judged(inc, verdict.By) })
 	}
 	for _, h := range p.clients {
 		if h.opening != nil || h.m.Listens() {
@@ -121,7 +120,7 @@ func (p *part) heard(r *kafka.Fetched) {
 
 // duty does what this incarnation has to do for a client that is not connected here, or notes when. mu is held.
 func (p *part) duty(client string) {
-	inc := p.s.me.Load()
+	inc := p.d.me.Load()
 	if inc.dead.Load() {
 		return
 	}
@@ -139,7 +138,7 @@ func (p *part) duty(client string) {
 		h := p.holder(client, inc)
 		h.do(h.m.End(v))
 		state := v.Session(inc.name)
-		p.later(func() { p.s.endedState(client, state) })
+		p.later(func() { p.d.ended(client, state) })
 	case fleet.DutyWill:
 		if at > millis() {
 			p.due.add(at, client)
@@ -174,8 +173,8 @@ func (p *part) sweep(at time.Time) {
 		}
 	}
 	for _, h := range p.clients {
-		if h.keeper != nil {
-			h.keeper.checkpoint(at)
+		if h.conn != nil {
+			h.conn.checkpoint(at)
 		}
 		h.tellPast()
 	}
@@ -193,19 +192,20 @@ func (p *part) holder(clientID string, inc *incarnation) *holder {
 }
 
 // begin begins the attempt of a CONNECT, once what an earlier connection here has left is written.
-func (p *part) begin(ctx context.Context, k *keeper) (*attempt, error) {
+func (p *part) begin(ctx context.Context, clientID string, c *Conn) (*attempt, error) {
 	for {
 		p.lock()
-		inc := p.s.me.Load()
-		if inc == nil || inc.dead.Load() || p.s.stopped.Load() {
+		inc := p.d.me.Load()
+		if inc == nil || inc.dead.Load() || p.d.stopped.Load() {
 			p.unlock()
-			return nil, errNotNow
+			return nil, ErrNotNow
 		}
-		h := p.holder(k.opening.ClientID, inc)
+		h := p.holder(clientID, inc)
 		if h.unused() {
-			at := &attempt{h: h, keeper: k, answer: make(chan fleet.Action, 1)}
-			k.h, h.opening = h, at
-			h.do(h.m.Connect(requestOf(k), p.view(h.id)))
+			at := &attempt{h: h, conn: c, answer: make(chan fleet.Action, 1)}
+			c.h, h.opening = h, at
+			c.req.Now = millis()
+			h.do(h.m.Connect(c.req, p.view(h.id)))
 			p.unlock()
 			return at, nil
 		}
@@ -214,7 +214,7 @@ func (p *part) begin(ctx context.Context, k *keeper) (*attempt, error) {
 		select {
 		case <-free:
 		case <-ctx.Done():
-			return nil, errNotNow
+			return nil, ErrNotNow
 		}
 	}
 }
@@ -241,7 +241,7 @@ func (p *part) bury(inc *incarnation) {
 			continue
 		}
 		h.do(h.m.Judged())
-		if h.keeper == nil && h.departing == nil {
+		if h.conn == nil && h.departing == nil {
 			delete(p.clients, id)
 		}
 	}

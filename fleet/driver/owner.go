@@ -1,4 +1,4 @@
-package proxy
+package driver
 
 import (
 	"context"
@@ -14,31 +14,31 @@ import (
 // dead that are silent, and does for their devices what they can't do any more.
 type ownership struct {
 	p    *part
-	tx   *kafka.Transactor
+	tx   Transactor
 	ctx  context.Context
 	stop context.CancelFunc
 }
 
-// assigned is called when the group has given a partition to this process.
-func (s *sessions) assigned(_ string, partition int32) {
-	if partition >= s.spread() {
+// Assigned is called when the group has given a partition of the sessions topic to this process.
+func (d *Driver) Assigned(partition int32) {
+	if partition >= d.Partitions() {
 		return // it was added later, and has nothing of ours
 	}
-	p := s.parts[partition]
+	p := d.parts[partition]
 	p.lock()
 	defer p.unlock()
 	p.assigned = true
-	if inc := s.me.Load(); inc != nil && !inc.dead.Load() {
+	if inc := d.me.Load(); inc != nil && !inc.dead.Load() {
 		p.own()
 	}
 }
 
-// revoked is called before the partition goes to another one.
-func (s *sessions) revoked(_ string, partition int32) {
-	if partition >= s.spread() {
+// Revoked is called before the partition goes to another one.
+func (d *Driver) Revoked(partition int32) {
+	if partition >= d.Partitions() {
 		return
 	}
-	p := s.parts[partition]
+	p := d.parts[partition]
 	p.lock()
 	defer p.unlock()
 	p.assigned = false
@@ -48,17 +48,17 @@ func (s *sessions) revoked(_ string, partition int32) {
 // own begins an ownership. mu is held.
 func (p *part) own() {
 	p.disown()
-	ctx, stop := context.WithCancel(p.s.ctx)
+	ctx, stop := context.WithCancel(p.d.ctx)
 	o := &ownership{p: p, ctx: ctx, stop: stop}
-	tx, err := p.s.transactor(p.s.cfg.Sessions.Topic+"-owner-"+strconv.Itoa(int(p.id)), o.fenced)
+	tx, err := p.d.cfg.Transactor(p.d.cfg.Sessions+"-owner-"+strconv.Itoa(int(p.id)), o.fenced)
 	if err != nil { // the configuration that all others have
 		stop()
-		p.s.fail(err)
+		p.d.host.Fail(err)
 		return
 	}
 	o.tx = tx
 	p.ownership = o
-	p.s.work.Go(func() { _ = tx.Run(ctx) }) // ends with ctx; gives nil
+	p.d.work.Go(func() { _ = tx.Run(ctx) }) // ends with ctx; gives nil
 	o.do(p.owner.Assigned())
 }
 
@@ -75,8 +75,8 @@ func (p *part) disown() {
 // fenced is called when another one has the owner's transactional id, or the outcome of a transaction is unknown. What
 // was read so far is not enough any more to act on.
 func (o *ownership) fenced(error) {
-	o.p.s.m.transactionsLost.Inc()
-	o.p.s.errand(func(ctx context.Context) error {
+	o.p.d.m.TransactionsLost.Inc()
+	o.p.d.errand(func(ctx context.Context) error {
 		pause(ctx, time.Second) // if it is another owner, the group is about to tell
 		o.p.lock()
 		defer o.p.unlock()
@@ -96,23 +96,23 @@ func (o *ownership) right() (turn int, held bool) { return 1, true }
 // tick has the owner look at the heartbeats and at the time. mu is held.
 func (p *part) tick() {
 	if o := p.ownership; o != nil {
-		p.s.pulse.mu.Lock()
-		acts := p.owner.Tick(p.s.pulse.mono(), millis(), p.s.pulse.of, &p.table)
-		p.s.pulse.mu.Unlock()
+		p.d.pulse.mu.Lock()
+		acts := p.owner.Tick(p.d.pulse.mono(), millis(), p.d.pulse.of, &p.table)
+		p.d.pulse.mu.Unlock()
 		o.do(acts)
 	}
 }
 
 // do carries out what the owner asks for. part.mu is held.
 func (o *ownership) do(acts []fleet.Action) {
-	p, s := o.p, o.p.s
+	p, d := o.p, o.p.d
 	for _, a := range acts {
 		switch a.Kind {
 		case fleet.ActTake:
 			o.errand(o.take)
 		case fleet.ActFence:
 			o.errand(func(ctx context.Context) error {
-				return s.fence(ctx, a, func() { o.event(func() []fleet.Action { return p.owner.Fenced(a.Inc) }) })
+				return d.fence(ctx, a, func() { o.event(func() []fleet.Action { return p.owner.Fenced(a.Inc) }) })
 			})
 		case fleet.ActReadEnds:
 			asked := millis()
@@ -124,14 +124,14 @@ func (o *ownership) do(acts []fleet.Action) {
 		case fleet.ActTombstone:
 			p.produce(a.Key, nil, func(int64, error) {})
 		case fleet.ActEnded:
-			p.later(func() { s.endedState(a.Client, a.State) })
+			p.later(func() { d.ended(a.Client, a.State) })
 		}
 	}
 }
 
 // errand is sessions.errand, for as long as the ownership lasts.
 func (o *ownership) errand(f func(ctx context.Context) error) {
-	o.p.s.errand(func(context.Context) error {
+	o.p.d.errand(func(context.Context) error {
 		if o.ctx.Err() != nil {
 			return nil
 		}
@@ -161,12 +161,12 @@ func (o *ownership) take(ctx context.Context) error {
 }
 
 func (o *ownership) readEnds(ctx context.Context, asked int64) error {
-	p, s := o.p, o.p.s
-	l := s.ledgers[p.id]
-	if err := s.readEnd(ctx, p); err != nil {
+	p, d := o.p, o.p.d
+	l := d.ledgers[p.id]
+	if err := d.readEnd(ctx, p); err != nil {
 		return err
 	}
-	if err := s.readLedger(ctx, l); err != nil {
+	if err := d.readLedger(ctx, l); err != nil {
 		return err
 	}
 	o.event(func() []fleet.Action {
@@ -179,18 +179,18 @@ func (o *ownership) readEnds(ctx context.Context, asked int64) error {
 
 // verdict writes that an incarnation is dead, which is final, and tells of the end of its connections.
 func (o *ownership) verdict(a fleet.Action) {
-	p, s := o.p, o.p.s
+	p, d := o.p, o.p.d
 	value, err := a.Verdict.Encode()
 	if err != nil { // a verdict can be encoded
-		s.fail(err)
+		d.host.Fail(err)
 		return
 	}
-	s.m.verdicts.WithLabelValues("other").Inc()
-	s.log.Warn().Str("incarnation", a.Inc).Int32("partition", p.id).Msg("an instance is silent and is declared dead")
+	d.m.VerdictsOther.Inc()
+	d.cfg.Log.Warn().Str("incarnation", a.Inc).Int32("partition", p.id).Msg("an instance is silent and is declared dead")
 	at := millis()
 	p.produce(a.Key, value, func(_ int64, err error) {
 		if err != nil {
-			s.fail(err)
+			d.host.Fail(err)
 			return
 		}
 		o.event(func() []fleet.Action {
@@ -202,8 +202,8 @@ func (o *ownership) verdict(a fleet.Action) {
 
 // tellEnds tells of the connections that a dead incarnation had. part.mu is held.
 func (o *ownership) tellEnds(inc string, at int64) {
-	s := o.p.s
-	if s.presence.topic == "" {
+	d := o.p.d
+	if !d.cfg.TellDied {
 		return
 	}
 	for client := range o.p.table.Clients() {
@@ -211,15 +211,12 @@ func (o *ownership) tellEnds(inc string, at int64) {
 		if st == nil || !st.Opened() || st.Released || st.OfflineSince > 0 {
 			continue
 		}
-		s.presence.ended(&Presence{
-			ClientID: client, Instance: inc, Address: st.Remote, Protocol: st.Version, Username: st.Principal,
-			Connected: time.UnixMilli(st.Connected).UTC(), Epoch: st.StateEpoch,
-		}, reasonInstanceDied, at)
+		d.host.Died(client, inc, st, at)
 	}
 }
 
 func (o *ownership) publishWill(ctx context.Context, a fleet.Action) error {
-	w := &willing{s: o.p.s, client: a.Client, epoch: a.Epoch, will: a.Will, by: o}
+	w := &willing{d: o.p.d, client: a.Client, epoch: a.Epoch, will: a.Will, by: o}
 	if err := w.publish(ctx); err != nil {
 		return err
 	}
@@ -276,15 +273,15 @@ func (p *pulse) condemned(name string) {
 
 // recallInstances gives a new pulse what was read before it was there: in which partitions there are heartbeats, and
 // the verdicts. Who has a verdict in any partition need not be silent once more before the owners of the others act.
-func (s *sessions) recallInstances() {
-	for _, p := range s.parts {
+func (d *Driver) recallInstances() {
+	for _, p := range d.parts {
 		p.lock()
 		for name := range p.table.Instances() {
 			if _, dead := p.table.Dead(name); dead {
-				s.pulse.condemned(name)
+				d.pulse.condemned(name)
 			}
 			if p.table.Beats(name) {
-				s.pulse.known(name, p.id)
+				d.pulse.known(name, p.id)
 			}
 		}
 		p.unlock()

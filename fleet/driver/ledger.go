@@ -1,4 +1,4 @@
-package proxy
+package driver
 
 import (
 	"cmp"
@@ -15,10 +15,10 @@ import (
 
 // A ledgerPart is one partition of the ledger as far as it was read.
 type ledgerPart struct {
-	s    *sessions
+	d    *Driver
 	id   int32
-	mark watermark
-	end  joined[int64]
+	mark Watermark
+	end  Joined[int64]
 
 	mu    sync.Mutex
 	table fleet.Ledger
@@ -30,19 +30,19 @@ func (l *ledgerPart) handle(r *kafka.Fetched) {
 	l.mu.Unlock()
 	switch {
 	case errors.Is(err, fleet.ErrNewerVersion):
-		l.s.fail(fmt.Errorf("cannot read the ledger: %w; a newer release of Sluice has written it", err))
+		l.d.host.Fail(fmt.Errorf("cannot read the ledger: %w; a newer release of Sluice has written it", err))
 	case err != nil:
-		l.s.m.malformed.Inc()
-		l.s.lines.Error().Err(err).Int32("partition", l.id).Int64("offset", r.Offset).Msg("left out a record of the ledger")
+		l.d.m.Malformed.Inc()
+		l.d.lines.Error().Err(err).Int32("partition", l.id).Int64("offset", r.Offset).Msg("left out a record of the ledger")
 	}
-	l.mark.reach(r.Offset + 1)
+	l.mark.Reach(r.Offset + 1)
 }
 
 func (l *ledgerPart) progress(next int64) {
 	l.mu.Lock()
 	l.table.Advance(next)
 	l.mu.Unlock()
-	l.mark.reach(next)
+	l.mark.Reach(next)
 }
 
 // ids gives the packet identifiers that were received from a client in a session that began with an epoch.
@@ -104,7 +104,7 @@ func apply(ids []uint16, in *ingest) []uint16 {
 // An ingest is a change of a connection's packet identifiers, with the message it goes with; or a message with QoS 0 or 1
 // alone, which changes none.
 type ingest struct {
-	k        *keeper
+	c        *Conn
 	qos      byte
 	id       uint16
 	add      bool
@@ -119,23 +119,23 @@ type ingest struct {
 // prepare writes down the whole set as it is with this change. It is called for each transaction that the change is
 // in, when it is known of all before it whether they are stored, or are in the same transaction.
 func (in *ingest) prepare() error {
-	k := in.k
-	k.p.lock()
-	defer k.p.unlock()
-	if k.ids.broken {
+	c := in.c
+	c.p.lock()
+	defer c.p.unlock()
+	if c.ids.broken {
 		return kafka.ErrAborted // the device sends it again, after the one before it that failed
 	}
 	if in.qos < 2 {
 		return nil
 	}
-	ids := slices.Clone(k.ids.stored)
-	for _, c := range k.ids.changes {
-		ids = apply(ids, c)
-		if c == in {
+	ids := slices.Clone(c.ids.stored)
+	for _, change := range c.ids.changes {
+		ids = apply(ids, change)
+		if change == in {
 			break
 		}
 	}
-	value, err := fleet.LedgerIDs{Epoch: k.epoch, IDs: ids}.Encode()
+	value, err := fleet.LedgerIDs{Epoch: c.epoch, IDs: ids}.Encode()
 	if err != nil { // numbers can be encoded
 		return err
 	}
@@ -145,8 +145,8 @@ func (in *ingest) prepare() error {
 
 // GroupDone takes the outcome. A change that is not stored leaves the set, so that those behind it don't have it.
 func (in *ingest) GroupDone(_ *kafka.TxGroup, err error) {
-	k := in.k
-	switch sh := k.h.inc.shard(k.h.id); {
+	c := in.c
+	switch sh := c.h.inc.shard(c.h.id); {
 	case errors.Is(err, kafka.ErrTransactionUnknown):
 		sh.afterRenewal(func() { in.finish(err) }) // decided then, and the connection is over
 	case errors.Is(err, kafka.ErrFenced):
@@ -159,39 +159,39 @@ func (in *ingest) GroupDone(_ *kafka.TxGroup, err error) {
 }
 
 func (in *ingest) finish(err error) {
-	k := in.k
-	k.p.lock()
+	c := in.c
+	c.p.lock()
 	if err == nil && in.qos == 2 {
-		k.ids.stored, k.ids.wrote = apply(k.ids.stored, in), true
+		c.ids.stored, c.ids.wrote = apply(c.ids.stored, in), true
 	}
 	if errors.Is(err, kafka.ErrTransactionUnknown) {
-		k.ids.wrote = false // all is decided and can be read, whatever it was
+		c.ids.wrote = false // all is decided and can be read, whatever it was
 	}
 	// One with QoS 0 may be lost, and the connection lives on.
-	k.ids.broken = k.ids.broken || in.qos > 0 && err != nil && !kafka.Final(err)
-	k.ids.changes = slices.DeleteFunc(k.ids.changes, func(c *ingest) bool { return c == in })
+	c.ids.broken = c.ids.broken || in.qos > 0 && err != nil && !kafka.Final(err)
+	c.ids.changes = slices.DeleteFunc(c.ids.changes, func(other *ingest) bool { return other == in })
 	if in.qos == 2 {
-		k.ids.open--
+		c.ids.open--
 	}
-	k.p.unlock()
+	c.p.unlock()
 	switch {
 	case in.told != nil:
 		in.told(err)
 	case err == nil:
 		in.released()
 	default: // no PUBCOMP: the device sends PUBREL again, to whoever knows
-		k.opening.Session.Disconnect(ingestFault, "Kafka did not take a transaction")
+		c.dev.Close(NotReleased)
 	}
-	k.p.lock()
-	k.depart()
-	k.p.unlock()
+	c.p.lock()
+	c.depart()
+	c.p.unlock()
 }
 
 // A shard writes the transactions of one transactional id.
 type shard struct {
-	s    *sessions
+	d    *Driver
 	n    int
-	tx   *kafka.Transactor
+	tx   Transactor
 	lost chan struct{} // signalled when the right was lost
 
 	mu      sync.Mutex // guards what follows
@@ -209,10 +209,10 @@ type txWaiter struct {
 	group *kafka.TxGroup
 }
 
-func (s *sessions) newShard(inc *incarnation, n int) (*shard, error) {
-	sh := &shard{s: s, n: n, lost: make(chan struct{}, 1)}
-	tx, err := s.transactor(inc.txid(n), func(error) {
-		s.m.transactionsLost.Inc()
+func (d *Driver) newShard(inc *incarnation, n int) (*shard, error) {
+	sh := &shard{d: d, n: n, lost: make(chan struct{}, 1)}
+	tx, err := d.cfg.Transactor(inc.txid(n), func(error) {
+		d.m.TransactionsLost.Inc()
 		sh.drop()
 		select {
 		case sh.lost <- struct{}{}:
@@ -221,13 +221,6 @@ func (s *sessions) newShard(inc *incarnation, n int) (*shard, error) {
 	})
 	sh.tx = tx
 	return sh, err
-}
-
-// transactor makes what writes under a transactional id.
-func (s *sessions) transactor(id string, fenced func(error)) (*kafka.Transactor, error) {
-	return kafka.NewTransactor(kafka.TransactorConfig{
-		Config: s.clients.config(s.reg), TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
-	})
 }
 
 // run writes until ctx ends. Whenever the right is lost it takes it again: for who is alive to it is only a matter of
@@ -258,7 +251,7 @@ func (sh *shard) renew(ctx context.Context) bool {
 			return true
 		}
 		if ctx.Err() == nil {
-			sh.s.lines.Warn().Err(err).Msg("cannot write transactions yet")
+			sh.d.lines.Warn().Err(err).Msg("cannot write transactions yet")
 			pause(ctx, 500*time.Millisecond)
 		}
 	}
@@ -274,16 +267,16 @@ func (sh *shard) take(ctx context.Context) error {
 	if n, _ := sh.right(); n == 0 {
 		return nil
 	}
-	return sh.s.catchUp(ctx)
+	return sh.d.catchUp(ctx)
 }
 
 // catchUp reads everything to ends that are fetched now.
-func (s *sessions) catchUp(ctx context.Context) error {
-	for i, p := range s.parts {
-		if err := s.readEnd(ctx, p); err != nil {
+func (d *Driver) catchUp(ctx context.Context) error {
+	for i, p := range d.parts {
+		if err := d.readEnd(ctx, p); err != nil {
 			return err
 		}
-		if err := s.readLedger(ctx, s.ledgers[i]); err != nil {
+		if err := d.readLedger(ctx, d.ledgers[i]); err != nil {
 			return err
 		}
 	}

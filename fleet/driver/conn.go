@@ -1,0 +1,347 @@
+package driver
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"sluice/fleet"
+	"sluice/kafka"
+)
+
+// A Device is the connection of a device, and its session as who speaks with it has it. Snapshot, HasProgressed and
+// Received are called with a lock held; none may block.
+type Device interface {
+	// Snapshot gives the state as it is, without what the Conn knows itself, and a version for Saved.
+	Snapshot() (state *fleet.Session, version uint64)
+	// Saved says that the snapshot of a version is stored.
+	Saved(version uint64)
+	// HasProgressed says that something was settled since the last snapshot.
+	HasProgressed() bool
+	// Settle says what is known now of messages with QoS 2 that other connections of the session took in. Those in stored
+	// are stored, of those in pending it is not known yet; if unsure, there may be others. Those that were pending and are in
+	// neither are not stored, or nobody knows. The call that it returns passes that on; it is made when no lock is held.
+	Settle(stored, pending []uint16, unsure bool) (pass func())
+	// Received gives the QoS 2 ids of messages that were received and not released: those whose messages are stored,
+	// and those of which that is not known. changed is called when it is known of one of these, with no lock held.
+	Received(changed func(id uint16, stored bool)) (stored, pending []uint16)
+	// Close ends the connection. Conn.Leave follows. It is called with no lock held.
+	Close(why Why)
+}
+
+// A Why is a reason to end a connection.
+type Why uint8
+
+// The reasons.
+const (
+	TakenOver   Why = iota + 1 // the client ID connected elsewhere
+	Judged                     // this instance was declared dead
+	TooLarge                   // Kafka does not take the session
+	NotReleased                // a transaction that was to free a packet identifier has failed
+)
+
+// A Conn is the Driver's side of one connection.
+type Conn struct {
+	d   *Driver
+	p   *part
+	h   *holder
+	dev Device
+	req fleet.ConnectRequest
+
+	// Present says that a session was resumed, State what it was opened with, Received the QoS 2 ids that it had then.
+	Present  bool
+	State    *fleet.Session
+	Received []uint16
+
+	// Guarded by part.mu, and set before the connection is open.
+	epoch   int64
+	began   time.Time
+	lasting bool     // the session outlives this connection, or has outlived another one
+	session int64    // the epoch that the session began with
+	pending []uint16 // those that the end has left without an outcome
+	ids     idSet    // those of the ledger
+	reading bool     // the ledger is read back
+	saving  bool     // a snapshot is on its way
+	again   bool     // and there are changes that it does not have
+	number  int64    // of the save under way
+	version uint64   // of its snapshot
+	left    *departure
+}
+
+// A Leaving is what a connection leaves behind.
+type Leaving struct {
+	Tidy   bool           // DISCONNECT came: no Will
+	Expiry uint32         // the Session Expiry Interval at the end; 0: the session has ended
+	State  *fleet.Session // as of Device.Snapshot
+	Reason string
+}
+
+// A departure is a connection that has ended, until all that it had under way is decided.
+type departure struct {
+	Leaving
+	late  bool // outcomes that are not known yet are not waited for any more
+	timer *time.Timer
+}
+
+// releaseWait is how long the end of a connection waits for the outcomes of its messages with QoS 2. What is not known
+// by then is left as pending, so that the device can go on elsewhere: one message may wait for its partition for long.
+const releaseWait = takeoverWait / 4
+
+// begin takes over the state that the session was opened with. part.mu is held.
+func (c *Conn) begin(a fleet.Action) {
+	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UTC(), a.Present || c.req.Expiry > 0
+	c.session, c.Present, c.State = a.State.Began, a.Present, a.State
+	if !a.Present {
+		return
+	}
+	c.settle(nil, a.State.Pending)
+	c.ids.stored = c.d.ledger(c.h.id).ids(c.h.id, a.State.Began)
+	c.Received = slices.Clone(c.ids.stored)
+	if a.State.Received != nil {
+		c.Received = append(c.Received, a.State.Received...)
+		slices.Sort(c.Received)
+		c.Received = slices.Compact(c.Received)
+	}
+}
+
+// settle passes on what is known now of the messages that other connections of the session have left without an outcome.
+// part.mu is held.
+func (c *Conn) settle(stored []uint16, pending []fleet.Pending) {
+	var ids []uint16
+	unsure := false
+	for _, p := range pending {
+		if ids = append(ids, p.ID); p.ID == 0 {
+			unsure = true
+		}
+	}
+	c.p.later(c.dev.Settle(stored, ids, unsure))
+}
+
+// Save writes the session down; Device.Saved follows. Calls may be joined.
+func (c *Conn) Save() {
+	c.p.lock()
+	defer c.p.unlock()
+	c.save()
+}
+
+// checkpoint writes down what was settled, some of the sessions each second. part.mu is held.
+func (c *Conn) checkpoint(at time.Time) {
+	if c.lasting && at.Unix()%checkpointSeconds == c.epoch%checkpointSeconds && c.dev.HasProgressed() {
+		c.save()
+	}
+}
+
+// checkpointSeconds is how often what was settled is written down, if nothing else was.
+const checkpointSeconds = 5
+
+// save writes a snapshot of the session, unless one is on its way; then the next follows it. part.mu is held.
+func (c *Conn) save() {
+	if c.h.conn != c {
+		return
+	}
+	if c.saving {
+		c.again = true
+		return
+	}
+	state, version := c.dev.Snapshot()
+	c.saving, c.again, c.version = true, false, version
+	state.Expiry, state.Will = c.req.Expiry, c.req.Will
+	var acts []fleet.Action
+	c.number, acts = c.h.m.Save(state, c.p.view(c.h.id))
+	c.h.do(acts)
+}
+
+// saved says that a save and all before it are stored. part.mu is held.
+func (c *Conn) saved(n int64) {
+	if c == nil || n < c.number {
+		return
+	}
+	c.saving = false
+	version := c.version
+	c.p.later(func() { c.dev.Saved(version) })
+	if c.again {
+		c.save()
+	}
+}
+
+// Leave takes the end of the connection; it is the last call. What is still under way for it is waited for: messages with
+// QoS 2 whose outcome decides whether their packet identifiers are part of the session, for a while, and transactions.
+func (c *Conn) Leave(l Leaving) {
+	c.d.leaving.Add(1)
+	left := &departure{Leaving: l}
+	c.p.lock()
+	defer c.p.unlock()
+	c.h.conn, c.h.departing, c.left = nil, c, left
+	left.timer = time.AfterFunc(releaseWait, func() {
+		c.p.lock()
+		defer c.p.unlock()
+		left.late = true
+		c.depart()
+	})
+	time.AfterFunc(takeoverWait, c.withdraw)
+	c.depart()
+}
+
+// withdraw gives up what can't be written though the connection is over for a while: whoever comes next must not wait for
+// a Kafka topic that is in trouble. The device sends it again.
+func (c *Conn) withdraw() {
+	c.p.lock()
+	defer c.p.unlock()
+	broken := c.ids.broken
+	if c.ids.open > 0 || broken {
+		c.h.inc.shard(c.h.id).tx.Withdraw(func(g *kafka.TxGroup) bool {
+			in, ok := g.Owner.(*ingest)
+			return ok && in.c == c && (in.qos == 2 || broken)
+		})
+	}
+	if c.left != nil {
+		time.AfterFunc(takeoverWait, c.withdraw) // some may have been in a transaction
+	}
+}
+
+// Quit leaves a session that the device was not told of, as it was found. It takes the place of Leave.
+func (c *Conn) Quit(reason string) {
+	c.p.lock()
+	defer c.p.unlock()
+	h, at := c.h, millis()
+	h.conn = nil
+	h.leave(nil, at)
+	c.p.later(func() { c.d.host.Disconnected(c, reason, at) })
+}
+
+// outcome takes that of a message with QoS 2, after the end of the connection.
+func (c *Conn) outcome(id uint16, stored bool) {
+	c.p.lock()
+	defer c.p.unlock()
+	c.depart()
+	if i := slices.Index(c.pending, id); i >= 0 {
+		c.pending = slices.Delete(c.pending, i, i+1)
+		c.h.do(c.h.m.Outcome(c.session, id, stored, c.p.view(c.h.id)))
+	}
+}
+
+// depart gives the end of the connection to the machine, when nothing is under way. part.mu is held.
+func (c *Conn) depart() {
+	l := c.left
+	if l == nil || c.ids.open > 0 || c.reading {
+		return
+	}
+	received, pending := c.dev.Received(c.outcome)
+	if len(pending) > 0 && !l.late {
+		return
+	}
+	if c.ids.wrote {
+		// Kafka acknowledges a commit before those who read see it. Who comes after our release reads the ledger to the
+		// end that it sees, and must find there what we told the device.
+		c.ids.wrote, c.reading = false, true
+		c.d.errand(c.readBack)
+		return
+	}
+	l.timer.Stop()
+	c.left, c.pending = nil, pending
+	h := c.h
+	h.departing = nil
+	at := millis()
+	final := *l.State
+	final.Expiry, final.OfflineSince = l.Expiry, at
+	final.Received = slices.DeleteFunc(received, c.ids.has)
+	for _, id := range pending {
+		final.Pending = append(final.Pending, fleet.Pending{ID: id, Inc: h.inc.name})
+	}
+	if l.Tidy {
+		final.Will = nil
+	} else if c.req.Will != nil {
+		w := *c.req.Will
+		w.Due = at + 1000*int64(min(w.Delay, l.Expiry))
+		final.Will = &w
+	}
+	h.leave(&final, at)
+	c.p.later(func() {
+		c.d.host.Disconnected(c, l.Reason, at)
+		c.d.leaving.Add(-1)
+	})
+	if l.Expiry == 0 && c.lasting {
+		c.p.later(func() { c.d.ended(h.id, &final) })
+	}
+}
+
+// readBack waits until the ledger shows what this connection wrote last.
+func (c *Conn) readBack(ctx context.Context) error {
+	c.p.lock()
+	ids := slices.Clone(c.ids.stored)
+	c.p.unlock()
+	l, inc, began := c.d.ledger(c.h.id), c.h.inc, time.Now()
+	for !inc.dead.Load() && !l.shows(c.h.id, inc.name, c.epoch, ids) {
+		if time.Since(began) > takeoverWait {
+			// Whoever has the device now may have removed it before we looked. A new epoch decides everything too.
+			if err := c.d.cfg.Fencer.Fence(ctx, inc.txid(inc.shard(c.h.id).n)); err != nil {
+				return err
+			}
+			break
+		}
+		if pause(ctx, readBackPause); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	c.p.lock()
+	defer c.p.unlock()
+	c.reading = false
+	c.depart()
+	return nil
+}
+
+// readBackPause is between looks at the ledger.
+const readBackPause = 2 * time.Millisecond
+
+// Release frees the QoS 2 id of a message that a transaction has stored; done is called once that is stored. false: there
+// is nothing to store.
+func (c *Conn) Release(id uint16, done func()) bool {
+	c.p.lock()
+	defer c.p.unlock()
+	if !c.ids.has(id) {
+		return false
+	}
+	c.write(&ingest{c: c, qos: 2, id: id, released: done})
+	return true
+}
+
+// Ingest stores a message in a transaction, and with QoS 2 its packet identifier with it. owner is told what became of it.
+func (c *Conn) Ingest(qos byte, id uint16, records []*kafka.TxRecord, owner func(err error)) {
+	c.p.lock()
+	defer c.p.unlock()
+	c.write(&ingest{c: c, qos: qos, id: id, add: true, records: records, told: owner})
+}
+
+// write queues a change of the packet identifiers. part.mu is held.
+func (c *Conn) write(in *ingest) {
+	sh := c.h.inc.shard(c.h.id)
+	in.group.Owner, in.group.Prepare, in.group.Order = in, in.prepare, c
+	in.group.Records = in.records
+	if in.qos < 2 {
+		sh.enqueue(&in.group, &in.turn)
+		return
+	}
+	c.ids.open++
+	c.ids.changes = append(c.ids.changes, in)
+	in.entry = c.d.entry(c.h.id, fleet.LedgerIDsKey(c.h.id, c.h.inc.name), noBytes)
+	in.group.Records = append(in.records, &in.entry)
+	sh.enqueue(&in.group, &in.turn)
+}
+
+// noBytes is a value until the one that counts is known.
+var noBytes = []byte{}
+
+// ClientID is that of the device.
+func (c *Conn) ClientID() string { return c.h.id }
+
+// Request is what its CONNECT asked for.
+func (c *Conn) Request() *fleet.ConnectRequest { return &c.req }
+
+// Incarnation is the name under which this process has the connection.
+func (c *Conn) Incarnation() string { return c.h.inc.name }
+
+// Epoch orders the connections of a client ID, and Began is when this one was opened.
+func (c *Conn) Epoch() int64 { return c.epoch }
+
+// Began is told at Epoch.
+func (c *Conn) Began() time.Time { return c.began }

@@ -1,0 +1,125 @@
+package driver
+
+import "sluice/fleet"
+
+// What is known of the sessions, for who asks from outside.
+
+// Owns says that this instance looks after the partition of a client ID.
+func (d *Driver) Owns(clientID string) bool { return d.part(clientID).owns() }
+
+// OwnsFirst says that it looks after the first partition: what one instance of all is to do, it does.
+func (d *Driver) OwnsFirst() bool { return d.parts[0].owns() }
+
+func (p *part) owns() bool {
+	p.lock()
+	defer p.unlock()
+	return p.owner.Owns()
+}
+
+// Admits says whether a principal may have a client ID that is connected here.
+func (d *Driver) Admits(clientID, principal string) bool {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[clientID]
+	if h == nil {
+		return true
+	}
+	_, refused := h.m.Refuses(fleet.ConnectRequest{Principal: principal, Now: millis()}, p.view(clientID))
+	return !refused
+}
+
+// Knows says that anything is stored of a client ID, or that something is to be done for it here.
+func (d *Driver) Knows(clientID string) bool {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	_, stored := p.table.Client(clientID)
+	return stored || p.clients[clientID] != nil
+}
+
+// Lasts says that a client has a session that outlives its connection.
+func (d *Driver) Lasts(clientID string) bool {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	return p.view(clientID).Lasting()
+}
+
+// Ahead is how far the session of a client that is connected here had got elsewhere, where that is farther than the
+// devices here.
+func (d *Driver) Ahead(clientID string) Ends {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	if h := p.clients[clientID]; h != nil {
+		return h.ahead
+	}
+	return nil
+}
+
+// Whereabouts gives the session that a client ID without a connection here has anywhere at a time, and whether it is, as
+// far as is known, connected.
+func (d *Driver) Whereabouts(clientID string, at int64) (state *fleet.Session, connected bool) {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	v := p.view(clientID)
+	inc, state, ok := v.Base(at)
+	if !ok {
+		inc, _ = v.Holder(at)
+		s := v.Session(inc)
+		return nil, s != nil && !s.Released && !s.Withdrawn && p.elsewhere(inc)
+	}
+	connected = !state.Released && state.OfflineSince == 0 && p.elsewhere(inc)
+	if !connected && state.Expiry == 0 {
+		return nil, false
+	}
+	return state, connected
+}
+
+// elsewhere says that an incarnation is another one than this and lives. mu is held.
+func (p *part) elsewhere(inc string) bool {
+	_, dead := p.table.Dead(inc)
+	me := p.d.me.Load()
+	return !dead && (me == nil || inc != me.name)
+}
+
+// Lasting is how many sessions outlive their connection, of all instances, as far as was read.
+func (d *Driver) Lasting() int64 { return d.lasting.Load() }
+
+// Held is how many bytes the records of all sessions have.
+func (d *Driver) Held() int64 { return d.held.Load() }
+
+// Stored says how many records of sessions are held, and how many bytes their values have.
+func (d *Driver) Stored() (records, bytes int) {
+	for _, p := range d.parts {
+		p.lock()
+		n, b := p.table.Stored()
+		p.unlock()
+		records, bytes = records+n, bytes+b
+	}
+	return records, bytes
+}
+
+// Given counts the partitions that are this process's to look after, Owned those of which it does.
+func (d *Driver) Given() (n int) {
+	for _, p := range d.parts {
+		p.lock()
+		if p.assigned {
+			n++
+		}
+		p.unlock()
+	}
+	return n
+}
+
+// Owned is told at Given.
+func (d *Driver) Owned() (n int) {
+	for _, p := range d.parts {
+		if p.owns() {
+			n++
+		}
+	}
+	return n
+}
