@@ -25,7 +25,8 @@ type Conn struct {
 	holding        bool   // reading is paused; partial begins with the packet that must wait
 	flooded        bool   // and with more PINGREQ than are answered at once
 	scanned        int    // up to where partial was searched for PINGREQ
-	charged        int    // part of partial that is counted in Server.partial, or Server.waiting
+	records        int    // bytes held of TLS records that are not whole
+	charged        int    // part of partial and records that is counted in Server.partial, or Server.waiting
 	aliases        [][]byte
 	aliasBytes     int // what they take
 	will           *Message

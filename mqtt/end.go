@@ -34,11 +34,19 @@ func (c *Conn) finish(err error) {
 	}
 	_ = c.nc.Close()
 	c.srv.admission.leave(c)
-	c.charge(0)
+	c.forget()
 	c.srv.extra.give(c.aliasesCounted())
-	// Somebody may hold c for long; not what it has read.
-	c.partial, c.aliases = nil, nil
+	c.aliases = nil
 	c.srv.ended(c, err)
+}
+
+// forget lets go of what was read, since somebody may hold c for long.
+func (c *Conn) forget() {
+	c.partial, c.records = nil, 0
+	if c.link != nil && c.link.tls != nil {
+		c.link.tls.Forget()
+	}
+	c.charge(0)
 }
 
 // readFarewell looks for a DISCONNECT that was not read yet. A device that says it, closes and connects again at once may be

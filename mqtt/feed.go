@@ -102,13 +102,26 @@ func (c *Conn) grow(n, size int) error {
 		room = min(max(2*cap(c.partial), n), size)
 	}
 	before := c.charged
-	if c.charge(room) && room > before {
-		c.charge(before)
-		return &ProtocolFault{ServerBusy, "too many incomplete packets"}
+	if c.charge(room) && c.charged > before {
+		c.charge(cap(c.partial))
+		return errTooMuchPartial
 	}
 	bigger := make([]byte, len(c.partial), room)
 	copy(bigger, c.partial)
 	c.partial = bigger
+	return nil
+}
+
+var errTooMuchPartial = &ProtocolFault{ServerBusy, "too many incomplete packets"}
+
+// chargeRecords counts what is held of TLS records. The memory is taken by then, 19 KiB and what one read brought at most, so a
+// device whose records wait behind its messages for Kafka is not refused for it.
+func (c *Conn) chargeRecords() error {
+	before := c.charged
+	if c.charge(cap(c.partial)) && c.charged > before && !c.holding {
+		c.forget()
+		return errTooMuchPartial
+	}
 	return nil
 }
 
@@ -122,11 +135,11 @@ func (c *Conn) hold(b []byte) {
 // TCP segment is never refused because of what others hold.
 const partialUncounted = 1 << 10
 
-// charge counts n bytes of this connection, none if they are few, in place of what was counted before: in Server.partial,
-// or in Server.waiting while reading is paused, so that what waits for Kafka makes no incomplete packet be refused. above
-// says that all connections hold too much together.
+// charge counts n bytes of this connection and its records, none if they are few, in place of what was counted before: in
+// Server.partial, or in Server.waiting while reading is paused, so that what waits for Kafka makes no incomplete packet be
+// refused. above says that all connections hold too much together.
 func (c *Conn) charge(n int) (above bool) {
-	if n <= partialUncounted {
+	if n += c.records; n <= partialUncounted {
 		n = 0
 	}
 	to, from := &c.srv.partial, &c.srv.partial

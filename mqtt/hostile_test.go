@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -57,6 +58,67 @@ func TestIncompletePacketsAreBoundedOverAllConnections(t *testing.T) {
 		third = w.device(v, "third")
 		third.send(half)
 		require.Len(t, w.next().Payload, 130_000)
+	})
+}
+
+// A stingy conn keeps what it is to send of its connection, and gives it when asked.
+type stingy struct {
+	*net.TCPConn
+	keeps bool
+	kept  []byte
+}
+
+func (s *stingy) Write(b []byte) (int, error) {
+	if !s.keeps {
+		return s.TCPConn.Write(b)
+	}
+	s.kept = append(s.kept, b...)
+	return len(b), nil
+}
+
+func (s *stingy) give(n int) (err error) {
+	n, err = s.TCPConn.Write(s.kept[:n])
+	s.kept = s.kept[n:]
+	return err
+}
+
+// TestHalfRecordsOfTLSAreCounted with the incomplete packets, whether they are to be refused or to become whole.
+func TestHalfRecordsOfTLSAreCounted(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorldBehind(t, layers{tls: true}, func(c *Config) { c.MaxPartialBytes = 66_000 })
+		w.gate.config.DynamicRecordSizingDisabled = true
+		half := func(id string, n int) (*client, *stingy) {
+			nc, err := net.Dial("tcp", w.addr)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = nc.Close() })
+			s := &stingy{TCPConn: nc.(*net.TCPConn)}
+			c := &client{t: t, nc: s.TCPConn, pipe: w.gate.pass(t, s), version: v}
+			c.in = bufio.NewReader(c.pipe)
+			c.send(hello{version: v, id: id}.packet())
+			c.read()
+			s.keeps = true
+			c.publish(pub{topic: "t", payload: strings.Repeat("x", 16_000)})
+			require.NoError(t, s.give(n))
+			return c, s
+		}
+		var slow []*stingy
+		for i := range 4 {
+			_, s := half(fmt.Sprint(i), 13_000)
+			until(t, "counted", func() bool { return w.s.partial.Load() >= int64(13_000*(i+1)) })
+			slow = append(slow, s)
+		}
+		greedy, _ := half("greedy", 16_000)
+		greedy.goodbye(ServerBusy)
+		_, short := half("short", 900)
+		require.NoError(t, short.give(len(short.kept)))
+		require.Len(t, w.next().Payload, 16_000, "a little of a record is not counted")
+		for _, s := range slow[:3] {
+			require.NoError(t, s.give(len(s.kept)))
+			require.Len(t, w.next().Payload, 16_000)
+		}
+		until(t, "the packets are whole", func() bool { return w.s.partial.Load() < 2*13_000 })
+		require.NoError(t, slow[3].Close())
+		until(t, "given back", func() bool { return w.s.partial.Load() == 0 })
 	})
 }
 

@@ -90,6 +90,9 @@ func (c *Conn) unwrap(b []byte, pass func(*Conn, []byte) error) error {
 // unframe is unwrap for what TLS gave.
 func (c *Conn) unframe(b []byte, pass func(*Conn, []byte) error) error {
 	l := c.link
+	if l.tls != nil {
+		c.records = l.tls.Held()
+	}
 	var pong []byte
 	if l.frames != nil {
 		var err error
@@ -100,6 +103,9 @@ func (c *Conn) unframe(b []byte, pass func(*Conn, []byte) error) error {
 		c.owe(pong)
 	}
 	if err := pass(c, b); err != nil {
+		return err
+	}
+	if err := c.chargeRecords(); err != nil {
 		return err
 	}
 	return l.over

@@ -92,6 +92,13 @@ func (c *Conn) Open(cipher, plain []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// Held is how many bytes of records that are not whole, and of messages to TLS itself that may not be, the device has us keep.
+// Only who calls Open may ask.
+func (c *Conn) Held() int { return cap(c.part) + c.idle }
+
+// Forget lets go of what came of a record that is not whole, when nobody calls Open any more.
+func (c *Conn) Forget() { c.part = nil }
+
 // ready is how many bytes of b can be given to crypto/tls: a whole record, or all, to be refused, of what is none.
 // Zero: wait for more. To give it less would make it reserve memory for all that a header announces.
 func ready(b []byte) int {
