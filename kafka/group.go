@@ -39,8 +39,10 @@ type GroupConfig struct {
 	// the partition is not ours any more; done is without effect then, and the record comes again, to its next owner. r
 	// is the caller's. nil: no records are read, only Assigned and Revoked tell what is ours.
 	Handle func(ctx context.Context, r *Fetched, done func(settled bool)) bool
-	// Begin says where the group begins in a partition that it has no offset of; nil, or false: at its end.
-	Begin func(topic string, partition int32) (offset int64, ok bool)
+	// Begin says where the group begins in a partition that it has no offset of; nil, or false: at its end. topicID is the ID
+	// of the topic, as the group's offsets have it: "" if Kafka has none. Where the topic of an offset was deleted and made
+	// anew, the group begins at the beginning and nobody is asked.
+	Begin func(topic, topicID string, partition int32) (offset int64, ok bool)
 	// Window is how many records of a partition may be unsettled. Default 256.
 	Window int
 	// RevokeWait is how long records may still be settled before a partition goes to another member. Default 2 s.
@@ -99,7 +101,7 @@ func (cfg GroupConfig) withDefaults() (GroupConfig, error) {
 	}
 	nothing := func(string, int32) {}
 	if cfg.Begin == nil {
-		cfg.Begin = func(string, int32) (int64, bool) { return 0, false }
+		cfg.Begin = func(string, string, int32) (int64, bool) { return 0, false }
 	}
 	if cfg.Assigned == nil {
 		cfg.Assigned = nothing
@@ -178,7 +180,7 @@ func (g *Group) stay(ctx context.Context) error {
 			again, err = g.heartbeat(ctx)
 		}
 		if err == nil && !again {
-			again = g.divideAgain(ctx)
+			again = g.look(ctx)
 		}
 		if err == nil && again {
 			err = g.assemble(ctx)

@@ -36,10 +36,11 @@ func (g *Group) divide(ctx context.Context, joined *sarama.JoinGroupResponse, re
 	if err != nil {
 		return fmt.Errorf("cannot read the members: %w", err)
 	}
-	counts, err := g.partitions(ctx)
+	states, err := g.net.admin.inspect(ctx, g.cfg.Topics)
 	if err != nil {
 		return err
 	}
+	counts := partitionsOf(states)
 	plan, err := g.strategy.Plan(members, maps.Clone(counts))
 	if err != nil {
 		return fmt.Errorf("cannot divide the partitions: %w", err)
@@ -53,25 +54,33 @@ func (g *Group) divide(ctx context.Context, joined *sarama.JoinGroupResponse, re
 	return nil
 }
 
-// partitions lists the partitions of the topics. A topic that is missing has none yet.
-func (g *Group) partitions(ctx context.Context) (map[string][]int32, error) {
+// partitionsOf lists the partitions of the topics. A topic that is missing has none yet.
+func partitionsOf(states []topicState) map[string][]int32 {
 	counts := map[string][]int32{}
-	states, err := g.net.admin.inspect(ctx, g.cfg.Topics)
 	for _, s := range states {
 		for id := range s.partitions {
 			counts[s.name] = append(counts[s.name], id)
 		}
 	}
-	return counts, err
+	return counts
 }
 
-// divideAgain says whether we are the leader and there are other partitions than were divided.
-func (g *Group) divideAgain(ctx context.Context) bool {
-	if g.counts == nil {
+// look looks at the topics: those that were made anew are read from their beginning. divide says that we are the leader and
+// that there are other partitions than were divided.
+func (g *Group) look(ctx context.Context) (divide bool) {
+	if g.counts == nil && g.cfg.Handle == nil {
 		return false
 	}
 	ctx, cancel := g.session(ctx)
 	defer cancel()
-	counts, err := g.partitions(ctx)
-	return err == nil && !maps.EqualFunc(counts, g.counts, slices.Equal[[]int32])
+	states, err := g.net.admin.leadersIn(ctx, g.cfg.Topics)
+	if err != nil {
+		return false
+	}
+	for _, s := range states {
+		for id := range s.partitions {
+			g.renewOf(spot{s.name, id}, topicIDOf(s.id))
+		}
+	}
+	return g.counts != nil && !maps.EqualFunc(partitionsOf(states), g.counts, slices.Equal[[]int32])
 }

@@ -20,6 +20,7 @@ type holding struct {
 	empty  signal // the last one was
 
 	mu        sync.Mutex // guards what follows
+	topicID   string     // of the topic that is read; "" if Kafka has none, or it is not known yet
 	open      []*handed  // in the order of offsets, from the first that is not settled
 	next      int64      // offset after the last one that was handed out; -1: not known yet
 	committed int64      // -1: nothing
@@ -127,8 +128,9 @@ func (h *holding) settle(r *handed, settled bool) {
 	}
 }
 
-// low gives the offset to commit: of the first record that is not settled. ok is false if it is committed already.
-func (h *holding) low() (offset int64, ok bool) {
+// low gives the offset to commit, of the first record that is not settled, and of which topic it is. ok is false if it is
+// committed already.
+func (h *holding) low() (offset int64, topicID string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	offset = h.next
@@ -138,7 +140,7 @@ func (h *holding) low() (offset int64, ok bool) {
 	if h.back >= 0 {
 		offset = min(offset, h.back)
 	}
-	return offset, offset >= 0 && offset != h.committed
+	return offset, h.topicID, offset >= 0 && offset != h.committed
 }
 
 func (h *holding) noteCommitted(offset int64) {
@@ -169,6 +171,9 @@ func (h *holding) read() {
 		}
 		h.g.log.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("a partition of the consumer group is not read")
 		_ = sleep(h.ctx, memberAgain)
+		if id, err := h.g.topicID(h.ctx, h.at.topic); err == nil && h.g.renewOf(h.at, id) {
+			return
+		}
 		if from = h.position(); errors.Is(err, sarama.ErrOffsetOutOfRange) {
 			from = h.g.reader.inside(h.at, from)
 		}
@@ -178,29 +183,62 @@ func (h *holding) read() {
 // begin sets the position to the group's offset, or to the end if it has none. That end becomes the group's offset
 // before the first record is handed out: who owns the partition next must not begin later.
 func (h *holding) begin() error {
-	offset, err := h.g.committed(h.ctx, h.at)
+	topicID, err := h.g.topicID(h.ctx, h.at.topic)
 	if err != nil {
 		return err
 	}
-	fresh := offset < 0
-	if fresh {
+	offset, of, err := h.g.committed(h.ctx, h.at)
+	if err != nil {
+		return err
+	}
+	committed := offset
+	if of == "" {
+		committed = -1 // an offset that says of no topic is taken for one of this, and says so from now on
+	}
+	switch {
+	case offset < 0:
 		var told bool
-		if offset, told = h.g.cfg.Begin(h.at.topic, h.at.id); !told {
+		if offset, told = h.g.cfg.Begin(h.at.topic, topicID, h.at.id); !told {
 			if offset, err = h.g.reader.end(h.at); err != nil {
 				return err
 			}
 		}
+	case isAnother(topicID, of):
+		offset, committed = 0, -1
 	}
 	h.mu.Lock()
-	h.next = offset
-	if !fresh {
-		h.committed = offset
-	}
+	h.next, h.committed, h.topicID = offset, committed, topicID
 	h.mu.Unlock()
-	if fresh {
+	if committed < 0 {
 		h.g.commit(h.ctx, []*holding{h})
 	}
 	return nil
+}
+
+// isAnother says that a topic is not the one that an ID was noted of.
+func isAnother(topicID, noted string) bool { return topicID != noted && topicID != "" && noted != "" }
+
+// renewOf has a partition of ours read from its beginning if its topic is another one than is read. What was handed out of
+// the old one is not ours any more.
+func (g *Group) renewOf(at spot, topicID string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h := g.owned[at]
+	if h == nil || !h.isOfAnother(topicID) {
+		return false
+	}
+	g.log.Warn().Str("kafka_topic", at.topic).Int32("partition", at.id).
+		Msg("the Kafka topic was deleted and made anew, and the consumer group reads it from its beginning")
+	h.stop()
+	g.owned[at] = newHolding(h.ctx, g, at)
+	g.owned[at].start()
+	return true
+}
+
+func (h *holding) isOfAnother(topicID string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return isAnother(topicID, h.topicID)
 }
 
 // readFrom hands out records until there is trouble. What Kafka gave and there is no room for waits here: sarama would

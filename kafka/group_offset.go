@@ -31,9 +31,9 @@ func (g *Group) commit(ctx context.Context, hs []*holding) (all bool) {
 	req.ConsumerID, req.ConsumerGroupGeneration = id, generation
 	offsets := map[*holding]int64{}
 	for _, h := range hs {
-		if offset, ok := h.low(); ok {
+		if offset, topicID, ok := h.low(); ok {
 			offsets[h] = offset
-			req.AddBlock(h.at.topic, h.at.id, offset, 0, "")
+			req.AddBlock(h.at.topic, h.at.id, offset, 0, topicID)
 		}
 	}
 	if len(offsets) == 0 {
@@ -66,8 +66,8 @@ func (g *Group) commit(ctx context.Context, hs []*holding) (all bool) {
 	return all
 }
 
-// committed asks for the group's offset; -1: there is none.
-func (g *Group) committed(ctx context.Context, at spot) (int64, error) {
+// committed asks for the group's offset, and of which topic it is: "" if that is not known. -1: there is none.
+func (g *Group) committed(ctx context.Context, at spot) (offset int64, topicID string, err error) {
 	var block *sarama.OffsetFetchResponseBlock
 	code, err := g.net.coordinate(ctx, g.coordinated(), func(b *sarama.Broker) (sarama.KError, error) {
 		req := sarama.NewOffsetFetchRequest(sarama.MaxVersion, g.cfg.Name, map[string][]int32{at.topic: {at.id}})
@@ -84,12 +84,24 @@ func (g *Group) committed(ctx context.Context, at spot) (int64, error) {
 		return block.Err, nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("cannot ask for the group's offset: %w", err)
+		return 0, "", fmt.Errorf("cannot ask for the group's offset: %w", err)
 	}
 	if code != sarama.ErrNoError {
-		return 0, fmt.Errorf("cannot ask for the group's offset: %w", denied("Read", code))
+		return 0, "", fmt.Errorf("cannot ask for the group's offset: %w", denied("Read", code))
 	}
-	return block.Offset, nil
+	return block.Offset, block.Metadata, nil
+}
+
+// topicID asks for the ID that a topic has now; "" if Kafka has none.
+func (g *Group) topicID(ctx context.Context, topic string) (string, error) {
+	states, err := g.net.admin.leadersIn(ctx, []string{topic})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("cannot ask for the topic: %w", err)
+	case len(states) != 1 || !states[0].exists:
+		return "", fmt.Errorf("cannot ask for the topic: %w", ErrTopicMissing)
+	}
+	return topicIDOf(states[0].id), nil
 }
 
 // A groupReader reads the partitions that are ours, with sarama's consumer. That is made when it is first needed.

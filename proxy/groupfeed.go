@@ -23,7 +23,13 @@ type groupFeed struct {
 
 	// from is where the devices here were when the feed was made: a new group begins there, and not where the topics end
 	// when it has come together.
-	from map[streamKey]int64
+	from map[streamKey]groupPlace
+}
+
+// A groupPlace is where the devices here are in a partition of a topic.
+type groupPlace struct {
+	topicID string
+	next    int64
 }
 
 // sampled is for lines that records can trigger.
@@ -64,16 +70,23 @@ func (f *groupFeed) begin(ctx context.Context, topics []string) {
 	watching.Wait()
 }
 
-// first gives where a new group begins in a partition: one that was not known is newer than the feed.
-func (f *groupFeed) first(kafkaTopic string, partition int32) (int64, bool) {
-	return f.from[streamKey{kafkaTopic, partition}], true
+// first gives where a new group begins in a partition: one that was not known, or is of a topic that was made anew, is newer
+// than the feed.
+func (f *groupFeed) first(kafkaTopic, topicID string, partition int32) (int64, bool) {
+	p := f.from[streamKey{kafkaTopic, partition}]
+	if p.topicID != topicID {
+		return 0, true
+	}
+	return p.next, true
 }
 
 // places gives where the devices here are in each stream.
-func (s *streams) places() map[streamKey]int64 {
-	at := make(map[streamKey]int64)
+func (s *streams) places() map[streamKey]groupPlace {
+	at := make(map[streamKey]groupPlace)
 	for _, st := range s.all() {
-		at[streamKey{st.topic, st.partition}] = max(0, st.next.Load())
+		if next := st.next.Load(); next >= 0 {
+			at[streamKey{st.topic, st.partition}] = groupPlace{st.topicID, next}
+		}
 	}
 	return at
 }

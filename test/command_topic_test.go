@@ -78,3 +78,40 @@ func TestACommandTopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	b.returns(f, 2)
 	comes(2)
 }
+
+// TestASharedSubscriptionReadsATopicMadeAnewFromItsBeginning, whether it has fewer records than the old one had or more.
+func TestASharedSubscriptionReadsATopicMadeAnewFromItsBeginning(t *testing.T) {
+	const old = 300
+	for name, n := range map[string]int{"shorter": 30, "longer": 900} {
+		t.Run(name, func(t *testing.T) {
+			b := serveCommands(t, cluster.Shared(t), "", "")
+			f, _ := b.start(&load.CommandFleet{Devices: 1, QoS: 1, Keep: true, Filter: "$share/g/devices/#"})
+			produce := func(kind string, n int) {
+				t.Helper()
+				records := make([]*kgo.Record, n)
+				for i := range records {
+					records[i] = &kgo.Record{Key: fmt.Append(nil, i), Value: fmt.Append(nil, kind, i)}
+				}
+				b.produce(records...)
+			}
+			comes := func(kind string, n int) {
+				t.Helper()
+				got := func() int {
+					all := map[string]bool{}
+					for _, m := range f.Messages(0) {
+						if strings.HasPrefix(string(m.Payload), kind) {
+							all[string(m.Payload)] = true
+						}
+					}
+					return len(all)
+				}
+				await(t, func() bool { return got() == n }, func() string { return fmt.Sprintf("%d of %d came", got(), n) })
+			}
+			produce("old", old)
+			comes("old", old)
+			b.makeAnew()
+			produce("new", n)
+			comes("new", n)
+		})
+	}
+}

@@ -107,7 +107,7 @@ func consumes(ctx context.Context, t *testing.T, cfg kafka.Config, topic string,
 func groups(ctx context.Context, t *testing.T, cfg kafka.Config, topic string, want int64) {
 	var got atomic.Int64
 	g, err := kafka.NewGroup(kafka.GroupConfig{Config: cfg, Name: topic, Topics: []string{topic},
-		Begin:  func(string, int32) (int64, bool) { return 0, true },
+		Begin:  func(string, string, int32) (int64, bool) { return 0, true },
 		Handle: func(_ context.Context, _ *kafka.Fetched, done func(bool)) bool { got.Add(1); done(true); return true }})
 	require.NoError(t, err)
 	running(t, g.Run)
