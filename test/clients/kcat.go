@@ -1,11 +1,14 @@
 package clients
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/test/internal/notrun"
 )
@@ -33,5 +36,40 @@ func (k Kcat) Produce(ctx context.Context, brokers []string, topic, key string, 
 	if err != nil {
 		return fmt.Errorf("kcat: %w: %s%s", err, stdout, stderr)
 	}
+	return nil
+}
+
+// Stream writes a record to one partition each 20 ms until ctx ends, and counts those that Kafka has acknowledged. It fails
+// if kcat can't be started.
+func (k Kcat) Stream(ctx context.Context, brokers []string, topic string, partition int, acked *atomic.Int64) error {
+	cmd := exec.CommandContext(ctx, k.path, "-P", "-u", "-vvv", "-b", strings.Join(brokers, ","), "-t", topic,
+		"-p", fmt.Sprint(partition), "-X", "acks=all")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { // ends with kcat
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			if strings.Contains(lines.Text(), "delivered to partition") {
+				acked.Add(1)
+			}
+		}
+		_ = cmd.Wait() // it is killed at the end
+	}()
+	line := []byte(strings.Repeat("-", 1023) + "\n") // kcat reads 1 KiB at a time, and waits until it has it
+	go func() {                                      // ends with ctx or kcat
+		for pace := time.Tick(20 * time.Millisecond); ctx.Err() == nil; <-pace { // kcat hears of a delivery when it has a next line
+			if _, err := stdin.Write(line); err != nil {
+				return
+			}
+		}
+	}()
 	return nil
 }

@@ -91,12 +91,21 @@ func (f *Fleet) ClientID(device int) string { return fmt.Sprintf("load-%s-%d", f
 
 // Acked counts what was acknowledged so far; for progress while Publish runs.
 func (f *Fleet) Acked() (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, d := range f.devices {
-		n += d.ackedCount()
+	for _, acked := range f.AckedEach() {
+		n += acked
 	}
 	return n
+}
+
+// AckedEach counts what was acknowledged to each device so far.
+func (f *Fleet) AckedEach() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make([]int, len(f.devices))
+	for i, d := range f.devices {
+		all[i] = d.ackedCount()
+	}
+	return all
 }
 
 // Publish lets all devices publish until ctx ends, waits for what is unacknowledged, and reports.
