@@ -200,6 +200,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 // consume brings commands to devices until ctx ends.
 func (p *Proxy) consume(ctx context.Context) {
 	p.commands.stop = ctx.Done()
+	p.log.Info().Str("instance", p.commands.receipts.instance).Msg("receipts name this process")
 	var groups sync.WaitGroup
 	groups.Go(func() { _ = p.sharer.run(ctx) }) // gives nil
 	groups.Go(func() { p.sharer.clean(ctx, p.sessions.driver.OwnsFirst) })
