@@ -94,6 +94,7 @@ type willBook struct {
 
 	mu    sync.Mutex
 	wills map[string]int
+	where map[string][]string // partition, offset, time and producer of each
 }
 
 // followWills reads the topic from its start until the test ends.
@@ -107,7 +108,7 @@ func followWills(t testing.TB, brokers []string, topic string) *willBook {
 	c, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	require.NoError(t, err)
-	book := &willBook{client: c, ended: make(chan struct{}), wills: make(map[string]int)}
+	book := &willBook{client: c, ended: make(chan struct{}), wills: make(map[string]int), where: make(map[string][]string)}
 	go book.follow() // ends with the client
 	t.Cleanup(func() {
 		c.Close()
@@ -124,7 +125,10 @@ func (b *willBook) follow() {
 			return
 		}
 		b.mu.Lock()
-		fetches.EachRecord(func(r *kgo.Record) { b.wills[string(r.Value)]++ })
+		fetches.EachRecord(func(r *kgo.Record) {
+			b.wills[string(r.Value)]++
+			b.where[string(r.Value)] = append(b.where[string(r.Value)], fmt.Sprintf("%d/%d at %v by %d/%d", r.Partition, r.Offset, r.Timestamp, r.ProducerID, r.ProducerEpoch))
+		})
 		b.mu.Unlock()
 	}
 }

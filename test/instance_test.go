@@ -36,14 +36,25 @@ type instance struct {
 }
 
 type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	line func([]byte) // is told of each line when it is there, one after the other; may be nil
+	read int          // what it was told of
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.b.Write(p)
+	n, err := l.b.Write(p)
+	for l.line != nil {
+		end := bytes.IndexByte(l.b.Bytes()[l.read:], '\n')
+		if end < 0 {
+			break
+		}
+		l.line(l.b.Bytes()[l.read : l.read+end])
+		l.read += end + 1
+	}
+	return n, err
 }
 
 func (l *lockedBuffer) String() string {

@@ -48,20 +48,6 @@ func (c *greetedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// openFaults are the kinds that are known and are being repaired: that living instances are taken for dead when a Kafka
-// node is away, and the doubles that follow from it; two receipts for one command.
-var openFaults = []string{"cut", "twice", "receipts twice"}
-
-// fault fails the test unless this kind is known.
-func (c *crowd) fault(kind, format string, args ...any) {
-	c.t.Helper()
-	if slices.Contains(openFaults, kind) {
-		c.t.Logf("OPEN, "+kind+": "+format, args...)
-		return
-	}
-	c.t.Errorf(format, args...)
-}
-
 // cuts gives how many connections each device of the crowd has had.
 func (c *crowd) cuts() (all []int) {
 	for device := range c.willful.Devices {
@@ -70,17 +56,18 @@ func (c *crowd) cuts() (all []int) {
 	return all
 }
 
-// nobodyCut requires that no device needed a new connection, and that no will was published.
-func (c *crowd) nobodyCut(before []int) {
+// nobodyCut requires that no device needed a new connection, and no instance was declared dead, since a time from which
+// on things happened to Kafka alone.
+func (c *crowd) nobodyCut(before []int, from time.Time) {
 	c.t.Helper()
 	var cut []string
 	for device, n := range c.cuts() {
 		if n != before[device] {
-			cut = append(cut, c.willful.ClientID(device))
+			cut = append(cut, fmt.Sprint(c.willful.ClientID(device), " at ", c.visits[""].between(device, from, time.Now())))
 		}
 	}
-	if len(cut) > 0 {
-		c.fault("cut", "%d of %d devices were cut off while things happened to Kafka alone: %v", len(cut), c.willful.Devices, cut)
+	if n := c.n.lives.verdictsSince(from); len(cut)+n > 0 {
+		c.t.Errorf("%d verdicts, and %d of %d devices were cut off, while things happened to Kafka alone: %v", n, len(cut), c.willful.Devices, cut)
 	}
 }
 
@@ -131,35 +118,90 @@ func (c *crowd) judge() {
 	c.judgeReceipts(written)
 	c.judgeWills()
 	c.judgeConnections()
+	c.n.judgeVerdicts()
 }
 
-// judgeReceipts wants a receipt for every command, save those that a killed instance took with it.
-func (c *crowd) judgeReceipts(written []load.Command) {
-	whole := func() (r load.ReceiptReport, missing int) {
-		r = c.receipts.Report(written)
-		return r, r.Missing
-	}
-	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if _, missing := whole(); missing == 0 {
-			break
+// judgeVerdicts wants that nobody was declared dead but who was killed, or kept from Kafka for all the time it is given, or
+// had said so itself when it stopped.
+func (n *nemesis) judgeVerdicts() {
+	n.lives.mu.Lock()
+	defer n.lives.mu.Unlock()
+	for i, all := range n.lives.of {
+		for _, one := range all {
+			for _, name := range one.incarnations {
+				at, judged := n.lives.verdicts[name]
+				if !judged || !one.stopping.IsZero() && one.stopping.Before(at) || slices.ContainsFunc(one.deaths, func(d death) bool { return d.from.Before(at) && d.what != declaredDead }) {
+					continue
+				}
+				const enough = deadAfter - 2*time.Second // the last heartbeat before was as long ago at most
+				if silenced := n.during(at.Add(-verdictLag), at, 0, func(d deed) bool { return d.silenced == i }); silenced < enough {
+					n.t.Errorf("instance %d was declared dead at %.1f s, and was kept from Kafka for %v", i, at.Sub(n.lives.begin).Seconds(), silenced)
+				}
+			}
 		}
+	}
+}
+
+// judgeReceipts wants one receipt for every command, that it was delivered. An instance that dies can take receipts with
+// it, and what it completed last can have a second one (docs/commands.md).
+func (c *crowd) judgeReceipts(written []load.Command) {
+	for end := time.Now().Add(patience); c.receipts.Report(written).Missing > 0 && time.Now().Before(end); {
 		time.Sleep(100 * time.Millisecond) // until they came
 	}
-	r, missing := whole()
-	c.t.Log(r)
-	lossy := 0
+	of := map[string][]load.Receipt{}
+	place := func(topic string, partition int32, offset int64) string {
+		return fmt.Sprint(topic, " ", partition, " ", offset)
+	}
+	for _, r := range c.receipts.All() {
+		of[place(r.Topic, r.Partition, r.Offset)] = append(of[place(r.Topic, r.Partition, r.Offset)], r)
+	}
+	delivered := map[int]map[uint64]time.Duration{}
+	for device := range c.willful.Devices {
+		delivered[device] = c.willful.Delivered(device)
+	}
+	missing, twice := 0, 0
 	for _, w := range written {
-		if c.n.died(w.At.Add(-time.Second), w.At.Add(deadAfter)) {
-			lossy++
+		all := of[place(w.Topic, w.Partition, w.Offset)]
+		if len(all) == 0 {
+			missing++
+			if got := w.At.Add(delivered[w.Device][w.Seq]); !c.n.lost(c.visits[""], w.Device, w.At, got.Add(receiptLag+c.n.disturbed(got))) {
+				c.t.Errorf("no receipt for command %d of %s, delivered at %.3f s", w.Seq, w.Key, got.Sub(c.n.lives.begin).Seconds())
+			}
+			continue
+		}
+		for i, r := range all {
+			at := w.At.Add(time.Duration(r.Milliseconds) * time.Millisecond)
+			if r.Outcome != "delivered" || r.ClientID != w.Key {
+				c.t.Errorf("command %d of %s: %+v", w.Seq, w.Key, r)
+			}
+			if i == len(all)-1 {
+				continue
+			}
+			twice++
+			if instance, ok := c.n.lives.writer(r.Instance); !ok {
+				c.t.Errorf("command %d of %s: a receipt of %s, which nobody is", w.Seq, w.Key, r.Instance)
+			} else if _, died := c.n.lives.died(instance, at, at.Add(receiptLag+c.n.disturbed(at))); !died {
+				c.t.Errorf("command %d of %s has the receipts %+v, the one at %.3f s of instance %d, which lived on", w.Seq, w.Key, all,
+					at.Sub(c.n.lives.begin).Seconds(), instance)
+			}
 		}
 	}
-	if r.Twice > 0 {
-		c.fault("receipts twice", "%s", r)
-	}
-	if missing > lossy || r.Strange > 0 || r.Outcomes["delivered"] != len(written)-missing {
-		c.t.Errorf("%s; %d of %d commands were on their way when an instance died", r, lossy, len(written))
+	r := c.receipts.Report(written)
+	c.t.Logf("%s; by instances that died %d missing, %d twice", r, missing, twice)
+	if r.Strange > 0 {
+		c.t.Error(r)
 	}
 	require.Empty(c.t, c.receipts.Errors())
+}
+
+// receiptLag is how long after the outcome of a command a living instance has written it down with the session, five
+// seconds, and some for this machine.
+const receiptLag = 7 * time.Second
+
+// disturbed gives how much longer Kafka can have kept something from being written that was to be written at a time.
+func (n *nemesis) disturbed(at time.Time) time.Duration {
+	const horizon = time.Minute
+	return n.during(at, at.Add(horizon), 10*time.Second, func(d deed) bool { return d.onKafka || d.silenced >= 0 })
 }
 
 // judgeWills wants a will of each connection that was lost, once, and of no other.
@@ -202,7 +244,7 @@ func (c *crowd) judgeWills() {
 			c.t.Errorf("the will %s is published, and its connection lives: %v", name, living[name])
 		}
 		if times > 1 {
-			c.t.Errorf("the will %s is published %d times", name, times)
+			c.t.Errorf("the will %s is published %d times: %v", name, times, c.book.where[name])
 		}
 	}
 }
@@ -222,6 +264,14 @@ func (c *crowd) judgeConnections() {
 		}
 	}
 	c.t.Errorf("%d connections of %d devices", n, c.willful.Devices)
+}
+
+// since gives times in seconds.
+func (n *nemesis) since(times []time.Time) (seconds []float64) {
+	for _, at := range times {
+		seconds = append(seconds, at.Sub(n.lives.begin).Seconds())
+	}
+	return seconds
 }
 
 // A written record of a device.
@@ -258,18 +308,17 @@ func (c *crowd) judgeFleet(name string, r *load.Result) {
 				continue
 			}
 			twice++
-			if name == "once" || !c.n.died(first.at.Add(-2*time.Second), all[len(all)-1].at.Add(time.Second)) {
+			sent := r.Repeated[device][seq]
+			if name == "once" || len(sent) == 0 || !c.n.lost(c.visits[name], device, sent[0], sent[len(sent)-1]) {
 				strange++
+				c.t.Errorf("%s: message %d of device %d is in Kafka %d times, sent at %v", name, seq, device, len(all), c.n.since(sent))
 			}
 		}
 	}
 	text := fmt.Sprintf("%s: %d sent, %d acknowledged, %d missing, %d twice, %d of these without a reason, %d out of order, %d reconnects, ack p50 %v p99 %v",
 		name, r.Sent, r.Acked, lost, twice, strange, disorder, r.Reconnects, r.Quantile(.5), r.Quantile(.99))
 	c.t.Log(text)
-	if strange > 0 {
-		c.fault("twice", "%s", text)
-	}
-	if lost+disorder > 0 || f.QoS > 0 && r.Acked == 0 {
+	if lost+strange+disorder > 0 || f.QoS > 0 && r.Acked == 0 {
 		c.t.Error(text)
 	}
 }

@@ -37,8 +37,8 @@ func chaosTime(t testing.TB) time.Duration {
 type deed struct {
 	begin, end time.Time
 	what       string
-	// dies says that an instance lost its memory or, as far as the others can tell, is dead.
-	dies bool
+	onKafka    bool // some of Kafka can't store anything meanwhile
+	silenced   int  // this instance can't write to Kafka meanwhile; -1: none
 }
 
 // A nemesis is three Kafka nodes, three instances, and what happens to them. Everybody reaches Kafka's nodes by way of
@@ -51,6 +51,7 @@ type nemesis struct {
 	doors     []*netem.Proxy // to the instances
 	admin     *kadm.Client
 	topics    map[string]string
+	lives     lives
 
 	mu    sync.Mutex
 	deeds []deed
@@ -61,7 +62,7 @@ var nemesisTopics = []string{"zero", "one", "two", "once", "wills", "commands", 
 
 func openNemesis(t *testing.T) *nemesis {
 	t.Helper()
-	n := &nemesis{t: t, topics: map[string]string{}}
+	n := &nemesis{t: t, topics: map[string]string{}, lives: lives{verdicts: map[string]time.Time{}, begin: time.Now()}}
 	// Kafka's own delay: the harness has none otherwise. The other time-outs of three nodes are Kafka's already.
 	n.kafka = cluster.Need(t, cluster.Config{Nodes: 3,
 		Properties: map[string]string{"group.initial.rebalance.delay.ms": "3000"},
@@ -72,16 +73,22 @@ func openNemesis(t *testing.T) *nemesis {
 	}
 	n.admin = kadm.NewClient(independent(t, n.kafka.Direct()))
 	state := stateTopics(t)
-	for range 3 {
+	for i := range 3 {
 		s := n.instance(state)
+		s.log.line = func(line []byte) { n.lives.said(i, line) }
 		n.instances = append(n.instances, s)
 		n.proxy(&n.doors, s.address)
-		s.start()
+		n.start(i)
 	}
 	for _, s := range n.instances {
 		s.awaitReady()
 	}
 	return n
+}
+
+func (n *nemesis) start(i int) {
+	n.lives.begins(i)
+	n.instances[i].start()
 }
 
 func (n *nemesis) proxy(list *[]*netem.Proxy, addr string) string {
@@ -113,30 +120,28 @@ func (n *nemesis) instance(state string) *instance {
 	return s
 }
 
-// dial connects by one of the doors after the other, so that a device that lost its instance finds another.
-func (n *nemesis) dial() func(ctx context.Context, device int) (net.Conn, error) {
-	var mu sync.Mutex
-	tries := map[int]int{}
+// dial connects by one of the doors after the other, and notes which.
+func (n *nemesis) dial(v *visits) func(ctx context.Context, device int) (net.Conn, error) {
+	v.of = map[int][]visit{}
 	return func(ctx context.Context, device int) (net.Conn, error) {
-		mu.Lock()
-		tries[device]++
-		door := (device + tries[device]) % len(n.doors)
-		mu.Unlock()
 		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 5, byte(1+device%32))}}
-		return d.DialContext(ctx, "tcp", n.doors[door].Addr())
+		return d.DialContext(ctx, "tcp", n.doors[v.next(device, len(n.doors))].Addr())
 	}
 }
 
 // does lets something be done, notes it, undoes it after a while.
-func (n *nemesis) does(what string, dies bool, long time.Duration, begin, end func()) {
-	d := deed{begin: time.Now(), what: fmt.Sprintf("%s for %v", what, long.Round(time.Millisecond)), dies: dies}
+func (n *nemesis) does(d deed, long time.Duration, begin, end func()) {
+	d.begin, d.what = time.Now(), fmt.Sprintf("%s for %v", d.what, long.Round(time.Millisecond))
+	n.mu.Lock()
+	at := len(n.deeds)
+	n.deeds = append(n.deeds, d)
+	n.mu.Unlock()
 	begin()
 	time.Sleep(long) // the disturbance
 	end()
-	d.end = time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.deeds = append(n.deeds, d)
+	n.deeds[at].end = time.Now()
 }
 
 // between draws a time.
@@ -149,19 +154,22 @@ func (n *nemesis) onKafka(rng *rand.Rand) {
 	i, long := rng.IntN(3), between(rng, 2*time.Second, 14*time.Second)
 	must := func(err error) { require.NoError(n.t, err) }
 	none := func() {}
+	does := func(what string, long time.Duration, begin, end func()) {
+		n.does(deed{what: what, onKafka: true, silenced: -1}, long, begin, end)
+	}
 	switch rng.IntN(7) {
 	case 0, 1:
-		n.does(fmt.Sprint("kill -9 of Kafka node ", i), false, long, func() { must(n.kafka.Kill(i)) }, func() { must(n.kafka.Restart(i)) })
+		does(fmt.Sprint("kill -9 of Kafka node ", i), long, func() { must(n.kafka.Kill(i)) }, func() { must(n.kafka.Restart(i)) })
 	case 2:
-		n.does(fmt.Sprint("SIGSTOP of Kafka node ", i), false, long, func() { must(n.kafka.Pause(i)) }, func() { must(n.kafka.Resume(i)) })
+		does(fmt.Sprint("SIGSTOP of Kafka node ", i), long, func() { must(n.kafka.Pause(i)) }, func() { must(n.kafka.Resume(i)) })
 	case 3:
-		n.does(fmt.Sprint("swallowed packets of Kafka node ", i), false, long, n.links[i].Swallow, func() { must(n.links[i].Heal()) })
+		does(fmt.Sprint("swallowed packets of Kafka node ", i), long, n.links[i].Swallow, func() { must(n.links[i].Heal()) })
 	case 4:
-		n.does("leaders elected", false, 0, func() { n.elect(rng) }, none)
+		does("leaders elected", 0, func() { n.elect(rng) }, none)
 	case 5:
-		n.does("partitions moved", false, 0, func() { n.move(rng) }, none)
+		does("partitions moved", 0, func() { n.move(rng) }, none)
 	case 6:
-		n.does(fmt.Sprint("connections of Kafka node ", i, " reset"), false, 0, n.links[i].Reset, none)
+		does(fmt.Sprint("connections of Kafka node ", i, " reset"), 0, n.links[i].Reset, none)
 	}
 }
 
@@ -202,7 +210,7 @@ func (n *nemesis) move(rng *rand.Rand) {
 // grow adds a partition to topics of messages.
 func (n *nemesis) grow(rng *rand.Rand) {
 	topic := n.topics[[]string{"zero", "one"}[rng.IntN(2)]]
-	n.does("a partition more for "+topic, false, 0, func() {
+	n.does(deed{what: "a partition more for " + topic, silenced: -1}, 0, func() {
 		ctx, cancel := n.bounded()
 		defer cancel()
 		_, err := n.admin.CreatePartitions(ctx, 1, topic)
@@ -219,20 +227,26 @@ func (n *nemesis) onInstances(rng *rand.Rand) {
 	s, door := n.instances[i], n.doors[i]
 	must := func(err error) { require.NoError(n.t, err) }
 	signal := func(sig syscall.Signal) func() { return func() { must(s.cmd.Process.Signal(sig)) } }
-	again := func() { s.start(); s.awaitReady() }
+	again := func() { n.start(i); s.awaitReady() }
+	does := func(what string, long time.Duration, begin, end func()) {
+		n.does(deed{what: fmt.Sprint(what, " instance ", i), silenced: -1}, long, begin, end)
+	}
+	stop := func(low, high time.Duration) {
+		n.does(deed{what: fmt.Sprint("SIGSTOP of instance ", i), silenced: i}, between(rng, low, high), signal(syscall.SIGSTOP), signal(syscall.SIGCONT))
+	}
 	switch rng.IntN(8) {
 	case 0, 1, 2:
-		n.does(fmt.Sprint("kill -9 of instance ", i), true, between(rng, 100*time.Millisecond, 12*time.Second), s.kill, again)
+		does("kill -9 of", between(rng, 100*time.Millisecond, 12*time.Second), func() { n.lives.killed(i); s.kill() }, again)
 	case 3:
-		n.does(fmt.Sprint("SIGTERM of instance ", i), false, between(rng, 100*time.Millisecond, 3*time.Second), func() { s.terminate() }, again)
+		does("SIGTERM of", between(rng, 100*time.Millisecond, 3*time.Second), func() { s.terminate() }, again)
 	case 4:
-		n.does(fmt.Sprint("SIGSTOP of instance ", i), false, between(rng, 500*time.Millisecond, 6*time.Second), signal(syscall.SIGSTOP), signal(syscall.SIGCONT))
+		stop(500*time.Millisecond, 6*time.Second)
 	case 5:
-		n.does(fmt.Sprint("SIGSTOP of instance ", i), true, between(rng, deadAfter+2*time.Second, deadAfter+8*time.Second), signal(syscall.SIGSTOP), signal(syscall.SIGCONT))
+		stop(deadAfter+2*time.Second, deadAfter+8*time.Second)
 	case 6:
-		n.does(fmt.Sprint("swallowed packets of devices at instance ", i), false, between(rng, time.Second, 8*time.Second), door.Swallow, func() { must(door.Heal()) })
+		does("swallowed packets of devices at", between(rng, time.Second, 8*time.Second), door.Swallow, func() { must(door.Heal()) })
 	case 7:
-		n.does(fmt.Sprint("connections of devices at instance ", i, " reset"), false, 0, door.Reset, func() {})
+		does("connections of devices reset at", 0, door.Reset, func() {})
 	}
 }
 
@@ -258,23 +272,29 @@ func (n *nemesis) did(since time.Time) string {
 	defer n.mu.Unlock()
 	var b strings.Builder
 	for _, d := range n.deeds {
-		if d.end.After(since) {
-			fmt.Fprintf(&b, "%8.1f s to %8.1f s: %s\n", d.begin.Sub(since).Seconds(), d.end.Sub(since).Seconds(), d.what)
-		}
+		fmt.Fprintf(&b, "%8.1f s to %8.1f s: %s\n", d.begin.Sub(since).Seconds(), d.end.Sub(since).Seconds(), d.what)
 	}
 	return b.String()
 }
 
-// died says whether an instance lost its memory between two times.
-func (n *nemesis) died(from, to time.Time) bool {
+// during gives how long of the time between two moments one of the deeds lasted, with the time that comes after it.
+func (n *nemesis) during(from, to time.Time, after time.Duration, of func(deed) bool) (long time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, d := range n.deeds {
-		if d.dies && d.begin.Before(to) && d.end.After(from) {
-			return true
+	for _, d := range n.deeds { // in the order of their beginnings
+		begin, end := d.begin, d.end.Add(after)
+		if d.end.IsZero() || end.After(to) {
+			end = to
+		}
+		if begin.Before(from) {
+			begin = from
+		}
+		if of(d) && end.After(begin) {
+			long += end.Sub(begin)
+			from = end
 		}
 	}
-	return false
+	return long
 }
 
 // TestNemesis: devices that publish with all QoS, and devices with sessions and wills that get commands, while things
@@ -287,27 +307,27 @@ func TestNemesis(t *testing.T) {
 	long := chaosTime(t)
 	t.Logf("SLUICE_SEED=%d", seed)
 	n := openNemesis(t)
-	begin := time.Now()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("SLUICE_SEED=%d did:\n%s", seed, n.did(begin))
+			t.Logf("SLUICE_SEED=%d did:\n%s", seed, n.did(n.lives.begin))
 		}
+		n.keep()
 	})
 
 	c := n.crowd()
 	quarter := long / 4
 	for round := range uint64(2) {
-		before := c.cuts()
+		before, from := c.cuts(), time.Now()
 		n.reign(seed+10*round, quarter, n.onKafka)
 		c.settled()
-		c.nobodyCut(before)
+		c.nobodyCut(before, from)
 		n.reign(seed+10*round+5, quarter, n.onKafka, n.onInstances)
 		n.grow(rand.New(rand.NewPCG(seed, round)))
 		c.settled()
 	}
 	c.stop()
 	c.judge()
-	for _, d := range strings.Split(strings.TrimSpace(n.did(begin)), "\n") {
+	for _, d := range strings.Split(strings.TrimSpace(n.did(n.lives.begin)), "\n") {
 		t.Log(d)
 	}
 }
@@ -318,6 +338,7 @@ type crowd struct {
 	t        *testing.T
 	fleets   map[string]*load.Fleet
 	results  map[string]chan *load.Result
+	visits   map[string]*visits // of the fleets, and "" of the willful
 	quiet    context.CancelFunc
 	willful  *willful
 	known    *established
@@ -329,9 +350,9 @@ type crowd struct {
 
 func (n *nemesis) crowd() *crowd {
 	t := n.t
-	c := &crowd{n: n, t: t, fleets: map[string]*load.Fleet{}, results: map[string]chan *load.Result{}}
+	c := &crowd{n: n, t: t, fleets: map[string]*load.Fleet{}, results: map[string]chan *load.Result{}, visits: map[string]*visits{"": new(visits)}}
 	c.known = &established{names: map[string]bool{}}
-	dial := n.dial()
+	dial := n.dial(c.visits[""])
 	c.willful = newWillful(60, func(ctx context.Context, device int) (net.Conn, error) {
 		nc, err := dial(ctx, device)
 		return &greetedConn{Conn: nc, told: func() { c.known.add(c.willful, device) }}, err
@@ -355,8 +376,9 @@ func (n *nemesis) crowd() *crowd {
 	c.quiet = quiet
 	t.Cleanup(quiet)
 	for i, name := range []string{"zero", "one", "two", "once"} {
+		c.visits[name] = new(visits)
 		f := &load.Fleet{Run: runID(), Devices: 8, QoS: []byte{0, 1, 2, 2}[i], Version: []byte{5, 4, 5, 5}[i], Window: 10, Rate: 100, Topic: name + "/%d",
-			Reconnect: true, Ping: true, Drain: 3 * time.Minute, Dialer: n.dial()}
+			Reconnect: true, Ping: true, Drain: 3 * time.Minute, Dialer: n.dial(c.visits[name])}
 		results := make(chan *load.Result, 1)
 		c.fleets[name], c.results[name] = f, results
 		go func() { results <- f.Publish(run) }() // ends with quiet

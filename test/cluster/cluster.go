@@ -119,6 +119,7 @@ func (c *Cluster) prepareProcesses(ctx context.Context, cfg Config, java string)
 	}
 	for i := range c.ends {
 		c.ends[i].bind, c.ends[i].peer = "127.0.0.1", "127.0.0.1"
+		c.ends[i].meet(cfg)
 	}
 	id, err := c.clusterID()
 	if err != nil {
@@ -130,6 +131,9 @@ func (c *Cluster) prepareProcesses(ctx context.Context, cfg Config, java string)
 		p, err := newProcess(java, jars, dir, id, properties, cfg.JVM)
 		if err != nil {
 			return err
+		}
+		if cfg.Env != nil {
+			p.env = cfg.Env(i)
 		}
 		c.nodes = append(c.nodes, p)
 	}
@@ -177,6 +181,7 @@ func (c *Cluster) prepareContainers(ctx context.Context, cfg Config, engine stri
 	})
 	for i := range c.ends {
 		c.ends[i].bind, c.ends[i].peer = "0.0.0.0", fmt.Sprintf("%s-%d", network, i)
+		c.ends[i].meet(cfg)
 	}
 	id := newClusterID()
 	for _, e := range c.ends {

@@ -24,6 +24,11 @@ type Config struct {
 	Listeners []Listener
 	// JVM are options of the nodes' Java. They, and what they name, are this machine's, so a container will not do.
 	JVM []string
+	// Env is the environment of a node's Java beside the harness's own; as JVM.
+	Env func(node int) []string
+	// Peers returns the address by which the other nodes reach a listener of a node, its INTERNAL and its CONTROLLER, as
+	// Advertise does for clients. It needs nodes that are processes, as JVM does.
+	Peers func(node int, addr string) string
 	// AutoCreate lets a client's metadata request create a topic.
 	AutoCreate bool
 	// Advertise returns the address that node's clients are told to connect
@@ -36,7 +41,7 @@ type Config struct {
 	Dir string
 	// Own says that the test kills, restarts or pauses nodes, so that somebody
 	// else's cluster (KAFKA_BROKERS) will not do. Properties, Listeners,
-	// JVM, AutoCreate, Advertise and Dir imply it.
+	// JVM, Env, Peers, AutoCreate, Advertise and Dir imply it.
 	Own bool
 }
 
@@ -45,8 +50,11 @@ func (c Config) nodes() int { return max(c.Nodes, 1) }
 
 // own says whether only a cluster started by the harness can serve c.
 func (c Config) own() bool {
-	return c.Own || c.AutoCreate || c.Advertise != nil || c.Dir != "" || len(c.Properties) > 0 || len(c.Listeners) > 0 || len(c.JVM) > 0
+	return c.Own || c.AutoCreate || c.Advertise != nil || c.Dir != "" || len(c.Properties) > 0 || len(c.Listeners) > 0 || c.process()
 }
+
+// process says whether only nodes that are processes of this machine can serve c.
+func (c Config) process() bool { return len(c.JVM) > 0 || c.Env != nil || c.Peers != nil }
 
 // endpoints are one node's ports and the host names others reach them by.
 type endpoints struct {
@@ -57,8 +65,10 @@ type endpoints struct {
 	direct     int
 	internal   int
 	controller int
-	more       map[string]int // ports of Config.Listeners, by name
-	advertised string         // host:port told to clients
+	more       map[string]int    // ports of Config.Listeners, by name
+	advertised string            // host:port told to clients
+	told       map[string]string // what clients of Config.Listeners are told, by name
+	peers      [2]string         // host:port by which other nodes reach INTERNAL and CONTROLLER
 }
 
 // clientAddr is where the node's CLIENT listener is reached from the test.
@@ -75,6 +85,23 @@ func (e *endpoints) advertise(c Config) {
 	if c.Advertise != nil {
 		e.advertised = c.Advertise(e.id-1, e.clientAddr())
 	}
+	e.told = map[string]string{}
+	for _, l := range c.Listeners {
+		e.told[l.Name] = loopback(e.more[l.Name])
+		if l.Advertise != nil {
+			e.told[l.Name] = l.Advertise(e.id-1, e.told[l.Name])
+		}
+	}
+}
+
+// meet fills in what the other nodes are told. bind and peer are known.
+func (e *endpoints) meet(c Config) {
+	for i, port := range []int{e.internal, e.controller} {
+		e.peers[i] = fmt.Sprintf("%s:%d", e.peer, port)
+		if c.Peers != nil {
+			e.peers[i] = c.Peers(e.id-1, e.peers[i])
+		}
+	}
 }
 
 // properties is server.properties of node e among all.
@@ -84,8 +111,8 @@ func (c Config) properties(e endpoints, all []endpoints, dataDir string) map[str
 	p["node.id"] = strconv.Itoa(e.id)
 	p["log.dirs"] = dataDir
 	p["listeners"] = e.listeners()
-	p["advertised.listeners"] = fmt.Sprintf("CLIENT://%s,DIRECT://%s,INTERNAL://%s:%d",
-		e.advertised, e.directAddr(), e.peer, e.internal)
+	p["advertised.listeners"] = fmt.Sprintf("CLIENT://%s,DIRECT://%s,INTERNAL://%s",
+		e.advertised, e.directAddr(), e.peers[0])
 	p["listener.security.protocol.map"] = "CLIENT:PLAINTEXT,DIRECT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"
 	p["inter.broker.listener.name"] = "INTERNAL"
 	p["controller.listener.names"] = "CONTROLLER"
@@ -105,7 +132,7 @@ func (e endpoints) listeners() string {
 func voters(all []endpoints) string {
 	v := make([]string, len(all))
 	for i, e := range all {
-		v[i] = fmt.Sprintf("%d@%s:%d", e.id, e.peer, e.controller)
+		v[i] = fmt.Sprintf("%d@%s", e.id, e.peers[1])
 	}
 	return strings.Join(v, ",")
 }

@@ -41,8 +41,8 @@ func Need(t testing.TB, cfg Config) *Cluster {
 func demand(t testing.TB, cfg Config) {
 	t.Helper()
 	ok, why := Available()
-	if ok && machine().way == wayContainer && len(cfg.JVM) > 0 {
-		notrun.Because(t, Required(), "SLUICE_TEST_KAFKA", "this test gives options to Kafka's Java. Remedy: install Java 17 and Maven")
+	if ok && machine().way == wayContainer && cfg.process() {
+		notrun.Because(t, Required(), "SLUICE_TEST_KAFKA", "this test needs Kafka as processes of its own. Remedy: install Java 17 and Maven")
 	}
 	if ok && (machine().way != wayExternal || !cfg.own()) {
 		return

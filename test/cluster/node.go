@@ -40,6 +40,7 @@ type process struct {
 	dir     string   // server.properties, log4j2.properties, server.log, data/
 	cluster string   // cluster ID
 	options []string // of the JVM
+	env     []string // beside the harness's own
 
 	cmd  *exec.Cmd     // nil before the first start
 	done chan struct{} // closed when cmd has ended
@@ -77,6 +78,9 @@ func (p *process) command(ctx context.Context, heap, class string, args ...strin
 	}
 	cmd := exec.CommandContext(ctx, p.java, slices.Concat(p.options, jvm, args)...)
 	cmd.Dir = p.dir
+	if len(p.env) > 0 {
+		cmd.Env = append(os.Environ(), p.env...)
+	}
 	cmd.SysProcAttr = dieWithParent()
 	return cmd
 }

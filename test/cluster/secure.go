@@ -23,6 +23,8 @@ type Listener struct {
 	Protocol string // SSL, SASL_SSL, SASL_PLAINTEXT or PLAINTEXT
 	// Properties are set under the listener's own prefix, listener.name.NAME.
 	Properties map[string]string
+	// Advertise is Config.Advertise for this listener.
+	Advertise func(node int, addr string) string
 }
 
 // Secure makes a cluster that lets in who can say who it is, and does for it what its ACLs allow. The harness itself, at
@@ -56,7 +58,7 @@ func (s Secure) Config() (Config, error) {
 		super += ";User:" + name
 	}
 	return Config{
-		Listeners: []Listener{{SASL, "SASL_SSL", sasl}, {Mutual, "SSL", mutual}},
+		Listeners: []Listener{{Name: SASL, Protocol: "SASL_SSL", Properties: sasl}, {Name: Mutual, Protocol: "SSL", Properties: mutual}},
 		Properties: map[string]string{
 			"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 			"super.users":           super,
@@ -108,10 +110,10 @@ func (s Secure) mechanisms() map[string]string {
 	return p
 }
 
-// At returns the addresses of a listener of Config.Listeners.
+// At returns the addresses of a listener of Config.Listeners, as its clients are told them.
 func (c *Cluster) At(listener string) (addrs []string) {
 	for _, e := range c.ends {
-		addrs = append(addrs, loopback(e.more[listener]))
+		addrs = append(addrs, e.told[listener])
 	}
 	return addrs
 }
@@ -119,7 +121,7 @@ func (c *Cluster) At(listener string) (addrs []string) {
 // add puts a listener of its own into the properties of node e.
 func (l Listener) add(p map[string]string, e endpoints) {
 	p["listeners"] += fmt.Sprintf(",%s://%s:%d", l.Name, e.bind, e.more[l.Name])
-	p["advertised.listeners"] += fmt.Sprintf(",%s://%s", l.Name, loopback(e.more[l.Name]))
+	p["advertised.listeners"] += fmt.Sprintf(",%s://%s", l.Name, e.told[l.Name])
 	p["listener.security.protocol.map"] += fmt.Sprintf(",%s:%s", l.Name, l.Protocol)
 	for name, value := range l.Properties {
 		p["listener.name."+strings.ToLower(l.Name)+"."+name] = value

@@ -94,6 +94,9 @@ func TestPropertiesWinOverTheHarnessAndSurviveJavasSyntax(t *testing.T) {
 	cfg := Config{Nodes: 3, Properties: map[string]string{"min.insync.replicas": "1", "jaas": "a\\b\nc"}}
 	all := []endpoints{{id: 1, bind: "127.0.0.1", peer: "n1", client: 1, direct: 2, internal: 3, controller: 4, advertised: "p:9"},
 		{id: 2, peer: "n2", controller: 5}}
+	for i := range all {
+		all[i].meet(cfg)
+	}
 	p := cfg.properties(all[0], all, "/data")
 	require.Equal(t, "1", p["min.insync.replicas"])
 	require.Equal(t, "3", p["default.replication.factor"])

@@ -122,6 +122,20 @@ func (f *CommandFleet) Failures() (all []error) {
 	return all
 }
 
+// Delivered gives the commands that a device got, and how long after they were written.
+func (f *CommandFleet) Delivered(device int) map[uint64]time.Duration {
+	d := f.receivers[device]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := make(map[uint64]time.Duration)
+	for _, g := range d.books.got {
+		if _, repeat := first[g.seq]; !repeat {
+			first[g.seq] = g.latency
+		}
+	}
+	return first
+}
+
 // Latencies are times in ascending order.
 type Latencies []time.Duration
 

@@ -23,6 +23,7 @@ type device struct {
 	inflight map[uint16]*sent
 	free     chan uint16
 	acked    []uint64
+	repeated map[uint64][]time.Time
 	refused  int
 	sentN    int
 	latency  []time.Duration
@@ -46,7 +47,7 @@ var errStopped = errors.New("the time is over")
 
 func newDevice(f *Fleet, number int) *device {
 	d := &device{f: f, number: number, topic: fmt.Sprintf(f.Topic, number), payload: make([]byte, f.Size),
-		inflight: make(map[uint16]*sent), free: make(chan uint16, f.Window)}
+		inflight: make(map[uint16]*sent), free: make(chan uint16, f.Window), repeated: make(map[uint64][]time.Time)}
 	if fmt.Sprintf(f.Topic, 1) == fmt.Sprintf(f.Topic, 2) {
 		d.topic = f.Topic
 	}
@@ -70,6 +71,7 @@ func (d *device) report(r *Result) {
 	r.Refused += d.refused
 	r.Reconnects += d.again
 	r.PerDevice = append(r.PerDevice, d.acked)
+	r.Repeated = append(r.Repeated, d.repeated)
 	r.Latency = append(r.Latency, d.latency...)
 	r.WorstPing = max(r.WorstPing, d.worst)
 	if d.err != nil {
@@ -244,6 +246,7 @@ func (d *device) resend(c *conn, present bool) error {
 		if s.recd && present {
 			err = c.pubrel(id)
 		} else {
+			d.noteRepeat(&s)
 			err = c.publish(d.topic, d.f.QoS, id, present, d.fill(s.seq))
 		}
 		if err != nil {
@@ -251,6 +254,16 @@ func (d *device) resend(c *conn, present bool) error {
 		}
 	}
 	return c.flush()
+}
+
+// noteRepeat notes when a message was sent, now and before.
+func (d *device) noteRepeat(s *sent) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.repeated[s.seq] == nil {
+		d.repeated[s.seq] = []time.Time{s.at}
+	}
+	d.repeated[s.seq] = append(d.repeated[s.seq], time.Now())
 }
 
 // drain waits until everything is acknowledged.

@@ -41,7 +41,8 @@ type Fleet struct {
 type Result struct {
 	Sent, Acked, Refused int
 	Reconnects           int
-	PerDevice            [][]uint64 // acknowledged sequence numbers, from 1, in the order of their acknowledgement
+	PerDevice            [][]uint64               // acknowledged sequence numbers, from 1, in the order of their acknowledgement
+	Repeated             []map[uint64][]time.Time // of each device: messages that were sent more than once, and when
 	Latency              []time.Duration
 	WorstPing            time.Duration
 	Errors               []error
