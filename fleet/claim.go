@@ -347,6 +347,7 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 	c.pending, c.gained = nil, nil
 	if resumed != nil {
 		s = *resumed
+		s.Origins = forgetAhead(s.Origins, c.req.Now)
 		s.Received, s.Pending = c.found(v, resumed)
 		c.pending = s.Pending
 	}

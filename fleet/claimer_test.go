@@ -145,6 +145,30 @@ func TestClaimCarriesTheStateFromOwnBooksWhileTheTailLags(t *testing.T) {
 	require.Equal(t, state.StateEpoch, acts[0].Value.StateEpoch)
 }
 
+// TestOpeningLeavesOutTimesThatAreFarAhead of its clock, in the record too: what the device publishes from then on has
+// earlier ones.
+func TestOpeningLeavesOutTimesThatAreFarAhead(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	now := request(false).Now
+	state.Subs = []Sub{{Filter: "x", Origin: 1}, {Filter: "y", Origin: 2}}
+	state.Origins = []Origin{{At: now + clockSlack}, {At: now + clockSlack + 1}}
+	state.Origins[1].Begins("t", 0, 7)
+	_, acts := a.Save(state, k.view("c"))
+	k.run(a, acts)
+	k.run(a, a.Gone(state, now, k.view("c")))
+	b := NewClaimer("c", "B", "tx-B")
+	acts = k.run(b, b.Connect(request(false), k.view("c")))
+	for len(acts) > 0 && acts[0].Kind == ActLedger {
+		acts = k.run(b, b.LedgerRead(k.view("c")))
+	}
+	require.Equal(t, []ActionKind{ActOpened}, kinds(acts))
+	want := []Origin{state.Origins[0], {Pos: state.Origins[1].Pos}}
+	require.Equal(t, want, acts[0].State.Origins)
+	require.Equal(t, want, k.view("c").Session("B").Origins)
+	require.Equal(t, state.Origins, k.view("c").Session("A").Origins)
+}
+
 func TestSavesJoinWhileOneIsUnderWay(t *testing.T) {
 	k := newKafka(t)
 	a, state := k.open("A")

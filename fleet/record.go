@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Version is the version of the records this package writes, and the highest it reads.
@@ -44,9 +45,10 @@ type Session struct {
 	Expiry       uint32 `json:"expiry,omitempty"`  // Session Expiry Interval in seconds
 	OfflineSince int64  `json:"offline,omitempty"` // when the connection ended
 
-	Subs []Sub  `json:"subs,omitempty"`
-	Will *Will  `json:"will,omitempty"`
-	Owed []Owed `json:"owed,omitempty"`
+	Subs    []Sub    `json:"subs,omitempty"`
+	Origins []Origin `json:"origins,omitempty"` // where Subs begin
+	Will    *Will    `json:"will,omitempty"`
+	Owed    []Owed   `json:"owed,omitempty"`
 	Progress
 	Out      []Out     `json:"out,omitempty"`      // deliveries to the device that are under way
 	Received []uint16  `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
@@ -64,6 +66,49 @@ type Sub struct {
 	RetainAsPublished bool   `json:"rap,omitempty"`
 	RetainHandling    byte   `json:"rh,omitempty"`
 	ID                uint32 `json:"id,omitempty"`
+	Origin            int    `json:"o,omitempty"` // its place among the session's Origins, from 1; 0: from the session's positions
+}
+
+// An Origin says where the subscriptions of one SUBSCRIBE begin, as far as the session's positions do not say that.
+type Origin struct {
+	// At is a time in milliseconds: what the device itself published earlier was before. Whoever has the session gives
+	// what the device publishes no earlier time.
+	At int64 `json:"at,omitempty"`
+	// Pos has positions above the session's, in the topics of its IDs.
+	Pos map[string]map[int32]int64 `json:"pos,omitempty"`
+}
+
+// Begins notes at which offset of a partition the origin's subscriptions begin.
+func (o *Origin) Begins(topic string, partition int32, offset int64) {
+	if o.Pos == nil {
+		o.Pos = make(map[string]map[int32]int64)
+	}
+	if o.Pos[topic] == nil {
+		o.Pos[topic] = make(map[int32]int64)
+	}
+	o.Pos[topic][partition] = max(o.Pos[topic][partition], offset)
+}
+
+// OriginOf gives where a subscription begins, nil for from the session's positions.
+func (s *Session) OriginOf(sub *Sub) *Origin {
+	if sub.Origin < 1 || sub.Origin > len(s.Origins) {
+		return nil
+	}
+	return &s.Origins[sub.Origin-1]
+}
+
+// clockSlack is how far a time of an origin may be ahead of the clock of who opens the session.
+const clockSlack = 1000
+
+// forgetAhead leaves out times that are so far ahead that the device's messages would have to wait for them.
+func forgetAhead(origins []Origin, now int64) []Origin {
+	origins = slices.Clone(origins)
+	for i := range origins {
+		if origins[i].At > now+clockSlack {
+			origins[i].At = 0
+		}
+	}
+	return origins
 }
 
 // A Will is a Will Message. It is a duty only in a state that was opened; its epoch is that state's.

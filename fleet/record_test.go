@@ -22,6 +22,8 @@ func fullSession() *Session {
 	}
 	s.Start("t", 2, 3)
 	s.Settle("t", 2, 7)
+	s.Origins, s.Subs[0].Origin = []Origin{{At: 8}}, 1
+	s.Origins[0].Begins("t", 2, 5)
 	return s
 }
 
@@ -30,6 +32,22 @@ func TestSessionRecordRoundTrip(t *testing.T) {
 	got, err := DecodeSession(encode(t, want))
 	require.NoError(t, err)
 	require.Equal(t, want, got)
+}
+
+// TestSubscriptionBeginsAtItsOrigin, and one of a record without origins, or with a place among them that there is not, where
+// the session is.
+func TestSubscriptionBeginsAtItsOrigin(t *testing.T) {
+	f := func(value string, want *Origin) {
+		t.Helper()
+		s, err := DecodeSession([]byte(value))
+		require.NoError(t, err)
+		require.Equal(t, want, s.OriginOf(&s.Subs[0]))
+	}
+	f(`{"v":1,"subs":[{"f":"a","o":2}],"origins":[{"at":1},{"at":2,"pos":{"t":{"3":4}}}]}`, &Origin{At: 2, Pos: map[string]map[int32]int64{"t": {3: 4}}})
+	f(`{"v":1,"subs":[{"f":"a"}],"origins":[{"at":1}]}`, nil)
+	f(`{"v":1,"subs":[{"f":"a"}]}`, nil)
+	f(`{"v":1,"subs":[{"f":"a","o":2}],"origins":[{"at":1}]}`, nil)
+	f(`{"v":1,"subs":[{"f":"a","o":-1}],"origins":[{"at":1}]}`, nil)
 }
 
 func TestSmallSessionMakesSmallRecord(t *testing.T) {

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,8 @@ type Command struct {
 	Expires                                     time.Time
 	// From is the client ID that published it, for No Local; "" if no device did.
 	From string
-	// Published is when From did, in unix milliseconds, if it published to Topic; 0: not known. A subscription that it made
-	// later does not get the command.
+	// Published is when From did, in unix milliseconds by Message.Received, if it published to Topic; 0: not known. A
+	// subscription that it made later does not get the command.
 	Published int64
 	// To is the only client ID that may get it; "" for everyone.
 	To string
@@ -213,7 +214,7 @@ func (s *Server) report(clientID string, done []settlement) {
 type Reach struct {
 	Devices int  // that it is settled for, each by one call of its owner
 	Known   bool // for a command with To: there is a session it could go to, subscribed or not
-	Later   bool // a session has it, or gets it from the store
+	Later   bool // a session has it, gets it from the store, or had not subscribed when it was told of
 }
 
 // Send gives c to the devices with a matching subscription. The order of calls of one goroutine is the order at each
@@ -255,9 +256,10 @@ func (s *Server) sendTo(c *Command) (reach Reach) {
 	if o == nil {
 		return Reach{Known: true}
 	}
-	found := gather(o.match(c.Topic), c) // one at most
+	all := o.match(c.Topic)
+	found := gather(all, c) // one at most
 	if len(found) == 0 {
-		return Reach{Known: !o.isOver()}
+		return Reach{Known: !o.isOver(), Later: slices.ContainsFunc(all, func(d subscriber) bool { return d.origin.isAfter(c.Place) })}
 	}
 	a := ss.offer(found[0].delivery, time.Now())
 	reach.count(a)

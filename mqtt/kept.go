@@ -55,6 +55,21 @@ func (o *outbox) change() uint64 {
 	return o.version
 }
 
+// changed is change for who does not hold mu, and has it stored.
+func (o *outbox) changed() uint64 {
+	o.mu.Lock()
+	version := o.change()
+	o.unlock(nil)
+	return version
+}
+
+// hasStored is isSaved for who does not hold mu.
+func (o *outbox) hasStored(version uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.isSaved(version)
+}
+
 // isSaved says whether the state of a version is stored; one that is not kept always is. mu is held.
 func (o *outbox) isSaved(version uint64) bool { return !o.durable || version <= o.saved }
 
@@ -191,7 +206,7 @@ func (o *outbox) restore(state *State) {
 	defer o.mu.Unlock()
 	for _, s := range state.Subscriptions {
 		o.resubscribe(filterRequest{s.Filter, subscription{
-			id: s.ID, qos: s.QoS, noLocal: s.NoLocal, retainAsPublished: s.RetainAsPublished, retainHandling: s.RetainHandling,
+			id: s.ID, qos: s.QoS, noLocal: s.NoLocal, retainAsPublished: s.RetainAsPublished, retainHandling: s.RetainHandling, origin: s.Origin,
 		}})
 	}
 	o.done = slices.Clone(state.Done)
@@ -239,7 +254,7 @@ func (o *outbox) reenter(u Unfinished) {
 	d := delivery{cmd: cmd, qos: u.QoS, retain: retained}
 	for _, s := range o.subs {
 		_, filter, shared := splitShare(s.filter)
-		if len(cmd.Topic) > 0 && shared == foreign && filterMatches(filter, string(cmd.Topic)) {
+		if len(cmd.Topic) > 0 && shared == foreign && filterMatches(filter, string(cmd.Topic)) && !(&subscriber{o.session, s.subscription}).excludes(cmd) {
 			d.retain = d.retain || cmd.Retain && s.retainAsPublished
 			if s.id != 0 {
 				d.ids = append(d.ids, s.id)
@@ -302,8 +317,9 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 		}
 		s.Next = append(s.Next, Place{stream, at})
 	}
+	origins := o.dating(lows)
 	for _, sub := range o.subs {
-		s.Subscriptions = append(s.Subscriptions, Subscription{sub.filter, sub.id, sub.qos, sub.noLocal, sub.retainAsPublished, sub.retainHandling})
+		s.Subscriptions = append(s.Subscriptions, Subscription{sub.filter, sub.id, sub.qos, sub.noLocal, sub.retainAsPublished, sub.retainHandling, origins.of(sub.origin)})
 	}
 	for i := range o.flight {
 		f := &o.flight[i]

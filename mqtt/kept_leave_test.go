@@ -25,7 +25,7 @@ func TestLeavingSaysWhatDisconnectChanged(t *testing.T) {
 		require.Equal(t, expiry, l.Expiry)
 		require.Equal(t, reason, l.Reason)
 		require.Equal(t, "dev", l.Session.ClientID())
-		require.Equal(t, []Subscription{{Filter: "t", QoS: 1}}, l.State.Subscriptions)
+		require.Equal(t, []Subscription{{Filter: "t", QoS: 1}}, bare(l.State.Subscriptions))
 		w.left("dev")
 		require.Equal(t, expiry > 0, w.stored(v, "dev").present())
 	}

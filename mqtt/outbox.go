@@ -53,11 +53,14 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	switch {
 	case at >= 0:
 		r.filter = o.subs[at].filter // the string that the index has
-		r.since = o.subs[at].since   // what it is to get is not interrupted
+		r.origin = o.subs[at].origin // what it is to get is not interrupted
 		o.subs[at] = r               // [MQTT-3.8.4-3]
 	case o.durable && o.srv.cfg.Store.Full(), len(o.subs) >= o.srv.cfg.MaxSubscriptions || o.refusesShare(r.filter) || !o.srv.holdFilter(r.filter):
 		return false
 	default:
+		if isShared(r.filter) {
+			r.origin = nil // its share begins by itself
+		}
 		o.subs = append(o.subs, r)
 	}
 	if isShared(r.filter) {

@@ -30,9 +30,11 @@ type session struct {
 	outbox atomic.Pointer[outbox] // nil until the first SUBSCRIBE
 
 	// floor is the earliest time, in unix milliseconds, of the messages that the device publishes from now on. Only the
-	// reading goroutine uses it. Of a subscription with a since up to voided it is not known what came before it.
-	floor  int64
-	voided atomic.Int64
+	// reading goroutine uses it. Of a subscription that was made at a time up to voided, what the device published before
+	// it is not known any more; the state voidedIn is the first that has no such times.
+	floor    int64
+	voided   atomic.Int64
+	voidedIn uint64
 
 	keeper Keeper // of a session that a Store has; set before the connection is open
 
@@ -57,15 +59,37 @@ func (s *session) raiseFloor(now time.Time) int64 {
 
 // timeOf gives the time of a message that is received now: not below the floor.
 func (s *session) timeOf(now time.Time) time.Time {
-	switch ahead := time.UnixMilli(s.floor).Sub(now); {
-	case ahead <= 0:
-		return now
-	case ahead > stepBack: // the clock was set back
-		s.voided.Store(max(s.voided.Load(), s.floor))
-		s.floor = 0
+	ahead := time.UnixMilli(s.floor).Sub(now)
+	if ahead <= 0 || ahead > stepBack && s.lowerFloor() {
 		return now
 	}
 	return time.UnixMilli(s.floor)
+}
+
+// lowerFloor gives up the floor, and the origins that go by it: the clock was set back. False: not yet, since the state
+// that is stored has them still. After a crash the message would be taken for one from before the SUBSCRIBE, and lost.
+func (s *session) lowerFloor() bool {
+	o := s.outbox.Load()
+	if s.floor > s.voided.Load() {
+		s.voided.Store(s.floor)
+		if o != nil {
+			s.voidedIn = o.changed()
+		}
+	}
+	if o != nil && !o.hasStored(s.voidedIn) {
+		return false
+	}
+	s.floor = 0
+	return true
+}
+
+// restoreFloor goes on with that of a session that was stored.
+func (s *session) restoreFloor(subs []Subscription) {
+	for _, sub := range subs {
+		if sub.Origin != nil {
+			s.floor = max(s.floor, sub.Origin.At)
+		}
+	}
 }
 
 // inbound is the state of a QoS 2 packet id, from its first PUBLISH to its PUBREL.

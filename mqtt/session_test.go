@@ -140,7 +140,7 @@ func TestSubscriptionExcludesOnlyWhatItsDevicePublishedBefore(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(t, "packets") {
 			clock = clock.Add(time.Duration(rapid.IntRange(-back, 2_000_000).Draw(t, "step")/rapid.SampledFrom([]int{1, 1000, 1_000_000}).Draw(t, "scale")) * time.Microsecond)
 			if rapid.Bool().Draw(t, "subscribe") {
-				subs = append(subs, subscriber{s, subscription{since: s.raiseFloor(clock)}})
+				subs = append(subs, subscriber{s, subscription{origin: s.begin(clock)}})
 			} else {
 				at := s.timeOf(clock)
 				require.LessOrEqual(t, at.Sub(clock).Abs(), stepBack)
@@ -160,3 +160,86 @@ func TestSubscriptionExcludesOnlyWhatItsDevicePublishedBefore(t *testing.T) {
 		}
 	})
 }
+
+// A deaf Keeper is told what is to be stored, and the test stores it.
+type deaf struct{ Keeper }
+
+func (deaf) Changed() {}
+
+func (deaf) Streams() ([]int32, func(int32) (int64, bool)) { return nil, nil }
+
+// TestStoredSubscriptionExcludesOnlyWhatItsDevicePublishedBefore: the session goes from one server to another, whose clock
+// is ahead or behind, with what was stored of it last, and clocks are set.
+func TestStoredSubscriptionExcludesOnlyWhatItsDevicePublishedBefore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		clock, skew := time.UnixMilli(1_700_000_000_000), time.Duration(0)
+		most := rapid.SampledFrom([]int{0, 5, 900, 5000}).Draw(t, "most skew")
+		var stored Snapshot
+		var s *session
+		var o *outbox
+		open := func(state Snapshot) {
+			s, stored = &session{clientID: "dev"}, state
+			for i, sub := range stored.Subscriptions {
+				if sub.Origin != nil && sub.Origin.At > clock.Add(skew+stepBack).UnixMilli() {
+					stored.Subscriptions[i].Origin = nil // as who opens a session does
+				}
+			}
+			s.restoreFloor(stored.Subscriptions)
+			o = newOutbox(new(Server), s)
+			o.durable, o.keeper = true, deaf{}
+			for _, sub := range stored.Subscriptions {
+				o.subs = append(o.subs, filterRequest{sub.Filter, subscription{origin: sub.Origin}})
+			}
+			o.behind = map[int32]lag{1: {}} // something is open all the time
+			s.outbox.Store(o)
+		}
+		save := func() {
+			stored = s.snapshotOf()
+			o.stored(stored.Version)
+		}
+		open(Snapshot{})
+		type message struct {
+			*Command
+			filters map[string]bool // that were there
+		}
+		var published []message
+		n := 0
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			clock = clock.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "pause")) * 100 * time.Microsecond)
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			case 0, 1:
+				n++
+				o.subs = append(o.subs, filterRequest{fmt.Sprint(n), subscription{origin: s.begin(clock.Add(skew))}})
+				o.changed()
+				save() // and SUBACK
+			case 2:
+				save()
+			case 3: // a crash, or a takeover
+				skew = time.Duration(rapid.IntRange(-most, most).Draw(t, "skew")) * time.Millisecond
+				open(stored)
+			case 4:
+				skew = time.Duration(rapid.IntRange(-most, most).Draw(t, "skew")) * time.Millisecond
+			default:
+				at := s.timeOf(clock.Add(skew))
+				m := message{&Command{From: "dev", Published: at.UnixMilli()}, map[string]bool{}}
+				for _, sub := range o.subs {
+					m.filters[sub.filter] = true
+				}
+				published = append(published, m)
+			}
+			for _, m := range published {
+				for _, sub := range o.subs {
+					switch excluded := (&subscriber{s, sub.subscription}).excludes(m.Command); {
+					case m.filters[sub.filter]:
+						require.False(t, excluded, "published after it")
+					case most == 0:
+						require.True(t, excluded, "published before it")
+					}
+				}
+			}
+		}
+	})
+}
+
+// snapshotOf is the session's snapshot.
+func (s *session) snapshotOf() Snapshot { return (&Session{session: s}).Snapshot(nil, nil) }

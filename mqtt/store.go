@@ -90,6 +90,7 @@ type Subscription struct {
 	NoLocal           bool
 	RetainAsPublished bool
 	RetainHandling    byte
+	Origin            *Origin // the same pointer for those of one SUBSCRIBE
 }
 
 // An Unfinished delivery was sent and not completed.

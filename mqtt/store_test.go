@@ -292,6 +292,15 @@ func (k *safe) put(s Snapshot) {
 
 func (k *safe) snapshot() Snapshot { return k.o.Session.Snapshot(k.Streams()) }
 
+// bare gives subscriptions without where they begin.
+func bare(subs []Subscription) []Subscription {
+	subs = slices.Clone(subs)
+	for i := range subs {
+		subs[i].Origin = nil
+	}
+	return subs
+}
+
 // save stores the session as it is.
 func (k *safe) save() {
 	k.saving.Lock()

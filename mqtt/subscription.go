@@ -15,14 +15,7 @@ type subscription struct {
 	noLocal           bool
 	retainAsPublished bool
 	retainHandling    byte
-	// since is when it was made, in unix milliseconds; 0: earlier than the connection. What the device itself published
-	// before is not for it: all of that has an earlier time, and all that comes after it this or a later one (floor).
-	since int64
-}
-
-// excludes says that the device published c before it made the subscription.
-func (s *subscriber) excludes(c *Command) bool {
-	return c.Published < s.since && c.Published != 0 && s.session.clientID == c.From && s.since > s.session.voided.Load()
+	origin            *Origin // nil: it takes all that the session gets
 }
 
 // A filterRequest is a topic filter and what SUBSCRIBE says of it.
@@ -52,11 +45,11 @@ func (c *Conn) subscribe(body []byte) error {
 	}
 	c.countFilters(l.n)
 	codes := make([]byte, 0, l.n)
-	since := c.session.raiseFloor(c.now)
+	origin := c.session.begin(c.now)
 	var owed []string // filters that get retained messages
 	for r := (cursor{b: l.b}); len(r.b) > 0; {
 		filter, s := r.binary(), subscriptionOf(r.byte(), l.subscriptionID)
-		s.since = since
+		s.origin = origin
 		if c.isBridge {
 			s.noLocal, s.retainAsPublished = !bytes.HasPrefix(filter, []byte(sharePrefix)), true
 		}

@@ -53,7 +53,7 @@ var translations = sync.Pool{New: func() any { return new(translation) }}
 
 // said are the headers by which a record speaks of its PUBLISH; nil: not there.
 type said struct {
-	qos, retain, expiry, format, contentType, responseTopic, correlationData, clientID, topic []byte
+	qos, retain, expiry, format, contentType, responseTopic, correlationData, clientID, topic, will []byte
 }
 
 // A recordRefusal says why a record makes no command, for good.
@@ -94,7 +94,7 @@ func (t *translator) translate(r *kafka.Fetched) (*command, error) {
 		return cmd, refusedByRules(err)
 	}
 	err = cmd.describe(tr)
-	if cmd.From != "" && !r.Appended && bytes.Equal(tr.said.topic, cmd.Topic) {
+	if cmd.From != "" && !r.Appended && tr.said.will == nil && bytes.Equal(tr.said.topic, cmd.Topic) {
 		cmd.Published = cmd.written.UnixMilli()
 	}
 	cmd.Memory = commandMemory + 2*len(r.Key) // the key stands in pending too
@@ -164,6 +164,8 @@ func (s *said) field(name []byte) *[]byte {
 		return &s.topic
 	case "mqtt.client_id":
 		return &s.clientID
+	case "mqtt.will":
+		return &s.will
 	}
 	return nil
 }

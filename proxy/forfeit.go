@@ -81,13 +81,14 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 			continue
 		}
 		cmd, err := f.c.translate(rec)
-		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !e.subscribed(cmd) || e.over(cmd) {
+		sent, received := e.sent(st, rec.Offset)
+		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !sent && !e.awaited(st, cmd) || e.over(cmd) {
 			continue
 		}
 		if !f.c.awaitRoom(cmd) {
 			return
 		}
-		switch sent, received := e.sent(st, rec.Offset); {
+		switch {
 		case received: // the device has it and answers for it
 			cmd.settle(e.client, mqtt.Delivered, 0, "")
 		case sent:
@@ -118,17 +119,25 @@ func (e *forfeit) sent(st *stream, offset int64) (sent, received bool) {
 	return false, false
 }
 
-// subscribed says whether the session had subscribed to a command.
+// subscribed says whether a subscription of the session matches a command.
 func (e *forfeit) subscribed(cmd *command) bool {
-	if cmd.To != "" && cmd.To != e.client {
-		return false
-	}
-	for _, s := range e.state.Subs {
-		if mqtt.FilterMatches(s.Filter, string(cmd.Topic)) && !(s.NoLocal && cmd.From == e.client) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(e.state.Subs, func(s fleet.Sub) bool { return e.matches(&s, cmd) })
+}
+
+// awaited says whether one does that was made before the command came. The others tell nobody anything of it: it was told
+// of when they were not there.
+func (e *forfeit) awaited(st *stream, cmd *command) bool {
+	return slices.ContainsFunc(e.state.Subs, func(s fleet.Sub) bool { return e.matches(&s, cmd) && !e.precedes(st, cmd, e.state.OriginOf(&s)) })
+}
+
+func (e *forfeit) matches(s *fleet.Sub, cmd *command) bool {
+	return (cmd.To == "" || cmd.To == e.client) && mqtt.FilterMatches(s.Filter, string(cmd.Topic)) && !(s.NoLocal && cmd.From == e.client)
+}
+
+// precedes says that a command came before the subscriptions of an origin.
+func (e *forfeit) precedes(st *stream, cmd *command, from *fleet.Origin) bool {
+	return from != nil && (st.means(&e.state.Progress) && cmd.offset < from.Pos[st.topic][st.partition] ||
+		cmd.From == e.client && cmd.Published != 0 && cmd.Published < from.At)
 }
 
 // over says whether a command was written when the session's time was over: the owner of the client's partition tells of

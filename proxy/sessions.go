@@ -136,7 +136,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 		return opened, nil
 	}
 	st := &opened.State
-	st.Subscriptions = subscriptionsOf(a.State)
+	st.Subscriptions = s.subscriptions(ctx, a.State)
 	if s.finder.c != nil {
 		if st.Behind, st.Done, err = s.replays(ctx, a.State); err != nil {
 			return nil, err

@@ -23,22 +23,55 @@ func requestOf(o *mqtt.Opening) fleet.ConnectRequest {
 	}
 }
 
-// subscriptionsOf gives the subscriptions of a stored session.
-func subscriptionsOf(s *fleet.Session) (subs []mqtt.Subscription) {
-	for _, sub := range s.Subs {
+// subscriptions gives those of a stored session.
+func (s *sessions) subscriptions(ctx context.Context, state *fleet.Session) (subs []mqtt.Subscription) {
+	origins := map[*fleet.Origin]*mqtt.Origin{}
+	for i := range state.Subs {
+		sub := &state.Subs[i]
+		from := state.OriginOf(sub)
+		if from != nil && origins[from] == nil {
+			origins[from] = &mqtt.Origin{At: from.At, Places: s.places(ctx, state, from)}
+		}
 		subs = append(subs, mqtt.Subscription{Filter: sub.Filter, ID: int(sub.ID), QoS: sub.QoS, NoLocal: sub.NoLocal,
-			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling})
+			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Origin: origins[from]})
 	}
 	return subs
+}
+
+// places gives the positions of an origin. None is above the end of its log: if that was cut, what comes there is new.
+func (s *sessions) places(ctx context.Context, state *fleet.Session, from *fleet.Origin) (places []mqtt.Place) {
+	if s.finder.c == nil || len(from.Pos) == 0 {
+		return nil
+	}
+	for _, st := range s.streams.all() {
+		at, tail := from.Pos[st.topic][st.partition], st.next.Load()
+		if at == 0 || tail < 0 || !st.means(&state.Progress) {
+			continue
+		}
+		if at > tail {
+			at = min(at, s.logEnd(ctx, st, at))
+		}
+		places = append(places, mqtt.Place{Stream: st.id, Offset: at})
+	}
+	return places
 }
 
 // stateOf makes the record of a snapshot: streams become Kafka's topics and partitions, since each instance numbers
 // them as it meets them.
 func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 	s := &fleet.Session{}
+	var from *mqtt.Origin
 	for _, sub := range snap.Subscriptions {
+		origin := 0
+		if sub.Origin != nil {
+			if sub.Origin != from {
+				from = sub.Origin
+				s.Origins = append(s.Origins, originOf(from, all))
+			}
+			origin = len(s.Origins)
+		}
 		s.Subs = append(s.Subs, fleet.Sub{Filter: sub.Filter, ID: uint32(sub.ID), QoS: sub.QoS, NoLocal: sub.NoLocal,
-			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling})
+			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Origin: origin})
 	}
 	if len(s.Subs) > 0 || len(snap.Flight) > 0 {
 		for _, p := range snap.Next {
@@ -71,6 +104,18 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 		s.Out = append(s.Out, out)
 	}
 	return s
+}
+
+// originOf is for a record what an origin is here. In a stream that has ended it is at the end at most.
+func originOf(from *mqtt.Origin, all *streams) fleet.Origin {
+	o := fleet.Origin{At: from.At}
+	for _, p := range from.Places {
+		st := all.get(p.Stream)
+		if at := min(p.Offset, st.until.Load()); at > 0 {
+			o.Begins(st.topic, st.partition, at)
+		}
+	}
+	return o
 }
 
 // resume says from where on the streams are to be replayed for a stored session, and what is settled there.
