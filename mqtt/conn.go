@@ -25,8 +25,7 @@ type Conn struct {
 	holding        bool   // reading is paused; partial begins with the packet that must wait
 	flooded        bool   // and with more PINGREQ than are answered at once
 	scanned        int    // up to where partial was searched for PINGREQ
-	records        int    // bytes held of TLS records that are not whole
-	charged        int    // part of partial and records that is counted in Server.partial, or Server.waiting
+	charged        int    // part of partial and held that is counted in Server.partial, or Server.waiting
 	aliases        [][]byte
 	aliasBytes     int // what they take
 	will           *Message
@@ -35,7 +34,6 @@ type Conn struct {
 	now            time.Time // when the bytes at hand were read
 	since          time.Time
 	handed         *Message // in the Handler's Publish now
-	handedID       uint16
 	turn           Turn     // of the message that waits for memory; nil: none does
 	attached       any      // the Handler's
 	device         net.Addr // as the PROXY header says; nil: there is none
@@ -43,11 +41,12 @@ type Conn struct {
 	rates          rates
 	version        byte // 0 until CONNECT
 	proxy          proxyState
-	tidy           bool // DISCONNECT came: no will
-	persists       bool // CONNECT asked for a Session Expiry Interval above 0
-	isBridge       bool // the protocol level has bridgeBit
-	problems       bool // Request Problem Information: reasons may be told
-	holdsBack      bool // messages with QoS 0 were held back when that was looked at last
+	tidy           bool   // DISCONNECT came: no will
+	persists       bool   // CONNECT asked for a Session Expiry Interval above 0
+	isBridge       bool   // the protocol level has bridgeBit
+	problems       bool   // Request Problem Information: reasons may be told
+	holdsBack      bool   // messages with QoS 0 were held back when that was looked at last
+	handedID       uint16 // the packet identifier of handed
 	willWait       uint32
 	serial         uint32 // tells the connections of a server apart
 
@@ -58,10 +57,10 @@ type Conn struct {
 	paused      atomic.Bool              // keep-alive spares it
 
 	mu        sync.Mutex // guards all below
+	keepAlive uint32     // seconds, 0: none
 	slots     slots
-	inFlight  int    // bytes of the messages in slots, and of those with QoS 0 that are held back
-	lagging   int    // how many those are
-	keepAlive uint32 // seconds, 0: none
+	inFlight  int // bytes of the messages in slots, and of those with QoS 0 that are held back
+	lagging   int // how many those are
 	out       []byte
 	tail      []byte // belongs into out at tailAt, shared with other connections
 	tailAt    int
@@ -73,14 +72,14 @@ type Conn struct {
 	starved   bool   // the outbox has more for out
 	dirty     bool   // in the flusher's list
 	wants     bool   // reading is paused until slots or bytes are free
+	delayed   bool   // the pacer resumes the reading
+	nudged    bool   // the read deadline was set to end a wait, not the connection
+	ending    bool
+	silent    bool // the last word is in out: no acknowledgement may follow
 	// spareSince is the tick since which a message with QoS 0 waits for memory; 0: none does. Only the reading goroutine
 	// writes it.
 	spareSince int64
-	delayed    bool  // the pacer resumes the reading
-	nudged     bool  // the read deadline was set to end a wait, not the connection
-	refusal    error // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
-	ending     bool
-	silent     bool   // the last word is in out: no acknowledgement may follow
+	refusal    error  // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
 	end        error  // why it ends
 	cancel     func() // ends a wait of the reading goroutine
 	wake       chan struct{}

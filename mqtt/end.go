@@ -42,7 +42,7 @@ func (c *Conn) finish(err error) {
 
 // forget lets go of what was read, since somebody may hold c for long.
 func (c *Conn) forget() {
-	c.partial, c.records = nil, 0
+	c.partial = nil
 	if c.link != nil && c.link.tls != nil {
 		c.link.tls.Forget()
 	}

@@ -135,11 +135,11 @@ func (c *Conn) hold(b []byte) {
 // TCP segment is never refused because of what others hold.
 const partialUncounted = 1 << 10
 
-// charge counts n bytes of this connection and its records, none if they are few, in place of what was counted before: in
+// charge counts n bytes of this connection and what it holds of records, none if they are few, in place of what was counted before: in
 // Server.partial, or in Server.waiting while reading is paused, so that what waits for Kafka makes no incomplete packet be
 // refused. above says that all connections hold too much together.
 func (c *Conn) charge(n int) (above bool) {
-	if n += c.records; n <= partialUncounted {
+	if n += c.held(); n <= partialUncounted {
 		n = 0
 	}
 	to, from := &c.srv.partial, &c.srv.partial
@@ -155,6 +155,14 @@ func (c *Conn) charge(n int) (above bool) {
 	from.Add(int64(-c.charged))
 	c.charged, c.chargedWaiting = n, c.holding
 	return to.Add(int64(n)) > c.srv.cfg.MaxPartialBytes
+}
+
+// held is how many bytes are held of TLS records that are not whole.
+func (c *Conn) held() int {
+	if c.link == nil || c.link.tls == nil {
+		return 0
+	}
+	return c.link.tls.Held()
 }
 
 // packet handles one whole packet.

@@ -90,9 +90,6 @@ func (c *Conn) unwrap(b []byte, pass func(*Conn, []byte) error) error {
 // unframe is unwrap for what TLS gave.
 func (c *Conn) unframe(b []byte, pass func(*Conn, []byte) error) error {
 	l := c.link
-	if l.tls != nil {
-		c.records = l.tls.Held()
-	}
 	var pong []byte
 	if l.frames != nil {
 		var err error

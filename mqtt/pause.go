@@ -277,7 +277,7 @@ func (c *Conn) catchUp() error {
 
 // trim lets go of memory of which little is needed any more: so seldom that it costs less than what came did.
 func (c *Conn) trim() {
-	if c.charged-c.records > 4*len(c.partial) {
+	if c.charged-c.held() > 4*len(c.partial) {
 		c.hold(append([]byte(nil), c.partial...))
 	}
 }

@@ -97,7 +97,7 @@ func (c *Conn) Open(cipher, plain []byte) ([]byte, error) {
 func (c *Conn) Held() int { return cap(c.part) + c.idle }
 
 // Forget lets go of what came of a record that is not whole, when nobody calls Open any more.
-func (c *Conn) Forget() { c.part = nil }
+func (c *Conn) Forget() { c.part, c.idle = nil, 0 }
 
 // ready is how many bytes of b can be given to crypto/tls: a whole record, or all, to be refused, of what is none.
 // Zero: wait for more. To give it less would make it reserve memory for all that a header announces.
