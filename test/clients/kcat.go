@@ -42,7 +42,7 @@ func (k Kcat) Produce(ctx context.Context, brokers []string, topic, key string, 
 // Stream writes a record to one partition each 20 ms until ctx ends, and counts those that Kafka has acknowledged. It fails
 // if kcat can't be started.
 func (k Kcat) Stream(ctx context.Context, brokers []string, topic string, partition int, acked *atomic.Int64) error {
-	cmd := exec.CommandContext(ctx, k.path, "-P", "-u", "-vvv", "-b", strings.Join(brokers, ","), "-t", topic,
+	cmd := exec.CommandContext(ctx, k.path, "-P", "-E", "-vvv", "-b", strings.Join(brokers, ","), "-t", topic,
 		"-p", fmt.Sprint(partition), "-X", "acks=all")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
