@@ -80,9 +80,9 @@ func (c *Claimer) pump() []Action {
 		value := c.next
 		c.next, c.started = nil, c.asked
 		return c.write(writeState, value)
-	case c.phase == phaseOpen && !c.lost && !slices.Equal(c.book.Pending, c.pending):
+	case c.phase == phaseOpen && !c.lost && !slices.Equal(c.book.Pending, c.doubt().pending):
 		value := *c.book // those we have heard from may remove their keys
-		value.Pending, c.started = c.pending, c.asked
+		value.Pending, c.started = c.doubt().pending, c.asked
 		return c.write(writeState, &value)
 	case c.removing:
 		c.removing = false
@@ -344,17 +344,16 @@ func (c *Claimer) clearOne(e *entry, resumes bool) (acts []Action, done bool) {
 // open writes the state under our own epoch. Without that record the next to connect would not find the session.
 func (c *Claimer) open(v View, resumed *Session) []Action {
 	s := Session{Began: c.epoch}
-	c.pending, c.gained = nil, nil
+	d := doubts{known: c.doubt().known}
 	if resumed != nil {
 		s = *resumed
 		s.Origins = forgetAhead(s.Origins, c.req.Now)
 		s.Received, s.Pending = c.found(v, resumed)
-		c.pending = s.Pending
+		if d.pending = s.Pending; len(d.pending) > 0 {
+			d.began, d.before = s.Began, c.book
+		}
 	}
-	if len(c.pending) == 0 {
-		c.before = nil
-	}
-	c.began = s.Began
+	c.doubting(d)
 	s.Owed = nil
 	if b := c.book; b != nil {
 		if s.Owed = b.Owed; c.owesWill(v, resumed) {
@@ -380,7 +379,11 @@ func (c *Claimer) opened(v View) []Action {
 	if c.higher(v) {
 		return c.lose(nil)
 	}
-	state := *c.book
-	state.Received, state.Pending = append(slices.Clip(state.Received), c.gained...), c.pending
-	return append([]Action{{Kind: ActOpened, Present: c.present, State: &state, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
+	state := c.book
+	if d := c.doubt(); len(d.gained) > 0 || !slices.Equal(state.Pending, d.pending) {
+		known := *state
+		known.Received, known.Pending = append(slices.Clip(state.Received), d.gained...), d.pending
+		state = &known
+	}
+	return append([]Action{{Kind: ActOpened, Present: c.present, State: state, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
 }

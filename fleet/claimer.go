@@ -33,14 +33,10 @@ type Claimer struct {
 	value   *Session // the record under way
 	next    *Session // the state to write as soon as nothing is under way
 	clear   *clearing
-	leaving *Session       // the state to release as soon as its Will is published
-	wills   []int64        // epochs of the Wills that ActWill was given for, and that are not answered
-	waits   int64          // number of the newest ActWait
-	pending []Pending      // of the session that is being opened, or open, what it found and does not know yet
-	gained  []uint16       // of those, what turned out to be stored
-	before  *Session       // what our key held when it was opened, if that has anything to tell
-	began   int64          // the session that pending and gained belong to
-	known   map[ownID]bool // outcomes of our own: stored or not
+	leaving *Session // the state to release as soon as its Will is published
+	wills   []int64  // epochs of the Wills that ActWill was given for, and that are not answered
+	waits   int64    // number of the newest ActWait
+	doubts  *doubts
 
 	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
 }
@@ -214,7 +210,7 @@ func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
 	c.left, c.lost = now, false
 	if final != nil {
 		for _, p := range final.Pending { // what was known of such an id was another message's
-			delete(c.known, ownID{c.book.Began, p.ID})
+			delete(c.doubt().known, ownID{c.book.Began, p.ID})
 		}
 	}
 	switch c.phase {

@@ -8,17 +8,39 @@ type ownID struct {
 	id    uint16
 }
 
+// doubts are what there is to say of QoS 2 ids whose messages have no outcome yet. Most sessions have none.
+type doubts struct {
+	began   int64          // the session that is being opened, or open
+	pending []Pending      // what it found and does not know yet
+	gained  []uint16       // of those, what turned out to be stored
+	before  *Session       // what our key held when it was opened, if that has anything to tell
+	known   map[ownID]bool // outcomes of our own, of any session: stored or not
+}
+
+func (c *Claimer) doubt() doubts {
+	if c.doubts == nil {
+		return doubts{}
+	}
+	return *c.doubts
+}
+
+// doubting sets what there is to say, which may be nothing.
+func (c *Claimer) doubting(d doubts) {
+	if c.doubts = nil; len(d.pending) > 0 || len(d.gained) > 0 || len(d.known) > 0 {
+		c.doubts = &d
+	}
+}
+
 // found returns the QoS 2 ids that the session s, which is about to be opened, has, and those that only others can tell
 // of. What an incarnation that lives and was not heard from had received is not known; of one that died nobody will tell.
 func (c *Claimer) found(v View, s *Session) (received []uint16, pending []Pending) {
-	c.before = c.book
 	if inc := v.top().inc; !s.knowsReceived() {
 		if inc.verdict == nil && inc.name != c.me {
 			pending = []Pending{{Inc: inc.name}}
 		}
 		return nil, pending
 	}
-	stored, pending := c.ask(v, s.Began, s.Pending)
+	stored, pending := c.ask(v, s.Began, s.Pending, c.book)
 	return append(slices.Clip(s.Received), stored...), pending
 }
 
@@ -27,7 +49,7 @@ func (c *Claimer) found(v View, s *Session) (received []uint16, pending []Pendin
 func (c *Claimer) hear(v View) []Action {
 	if c.phase == phaseIdle && c.book != nil && len(c.book.Pending) > 0 && c.book.knowsReceived() && c.resting(v) {
 		s := *c.book
-		stored, left := c.ask(v, s.Began, s.Pending)
+		stored, left := c.ask(v, s.Began, s.Pending, c.doubt().before)
 		if slices.Equal(left, s.Pending) {
 			return nil
 		}
@@ -35,26 +57,28 @@ func (c *Claimer) hear(v View) []Action {
 		c.next = &s
 		return nil
 	}
-	if len(c.pending) == 0 || c.phase < phaseOpening {
+	d := c.doubt()
+	if len(d.pending) == 0 || c.phase < phaseOpening {
 		return nil
 	}
-	stored, left := c.ask(v, c.began, c.pending)
-	if slices.Equal(left, c.pending) {
+	stored, left := c.ask(v, d.began, d.pending, d.before)
+	if slices.Equal(left, d.pending) {
 		return nil
 	}
-	c.pending = left
-	c.gained = append(c.gained, stored...) // also of an open one: the device may never be told of it, see asFound
+	d.pending, d.gained = left, append(d.gained, stored...) // also of an open one: the device may never be told of it, see asFound
+	c.doubting(d)
 	if c.phase < phaseOpen {
 		return nil
 	}
 	return []Action{{Kind: ActReceived, Received: stored, Pending: left}}
 }
 
-// ask returns what is known now of pending ids: those that are stored, and those that are still pending.
-func (c *Claimer) ask(v View, began int64, pending []Pending) (stored []uint16, left []Pending) {
+// ask returns what is known now of pending ids: those that are stored, and those that are still pending. before is what
+// our key held before the session was opened.
+func (c *Claimer) ask(v View, began int64, pending []Pending, before *Session) (stored []uint16, left []Pending) {
 	for _, p := range pending {
-		outcome, known := c.known[ownID{began, p.ID}]
-		s := c.before
+		outcome, known := c.doubt().known[ownID{began, p.ID}]
+		s := before
 		switch {
 		case p.Inc != c.me:
 			known, s = false, v.heard(p)
@@ -97,7 +121,7 @@ func (v View) heard(p Pending) *Session {
 
 // Listens says that the machine waits to hear about QoS 2 ids, so that a verdict too is news to it.
 func (c *Claimer) Listens() bool {
-	return len(c.pending) > 0 || c.book != nil && len(c.book.Pending) > 0
+	return len(c.doubt().pending) > 0 || c.book != nil && len(c.book.Pending) > 0
 }
 
 // Outcome says whether the message with a QoS 2 id is stored that Gone left as pending here, in the session that began
@@ -107,10 +131,12 @@ func (c *Claimer) Outcome(began int64, id uint16, stored bool, v View) []Action 
 	if c.judged {
 		return nil
 	}
-	if c.known == nil {
-		c.known = make(map[ownID]bool)
+	d := c.doubt()
+	if d.known == nil {
+		d.known = make(map[ownID]bool)
 	}
-	c.known[ownID{began, id}] = stored
+	d.known[ownID{began, id}] = stored
+	c.doubting(d)
 	c.settleOwn()
 	return c.step(v)
 }
@@ -133,7 +159,7 @@ func (c *Claimer) settled(s *Session) *Session {
 	n := *s
 	n.Received, n.Pending = slices.Clone(s.Received), nil
 	for _, p := range s.Pending {
-		outcome, known := c.known[ownID{s.Began, p.ID}]
+		outcome, known := c.doubt().known[ownID{s.Began, p.ID}]
 		switch {
 		case !known || p.Inc != c.me:
 			n.Pending = append(n.Pending, p)
@@ -150,7 +176,7 @@ func (c *Claimer) settled(s *Session) *Session {
 // asFound is the state of a connection that the device was not told of: what it found, without a Will.
 func (c *Claimer) asFound() *Session {
 	s := withoutWill(c.book)
-	s.Received, s.Pending = append(slices.Clip(s.Received), c.gained...), nil
+	s.Received, s.Pending = append(slices.Clip(s.Received), c.doubt().gained...), nil
 	return s
 }
 
