@@ -72,10 +72,6 @@ func number(t testing.TB, name string, otherwise int) int {
 // open are the clauses that are known not to be kept, each with what breaks it. Those marked rare were last seen before
 // later repairs, or once in 400 histories.
 var open = []string{
-	"[MQTT-3.3.4-2]", // the replay of a stored session has a PUBLISH that came before the SUBSCRIBE on its connection
-	"[MQTT-3.8.4-8]", // the same
-	"[MQTT-3.3.1-8] of 3.1.1",
-	"[MQTT-3.3.1-5]",
 	"docs/commands.md, receipts", // none for a command of a session that ends with expiry 0 a moment after it was resumed
 	"[MQTT-4.4.0-1]",             // rare: a packet identifier stands for another message on the next connection
 	"DESIGN 1, PUBLISH QoS 0",    // rare, at two instances
