@@ -93,10 +93,16 @@ func (l *Ledger) applyWill(key LedgerKey, value []byte) error {
 	if err := decode(value, &w, &w.V); err != nil {
 		return err
 	}
-	if !l.WillDone(key.Client, key.Epoch) {
-		l.setWills(key.Client, append(l.wills[key.Client], key.Epoch))
-	}
+	l.NoteWill(key.Client, key.Epoch)
 	return nil
+}
+
+// NoteWill says that the Will of this epoch was published or dropped: by us, so that it is known before it is read. Kafka
+// acknowledges a commit before those who read see it.
+func (l *Ledger) NoteWill(client string, epoch int64) {
+	if !l.WillDone(client, epoch) {
+		l.setWills(client, append(l.wills[client], epoch))
+	}
 }
 
 func (l *Ledger) setWills(client string, epochs []int64) {

@@ -66,6 +66,13 @@ func (l *ledgerPart) willDone(client string, epoch int64) bool {
 	return l.table.WillDone(client, epoch)
 }
 
+// noteWill says that a will was published by us.
+func (l *ledgerPart) noteWill(client string, epoch int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.table.NoteWill(client, epoch)
+}
+
 // stale gives the keys of a client that say nothing any more.
 func (l *ledgerPart) stale(client string, began, lowest int64) [][]byte {
 	l.mu.Lock()
