@@ -75,10 +75,11 @@ func (h *holding) settled(ctx context.Context) {
 	}
 }
 
-// hand gives a record to Handle, unless there is no room.
+// hand gives a record to Handle, unless there is no room, or the partition may be another one's: after a stall of this
+// process the records that were fetched before it are the first that come.
 func (h *holding) hand(m *sarama.ConsumerMessage) bool {
 	h.mu.Lock()
-	if h.draining || h.back >= 0 || len(h.open) >= h.g.cfg.Window {
+	if h.draining || h.back >= 0 || len(h.open) >= h.g.cfg.Window || h.g.overdue() {
 		h.mu.Unlock()
 		return false
 	}

@@ -57,6 +57,13 @@ func (g *Group) session(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithDeadlineCause(ctx, g.alive.Add(g.cfg.SessionTimeout*9/10), errSilence)
 }
 
+// overdue says that the session may have expired, which the next heartbeat will find.
+func (g *Group) overdue() bool {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	return time.Since(g.alive) > g.cfg.SessionTimeout*9/10
+}
+
 func (g *Group) coordinated() coordinated { return coordinated{sarama.CoordinatorGroup, g.cfg.Name} }
 
 // heartbeat tells the coordinator that we are there, and asks until there is an answer or the session may have

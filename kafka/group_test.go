@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -349,6 +350,22 @@ func TestWhatIsSettledIsCommittedWhenAMemberLeaves(t *testing.T) {
 		require.Equal(t, int64(10*(round+1)), at.At)
 		b.leave()
 	}
+}
+
+// TestAMemberWhoseSessionMayHaveExpiredHandsNothingOut: what it fetched before it stood still is its successor's.
+func TestAMemberWhoseSessionMayHaveExpiredHandsNothingOut(t *testing.T) {
+	d := newDesk()
+	cfg := groupConfig([]string{"127.0.0.1:1"}, "t")
+	cfg.Handle = d.handle
+	g, err := NewGroup(cfg)
+	require.NoError(t, err)
+	h := newHolding(t.Context(), g, spot{"t", 0})
+	m := &sarama.ConsumerMessage{Topic: "t"}
+	g.seen(time.Now().Add(-cfg.SessionTimeout))
+	require.False(t, h.hand(m))
+	g.seen(time.Now())
+	require.True(t, h.hand(m))
+	require.Equal(t, 1, d.count())
 }
 
 // TestRecordWithoutRoomIsOfferedAgain, for longer than a session lasts: the member stays one, other partitions go on, and
