@@ -65,10 +65,11 @@ faults:
 	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h -run '$(FAULTS)' ./test
 
 # Random faults of three Kafka nodes and three instances under load, and what devices and Kafka saw compared:
-# make chaos CHAOS_TIME=1h. SLUICE_SEED=n repeats a schedule.
+# make chaos CHAOS_TIME=1h. SLUICE_SEED=n repeats a schedule. What was done and what the instances said is in dist/chaos.
 CHAOS_TIME ?= 1h
 chaos:
-	SLUICE_CHAOS_TIME=$(CHAOS_TIME) $(GO) test -count=1 -v -timeout 48h -run 'TestNemesis$$' ./test
+	mkdir -p dist/chaos
+	SLUICE_CHAOS_TIME=$(CHAOS_TIME) $(GO) test -count=1 -v -timeout 48h -artifacts -outputdir $(CURDIR)/dist/chaos -run 'TestNemesis$$' ./test
 
 docs:
 	$(GO) generate ./...

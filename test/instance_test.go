@@ -27,6 +27,7 @@ type instance struct {
 	cmd     *exec.Cmd
 	program string
 	attr    *syscall.SysProcAttr // nil: the usual
+	env     []string             // beside our own
 	args    []string
 	address string // of the MQTT listener
 	admin   string
@@ -110,7 +111,7 @@ func ownPorts(t testing.TB, n int) (addresses []string) {
 // start runs the process.
 func (s *instance) start() {
 	s.t.Helper()
-	s.cmd = &exec.Cmd{Path: s.program, Args: append([]string{s.program}, s.args...), Stderr: s.log, Stdout: s.log}
+	s.cmd = &exec.Cmd{Path: s.program, Args: append([]string{s.program}, s.args...), Env: append(os.Environ(), s.env...), Stderr: s.log, Stdout: s.log}
 	s.cmd.SysProcAttr = s.attr
 	if s.attr == nil {
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -170,7 +170,6 @@ func (c *crowd) judgeReceipts(written []load.Command) {
 			continue
 		}
 		for i, r := range all {
-			at := w.At.Add(time.Duration(r.Milliseconds) * time.Millisecond)
 			if r.Outcome != "delivered" || r.ClientID != w.Key {
 				c.t.Errorf("command %d of %s: %+v", w.Seq, w.Key, r)
 			}
@@ -178,11 +177,17 @@ func (c *crowd) judgeReceipts(written []load.Command) {
 				continue
 			}
 			twice++
-			if instance, ok := c.n.lives.writer(r.Instance); !ok {
+			instance, ok := c.n.lives.writer(r.Instance)
+			if !ok {
 				c.t.Errorf("command %d of %s: a receipt of %s, which nobody is", w.Seq, w.Key, r.Instance)
-			} else if _, died := c.n.lives.died(instance, at, at.Add(receiptLag+c.n.disturbed(at))); !died {
-				c.t.Errorf("command %d of %s has the receipts %+v, the one at %.3f s of instance %d, which lived on", w.Seq, w.Key, all,
-					at.Sub(c.n.lives.begin).Seconds(), instance)
+				continue
+			}
+			times := c.n.lives.times(instance, w.At.Add(time.Duration(r.Milliseconds)*time.Millisecond))
+			if !slices.ContainsFunc(times, func(at time.Time) bool {
+				_, died := c.n.lives.died(instance, at, at.Add(receiptLag+c.n.disturbed(at)))
+				return died
+			}) {
+				c.t.Errorf("command %d of %s has the receipts %+v, the one at %v s of instance %d, which lived on", w.Seq, w.Key, all, c.n.since(times), instance)
 			}
 		}
 	}
@@ -278,7 +283,6 @@ func (n *nemesis) since(times []time.Time) (seconds []float64) {
 type writtenRecord struct {
 	partition int32
 	offset    int64
-	at        time.Time
 }
 
 // judgeFleet compares what a fleet was told with its Kafka topic.
@@ -353,7 +357,7 @@ func (c *crowd) records(topic, run string) map[int]map[uint64][]writtenRecord {
 				if all[device] == nil {
 					all[device] = map[uint64][]writtenRecord{}
 				}
-				all[device][seq] = append(all[device][seq], writtenRecord{r.Partition, r.Offset, r.Timestamp})
+				all[device][seq] = append(all[device][seq], writtenRecord{r.Partition, r.Offset})
 			}
 			if end, ok := left[r.Partition]; ok && r.Offset >= end-1 {
 				delete(left, r.Partition)

@@ -33,8 +33,41 @@ type lives struct {
 	mu       sync.Mutex
 	of       [][]*life // by instance, the last one is the latest
 	verdicts map[string]time.Time
+	clocks   [3][]clockSetting
 	begin    time.Time
 	lines    [][]byte // what the instances said, with the time by our clock
+}
+
+// A clockSetting is how far an instance's clock was ahead from a time on.
+type clockSetting struct {
+	from  time.Time
+	ahead time.Duration
+}
+
+// set notes that the clock of an instance was set.
+func (l *lives) set(instance int, ahead time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clocks[instance] = append(l.clocks[instance], clockSetting{time.Now(), ahead})
+}
+
+// times gives what a time by an instance's clock can have been by ours.
+func (l *lives) times(instance int, said time.Time) (all []time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := clockSetting{from: l.begin.Add(-time.Hour)}
+	for i := 0; i <= len(l.clocks[instance]); i++ {
+		next := clockSetting{from: time.Now().Add(time.Hour)}
+		if i < len(l.clocks[instance]) {
+			next = l.clocks[instance][i]
+		}
+		const slack = 100 * time.Millisecond // the clock was set a moment before it was noted
+		if at := said.Add(-before.ahead); at.After(before.from.Add(-slack)) && at.Before(next.from.Add(slack)) {
+			all = append(all, at)
+		}
+		before = next
+	}
+	return all
 }
 
 // begins notes a new process of an instance.
