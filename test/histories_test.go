@@ -72,6 +72,7 @@ func number(t testing.TB, name string, otherwise int) int {
 // open are the clauses that are known not to be kept, each with what breaks it. Those marked rare were last seen before
 // later repairs, or once in 400 histories.
 var open = []string{
+	"[MQTT-3.10.4-2]",            // rare: acknowledged right before an UNSUBSCRIBE, and read from Kafka after it
 	"docs/commands.md, receipts", // none for a command of a session that ends with expiry 0 a moment after it was resumed
 	"[MQTT-4.4.0-1]",             // rare: a packet identifier stands for another message on the next connection
 	"DESIGN 1, PUBLISH QoS 0",    // rare, at two instances

@@ -211,6 +211,11 @@ func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 			h.Events = slices.Insert(h.Events, h.at(Connect, 0, 1), Event{What: Disconnect, Dev: 0, Conn: 1, Expiry: -1, Message: -1})
 		}},
 		{"a delivery is missing", "[MQTT-3.3.4-2]", func(h *told) { h.drop(h.at(GotPublish, 1, 3)); h.drop(h.at(Puback, 1, 1)) }},
+		{"a delivery from before UNSUBSCRIBE is missing", "[MQTT-3.10.4-2]", func(h *told) {
+			h.drop(h.at(GotPublish, 1, 3))
+			h.drop(h.at(Puback, 1, 1))
+			h.Events = slices.Insert(h.Events, h.at(Over, 0, 0), Event{What: Unsubscribe, Dev: 1, Conn: 2, ID: 40, Message: -1, Options: h.event(Subscribe, 1, 1).Options})
+		}},
 		{"QoS 2 is delivered twice", "[MQTT-4.3.3-1]", func(h *told) {
 			*h.event(GotPublish, 1, 3) = Event{What: GotPublish, Dev: 1, Conn: 2, Message: say2, ID: 3, QoS: 2, Topic: "say/h/a/1"}
 		}},

@@ -237,8 +237,17 @@ func (j *judge) delivered(s *session, m *facts, got []*delivery) {
 	copies := max(1, len(m.records))
 	j.copies(s, m, got, copies)
 	if _, must, _, least := s.taking(m, last); must && least > 0 && len(got) == 0 && s.end == never && !s.unsure && j.over {
-		j.miss("[MQTT-3.3.4-2]", "device %c is not given message %d, for which it had a subscription", who, m.number)
+		clause := "[MQTT-3.3.4-2]"
+		if !s.stays(m) {
+			clause = "[MQTT-3.10.4-2]"
+		}
+		j.miss(clause, "device %c is not given message %d, for which it had a subscription", who, m.number)
 	}
+}
+
+// stays says whether a subscription that has to take a message was not ended by an UNSUBSCRIBE after it.
+func (s *session) stays(m *facts) bool {
+	return slices.ContainsFunc(s.lives, func(l *life) bool { return l.mustUntil == never && m.from > l.mustFrom && matches(l.filter, m.Topic) })
 }
 
 // rap says whether a subscription with Retain As Published can have taken a message.
