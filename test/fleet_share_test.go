@@ -238,12 +238,13 @@ func (l *slowLeader) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo
 // TestAMemberThatIsCutOffDoesNotGoOnBesideItsSuccessor: an instance that can't reach the coordinator of its shares' groups,
 // but all else, and one that stood still, give their devices nothing of a partition that is another instance's by then.
 func TestAMemberThatIsCutOffDoesNotGoOnBesideItsSuccessor(t *testing.T) {
+	b := openShares(t, 3)
 	for _, how := range []string{"parted from the coordinator", "stopped"} {
 		t.Run(how, func(t *testing.T) {
-			b := openShares(t, 3)
+			b.t = t
 			var keys []string
 			for i := range 10 { // each is a group, and takes its own chances
-				keys = append(keys, fmt.Sprint("g", i))
+				keys = append(keys, fmt.Sprint(how[:1], i))
 			}
 			b.leadElsewhere()
 			for _, key := range keys {
@@ -281,7 +282,7 @@ func TestAMemberThatIsCutOffDoesNotGoOnBesideItsSuccessor(t *testing.T) {
 			taken := map[string]time.Time{} // when the successor got the first of a partition that was not its
 			lost := func() (n int) {
 				for line := range strings.Lines(b.instances[0].log.String()) {
-					if strings.Contains(line, "-share-") && strings.Contains(line, "membership in the consumer group is lost") {
+					if strings.Contains(line, "-share-"+how[:1]) && strings.Contains(line, "membership in the consumer group is lost") {
 						n++
 					}
 				}
