@@ -1,5 +1,7 @@
 package fleet
 
+import "slices"
+
 // A Pulse is what an incarnation knows of the heartbeats of all, on its own monotonic clock in milliseconds. One
 // serves the owners of all partitions. model/Judging.tla has its rules, and what goes wrong without each.
 //
@@ -25,8 +27,9 @@ type suspect struct {
 
 // A proof is how our own heartbeats come back in one partition.
 type proof struct {
-	since int64 // when the first one of an unbroken run was read
-	until int64 // when the last one was written
+	since  int64      // when the first one of an unbroken run was read
+	until  int64      // when the last one was written
+	doubts [][2]int64 // times since then that prove nothing: an outage may be in them
 }
 
 // NewPulse makes the Pulse of incarnation me: interval is the time between heartbeats, deadAfter the silence after
@@ -52,7 +55,32 @@ func (p *Pulse) Heard(inc string, partition int32, beat, mono int64) {
 		run = &proof{since: mono}
 		p.proofs[partition] = run
 	}
+	run.note(beat, mono, p.interval, p.deadline)
+}
+
+// note notes that one of our own which was written at beat was read at mono. If it comes late, or there was none for a
+// while, an outage too short to break the run may lie before it, and an interval later the others are back from that.
+// Several of them in a row would look like the silence of somebody who was back in none of the moments between.
+func (run *proof) note(beat, mono, interval, deadline int64) {
+	if before := max(run.since, run.until); mono-before > interval+interval/2 {
+		run.doubts = append(run.doubts, [2]int64{before, mono + interval})
+	}
 	run.until = max(run.until, beat)
+	run.doubts = slices.DeleteFunc(run.doubts, func(d [2]int64) bool { return d[1] < run.until-10*deadline })
+}
+
+// silence is how long, up to until, nothing was stored of who was heard last at a time, though it could have been.
+func (run *proof) silence(heard int64) int64 {
+	from := max(run.since, heard)
+	long := run.until - from
+	for _, d := range run.doubts {
+		begin, end := max(d[0], from), min(d[1], run.until)
+		if end > begin {
+			long -= end - begin
+		}
+		from = max(from, end)
+	}
+	return long
 }
 
 // Known says that a partition has a heartbeat of inc, and counts its silence from mono on.
@@ -99,7 +127,7 @@ func (p *Pulse) Silent(inc string, mono int64) bool {
 		if len(s.in) > 0 && !s.in[partition] {
 			continue
 		}
-		if mono-run.until <= 2*p.interval && run.until-max(run.since, s.heard) >= p.deadline {
+		if mono-run.until <= 2*p.interval && run.silence(s.heard) >= p.deadline {
 			proven++
 		}
 	}

@@ -60,6 +60,35 @@ func TestAnOutageBeginsTheCountAnew(t *testing.T) {
 	f("not written", func(p *Pulse) { beats(p, 20_000, 22_000) })
 }
 
+// TestOutagesTooShortToBeSeenDoNotAddUp: Kafka takes nothing for 3.5 s, again and again, and in the moments between the
+// suspect is not back yet. Where it goes well again the dead are judged after the time they are given.
+func TestOutagesTooShortToBeSeenDoNotAddUp(t *testing.T) {
+	p := NewPulse("O", 2000, 10_000, 1)
+	beats(p, 0, 4000)
+	p.Heard("A", 0, 0, 4100)
+	at := int64(4000)
+	for range 10 {
+		p.Heard("O", 0, at+2000, at+3800) // written 2 s after the one before, stored when the outage is over
+		at += 3900
+		p.Heard("O", 0, at, at+5)
+		require.False(t, p.Silent("A", at+10))
+	}
+	beats(p, at+2000, at+10_000)
+	require.False(t, p.Silent("A", at+10_010))
+	beats(p, at+12_000, at+14_000)
+	require.True(t, p.Silent("A", at+14_010))
+
+	p = NewPulse("O", 2000, 10_000, 1)
+	beats(p, 0, 4000)
+	p.Heard("A", 0, 0, 4100)
+	beats(p, 6000, 6000)
+	p.Heard("O", 0, 8000, 9500) // one that is late costs what it may hide, and not all
+	beats(p, 10_000, 18_000)
+	require.False(t, p.Silent("A", 18_010))
+	beats(p, 20_000, 20_000)
+	require.True(t, p.Silent("A", 20_010))
+}
+
 func TestProofIsNeededWhereTheSuspectWrites(t *testing.T) {
 	p := NewPulse("O", 2000, 10_000, 3)
 	for q := range int32(3) {
