@@ -124,18 +124,10 @@ func (c *Claimer) learn(v View) {
 // Refuses says that the session which lies there is another principal's, as far as we know before we claim. It is to
 // be asked before an older connection is closed for a new one; Connect asks it again.
 func (c *Claimer) Refuses(req ConnectRequest, v View) (principal string, foreign bool) {
-	own := c.book
-	switch {
-	case c.req != nil && c.req.Principal != req.Principal:
+	if c.req != nil && c.req.Principal != req.Principal {
 		return c.req.Principal, true // whose attempt came first
-	case c.leaving != nil:
-		own = c.release(c.leaving)
-	case c.next != nil:
-		own = c.next
-	case c.value != nil && c.value.StateEpoch > 0:
-		own = c.value
 	}
-	top := v.top()
+	own, top := c.own(), v.top()
 	if own != nil && (top == nil || own.StateEpoch >= top.state) {
 		return own.Principal, !own.Ended && !lapsed(own, req.Now) && own.Principal != req.Principal
 	}
@@ -145,6 +137,32 @@ func (c *Claimer) Refuses(req ConnectRequest, v View) (principal string, foreign
 	}
 	return "", false
 }
+
+// own is the newest state of ours, written or to be written.
+func (c *Claimer) own() *Session {
+	switch {
+	case c.leaving != nil:
+		return c.release(c.leaving)
+	case c.next != nil:
+		return c.next
+	case c.value != nil && c.value.StateEpoch > 0:
+		return c.value
+	}
+	return c.book
+}
+
+// Newest is the session that was opened last, as far as is known here: also one that has ended, and also if the table does
+// not show yet what this incarnation has made of it. One that is being opened is none yet.
+func (c *Claimer) Newest(v View) (inc string, s *Session) {
+	top := v.top()
+	if own := c.own(); own != nil && own.StateEpoch > 0 && c.phase != phaseOpening && c.phase != phaseShown && (top == nil || own.StateEpoch >= top.state) {
+		return c.me, own
+	}
+	return v.Newest()
+}
+
+// Over says that the session has ended, or that its time has passed at now since its holder has left it.
+func (s *Session) Over(now int64) bool { return s.Ended || lapsed(s, now) }
 
 // lapsed says that an offline session has expired.
 func lapsed(s *Session, now int64) bool {

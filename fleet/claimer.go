@@ -138,7 +138,7 @@ func (c *Claimer) Failed(v View) []Action {
 			c.fallback = true
 			last := *c.book // and of the end what is small
 			last.Received, last.Pending = value.Received, value.Pending
-			last.Will, last.Expiry, last.OfflineSince = value.Will, value.Expiry, value.OfflineSince
+			last.Will, last.Expiry, last.OfflineSince, last.Ends = value.Will, value.Expiry, value.OfflineSince, nil
 			c.next = c.release(&last)
 		}
 	}

@@ -50,6 +50,9 @@ type Session struct {
 	Will    *Will    `json:"will,omitempty"`
 	Owed    []Owed   `json:"owed,omitempty"`
 	Progress
+	// Ends is, in a state that has ended with its connection, how far its holder had got in the command topics: of what is
+	// below, it tells what became of it. nil: the session was in none.
+	Ends     *Progress `json:"ends,omitempty"`
 	Out      []Out     `json:"out,omitempty"`      // deliveries to the device that are under way
 	Received []uint16  `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
 	Pending  []Pending `json:"pending,omitempty"`  // those of which it is not known yet

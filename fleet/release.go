@@ -62,12 +62,16 @@ func (c *Claimer) withdraw() {
 // ended is what is left of a session that has ended. Its Will, if it has still one, is due; and what it says of QoS 2 ids
 // may be waited for by somebody who has resumed it at the last moment.
 func ended(s *Session) *Session {
-	return &Session{
+	e := &Session{
 		Claim: s.Claim, StateEpoch: s.StateEpoch, Began: s.Began, TxID: s.TxID, Principal: s.Principal,
 		Connected: s.Connected, Released: s.Released, Withdrawn: s.Withdrawn, Ended: true, Clean: s.Clean,
 		Expiry: s.Expiry, OfflineSince: s.OfflineSince, Will: s.Will, Owed: s.Owed, Remote: s.Remote, Version: s.Version,
-		Received: s.Received, Pending: s.Pending,
+		Received: s.Received, Pending: s.Pending, Ends: s.Ends,
 	}
+	if e.Ends != nil {
+		e.Subs = s.Subs // which commands were its own
+	}
+	return e
 }
 
 func withoutWill(s *Session) *Session {

@@ -62,6 +62,34 @@ func (v View) Base(now int64) (inc string, s *Session, ok bool) {
 	return "", nil, false
 }
 
+// Newest is the session that was opened last, also one that has ended; nil: there is none.
+func (v View) Newest() (inc string, s *Session) {
+	if top := v.top(); top != nil {
+		return top.inc.name, top.session()
+	}
+	return "", nil
+}
+
+// Ends are those of the sessions that have ended, as far as their records are still there.
+func (v View) Ends() (all []*Progress) {
+	for i := range v.entries {
+		if e := &v.entries[i]; e.is(flagEnded) {
+			if s := e.session(); s.Ends != nil {
+				all = append(all, s.Ends)
+			}
+		}
+	}
+	return all
+}
+
+// Ended is the epoch of the state of inc if that has ended, else 0.
+func (v View) Ended(inc string) int64 {
+	if e := v.entry(inc); e != nil && e.is(flagEnded) {
+		return e.state
+	}
+	return 0
+}
+
 // Lasting says that the client has a session that outlives its connection, or one that has expired and of which no
 // record says yet that it has ended.
 func (v View) Lasting() bool {

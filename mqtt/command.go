@@ -256,22 +256,14 @@ func (s *Server) sendTo(c *Command) (reach Reach) {
 	if o == nil {
 		return Reach{Known: true}
 	}
-	all := o.match(c.Topic)
-	found := gather(all, c) // one at most
+	found, all, over := o.meet(c)
 	if len(found) == 0 {
-		return Reach{Known: !o.isOver(), Later: slices.ContainsFunc(all, func(d subscriber) bool { return d.origin.isAfter(c.Place) })}
+		return Reach{Known: !over, Later: slices.ContainsFunc(all, func(d subscriber) bool { return d.origin.isAfter(c.Place) })}
 	}
 	a := ss.offer(found[0].delivery, time.Now())
 	reach.count(a)
 	reach.Known = a != absent
 	return reach
-}
-
-// isOver says that the connection has just left, with all subscriptions, or the session has ended.
-func (o *outbox) isOver() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.ended
 }
 
 // A delivery is a command at one device.

@@ -166,7 +166,9 @@ func (s *Server) Replay(c *Command) (devices int) {
 		found = s.index.match(c.Topic, nil)
 	} else if ss, _ := s.sessions.find(c.To); ss != nil {
 		if o := ss.outbox.Load(); o != nil {
-			found = o.match(c.Topic)
+			o.mu.Lock()
+			found = o.match(c)
+			o.mu.Unlock()
 		}
 	}
 	now := time.Now()

@@ -14,7 +14,7 @@ type kept struct {
 	asked   bool   // Changed was called for a version that is not saved
 	acks    []savedAnswer
 	behind  map[int32]lag   // streams whose commands wait in the store
-	seen    map[int32]int64 // the offset after the last command that was taken or replayed, by stream
+	seen    map[int32]int64 // the offset after the last command that was taken, replayed or left in the store, by stream
 	done    []Place         // settled, and perhaps above one that is not
 	settled int             // since the last snapshot
 	lagging bool            // Lagging is to be called when there is room
@@ -316,6 +316,9 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 			at = max(at, o.seen[stream])
 		}
 		s.Next = append(s.Next, Place{stream, at})
+		if seen := o.seen[stream]; seen > at {
+			s.Met = append(s.Met, Place{stream, seen})
+		}
 	}
 	origins := o.dating(lows)
 	for _, sub := range o.subs {

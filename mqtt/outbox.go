@@ -114,17 +114,28 @@ func (o *outbox) remove(at int) bool {
 	return o.srv.index.remove(filter, o.session)
 }
 
-// match gives the session's own subscriptions that match topic.
-func (o *outbox) match(topic []byte) (found []subscriber) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	name := string(topic)
+// match gives the session's own subscriptions that match a command. mu is held.
+func (o *outbox) match(c *Command) (found []subscriber) {
+	name := string(c.Topic)
 	for _, s := range o.subs {
 		if !isShared(s.filter) && filterMatches(s.filter, name) {
 			found = append(found, subscriber{o.session, s.subscription})
 		}
 	}
 	return found
+}
+
+// meet gives the one delivery of a command for the session alone, if it subscribed to it, and all subscriptions that match. If there is none, the command is not for
+// those who subscribe from now on either. over: the session has left.
+func (o *outbox) meet(c *Command) (found []addressed, all []subscriber, over bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all = o.match(c)
+	found = gather(all, c)
+	if len(found) == 0 && o.keeps(c) && !o.ended {
+		o.saw(c.Place.Stream, c.Place.Offset+1)
+	}
+	return found, all, o.ended
 }
 
 // An answer says what an outbox did with a command that was offered.
@@ -148,10 +159,14 @@ func (ss *session) offer(d delivery, now time.Time) answer {
 		return absent
 	}
 	if o.passes(d.cmd) {
+		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
 		o.mu.Unlock()
 		return later
 	}
 	done, a := o.enqueue(d, now)
+	if a == later {
+		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
+	}
 	o.unlock(done)
 	return a
 }

@@ -123,4 +123,6 @@ type Snapshot struct {
 	// above it.
 	Next []Place
 	Done []Place
+	// Met has the offset after the last command that the session was offered, where that is above Next.
+	Met []Place
 }

@@ -26,6 +26,7 @@ type commander struct {
 	withdrawn *withdrawn
 	streams   *streams
 	absent    func(cmd *command)      // ends a command for one client ID that is not here
+	arrived   func(cmd *command) bool // it is here by now
 	told      func(cmd *command) bool // the instance that had the session before has told of the command
 	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
 	m         *commandMetrics
@@ -53,7 +54,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		log:        log,
 	}
 	c.absent = (*command).notConnected
-	c.told = func(*command) bool { return false }
+	c.arrived, c.told = func(*command) bool { return false }, func(*command) bool { return false }
 	c.tells = func(*command) bool { return true }
 	c.translator.c = c
 	return c, nil
@@ -139,7 +140,7 @@ func (c *commander) take(r *kafka.Fetched, stream int32) (cmd *command, ok bool)
 		return nil, true
 	}
 	rule.routed.Inc()
-	return cmd, cmd.settings.Receipts == "" || c.awaitRoom(cmd)
+	return cmd, cmd.settings.Receipts == "" || c.awaitRoom(cmd, c.stop)
 }
 
 // cancellation gives the correlation data that a record withdraws; ok says that it is such a record.
@@ -166,7 +167,7 @@ func (c *commander) refuse(cmd *command, err error) {
 		return
 	}
 	if cmd.settings.Receipts != "" {
-		c.awaitRoom(cmd) // if the process stops first, this last receipt of the partition has its room all the same
+		c.awaitRoom(cmd, c.stop) // if the process stops first, this last receipt of the partition has its room all the same
 	}
 	cmd.settle(cmd.To, mqtt.Dropped, 0, refusal.reason)
 }
@@ -188,6 +189,9 @@ func (c *commander) send(cmd *command) {
 	}
 	c.pending.add(cmd)
 	reach := c.server.Send(&cmd.Command)
+	if reach == (mqtt.Reach{}) && cmd.To != "" && c.arrived(cmd) {
+		reach = c.server.Send(&cmd.Command)
+	}
 	c.await(cmd, reach.Devices)
 	switch {
 	case reach.Devices > 0, reach.Later:
@@ -243,8 +247,8 @@ func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
 	c.m.cancels(len(found) > 0).Inc()
 }
 
-// awaitRoom waits until a receipt of cmd has room in the memory budget; false: the process stops.
-func (c *commander) awaitRoom(cmd *command) bool {
+// awaitRoom waits until a receipt of cmd has room in the memory budget; false: stop ends that.
+func (c *commander) awaitRoom(cmd *command, stop <-chan struct{}) bool {
 	of := cmd.receiptRoom()
 	if !c.budget.TryTake(of, receiptBytes) {
 		c.server.Flush() // what was sent before this record shall not wait with it
@@ -253,7 +257,7 @@ func (c *commander) awaitRoom(cmd *command) bool {
 		select {
 		case <-room:
 			w.Take()
-		case <-c.stop:
+		case <-stop:
 			w.Leave()
 			return false
 		}

@@ -3,6 +3,9 @@ package proxy
 import (
 	"context"
 	"sync"
+
+	"sluice/fleet"
+	"sluice/fleet/driver"
 )
 
 // doubts are commands for one client ID each whose device seems to be nowhere, of one partition of the sessions topic. What
@@ -12,31 +15,65 @@ type doubts struct {
 	s *sessions
 
 	mu      sync.Mutex
-	waiting []*command
+	waiting []doubt
 	reading bool
+}
+
+// A doubt is one of them.
+type doubt struct {
+	*command
+	quest *driver.Quest
 }
 
 // doubtsKept bounds how many wait. What is more is told by what is known.
 const doubtsKept = 1000
 
 // absent ends a command for one client ID that has no session here. Of the instances, the owner of the client's
-// partition tells, unless the session is elsewhere or waits.
+// partition tells, unless the session is elsewhere or waits. A session that has just left, or is about to be open, is
+// here still.
 func (s *sessions) absent(cmd *command) {
-	if !s.driver.Owns(cmd.To) || s.verdict(cmd) == nil {
+	q := &driver.Quest{
+		ClientID: cmd.To, Written: cmd.written.UnixMilli(), Stream: cmd.Place.Stream, Offset: cmd.Place.Offset, Connected: cmd.Connected,
+		Subscribed: func(state *fleet.Session) bool {
+			return (&forfeit{client: cmd.To, state: state}).subscribed(cmd)
+		},
+		Told: func(state *fleet.Session, ends driver.Ends) bool {
+			e, st := forfeit{client: cmd.To, state: state, ends: ends}, s.streams.get(cmd.Place.Stream)
+			from, end := e.span(st)
+			return from <= cmd.offset && cmd.offset < end && e.has(st, cmd)
+		},
+	}
+	found := s.driver.Seek(q)
+	if found != driver.Doubtful {
+		cmd.missed(found)
 		return
 	}
 	d := s.doubts[s.driver.PartitionOf(cmd.To)]
 	d.mu.Lock()
 	full := len(d.waiting) >= doubtsKept
 	if !full {
-		d.waiting = append(d.waiting, cmd)
+		d.waiting = append(d.waiting, doubt{cmd, q})
 		d.resolve()
 	}
 	d.mu.Unlock()
 	if full {
-		s.tell([]*command{cmd})
+		cmd.missed(s.driver.Resolve(q))
 	}
 }
+
+// missed ends the command if it is for this instance to do that.
+func (c *command) missed(found driver.Finding) {
+	switch found {
+	case driver.NotConnected:
+		c.notConnected()
+	case driver.NotSubscribed:
+		c.notSubscribed()
+	case driver.Elsewhere, driver.Doubtful:
+	}
+}
+
+// arrived says that the device of a command has a connection here.
+func (s *sessions) arrived(cmd *command) bool { return s.driver.Arrived(cmd.To) }
 
 // told says that a command for a client ID which has a session here has its outcome by the instance that had the session
 // before: it had read more than this one.
@@ -62,39 +99,17 @@ func (d *doubts) resolve() {
 
 func (d *doubts) read(ctx context.Context) error {
 	d.mu.Lock()
-	cmds := d.waiting[:len(d.waiting):len(d.waiting)]
+	all := d.waiting[:len(d.waiting):len(d.waiting)]
 	d.mu.Unlock()
-	if err := d.s.driver.ReadEnd(ctx, cmds[0].To); err != nil {
+	if err := d.s.driver.ReadEnd(ctx, all[0].To); err != nil {
 		return err
 	}
-	d.s.tell(cmds)
+	for _, w := range all {
+		w.missed(d.s.driver.Resolve(w.quest))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.waiting, d.reading = append([]*command(nil), d.waiting[len(cmds):]...), false
+	d.waiting, d.reading = append([]doubt(nil), d.waiting[len(all):]...), false
 	d.resolve()
-	return nil
-}
-
-// tell ends the commands whose device is absent indeed.
-func (s *sessions) tell(cmds []*command) {
-	for _, cmd := range cmds {
-		if end := s.verdict(cmd); end != nil {
-			end(cmd)
-		}
-	}
-}
-
-// verdict says how to end a command that no session here takes; nil: by nobody, or by somebody else.
-func (s *sessions) verdict(cmd *command) func(cmd *command) {
-	// A session whose time is over when the command is written is none, and one whose time is not over then tells of it
-	// itself, whenever the command is read.
-	switch state, connected := s.driver.Whereabouts(cmd.To, min(millis(), cmd.written.UnixMilli())); {
-	case connected:
-		return nil
-	case state == nil, cmd.Connected:
-		return (*command).notConnected
-	case !(&forfeit{client: cmd.To, state: state}).subscribed(cmd):
-		return (*command).notSubscribed
-	}
 	return nil
 }

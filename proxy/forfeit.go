@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"sluice/fleet"
 	"sluice/fleet/driver"
@@ -14,6 +16,7 @@ type forfeit struct {
 	client string
 	state  *fleet.Session
 	ends   driver.Ends // where it ended: what comes after is for the client's next session, or for nobody
+	absent bool        // it has ended before, at another instance, and what is behind that was for an absent device
 }
 
 // forfeits are worked off one after the other.
@@ -22,15 +25,18 @@ type forfeits struct {
 	streams *streams
 	chunks  *chunks
 	queue   chan forfeit
+	open    atomic.Int64 // that are not worked off
 }
 
 // forfeitsQueued bounds how many wait. What is more has no receipts.
 const forfeitsQueued = 10_000
 
 func (f *forfeits) add(e forfeit) {
+	f.open.Add(1)
 	select {
 	case f.queue <- e:
 	default:
+		f.open.Add(-1)
 		f.c.log.Warn().Str("client_id", e.client).Msg("too many sessions end at once; the commands that waited for this one have no receipts")
 	}
 }
@@ -45,50 +51,75 @@ func (f *forfeits) run(ctx context.Context) {
 			for _, st := range f.streams.all() {
 				f.stream(ctx, &e, st)
 			}
+			f.open.Add(-1)
 		}
 	}
 }
 
+// await waits until all are worked off. False: ctx has ended.
+func (f *forfeits) await(ctx context.Context) bool {
+	for f != nil && f.open.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return true
+}
+
 // stream goes over one stream, from where the session was to where the devices here are.
 func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
-	end, known := e.ends[st.id]
-	if !known {
-		return // it began later
-	}
-	if _, known = e.state.Pos[st.topic]; !known {
-		return
-	}
-	at := e.state.Resume(st.topic, st.partition, end)
-	if !st.means(&e.state.Progress) {
-		at = 0
-	}
+	at, end := e.span(st)
 	for at < end && ctx.Err() == nil {
 		c, err := f.chunks.read(ctx, st, at, replayChunk)
 		if err != nil || c.next <= at {
 			pause(ctx, replayRetry)
 			continue
 		}
-		f.settle(e, st, &c, at, end)
+		if !f.settle(ctx, e, st, &c, at, end) {
+			return
+		}
 		at = c.next
 	}
 }
 
-// settle ends the commands of a chunk from an offset to another that were for the session.
-func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
+// span gives the offsets of a stream from which on and up to which there is something to tell of.
+func (e *forfeit) span(st *stream) (from, end int64) {
+	end, known := e.ends[st.id]
+	if !known {
+		return 0, 0 // it began later
+	}
+	p := &e.state.Progress
+	if e.absent {
+		p = e.state.Ends
+	}
+	if _, known = p.Pos[st.topic]; !known {
+		return 0, 0
+	}
+	if !st.means(p) {
+		return 0, end
+	}
+	return p.Resume(st.topic, st.partition, end), end
+}
+
+// settle ends the commands of a chunk from an offset to another that were for the session. False: ctx has ended.
+func (f *forfeits) settle(ctx context.Context, e *forfeit, st *stream, c *chunk, from, end int64) bool {
 	for i := range c.records {
 		rec := &c.records[i]
-		if _, cancels := cancellation(rec); cancels || rec.Offset < from || rec.Offset >= end || e.settled(st, rec.Offset) {
+		if _, cancels := cancellation(rec); cancels || rec.Offset < from || rec.Offset >= end {
 			continue
 		}
 		cmd, err := f.c.translate(rec)
-		sent, received := e.sent(st, rec.Offset)
-		if err != nil || cmd.Connected || cmd.settings.Receipts == "" || !sent && !e.awaited(st, cmd) || e.over(cmd) {
+		if err != nil || cmd.settings.Receipts == "" || !e.has(st, cmd) {
 			continue
 		}
-		if !f.c.awaitRoom(cmd) {
-			return
+		if !f.c.awaitRoom(cmd, ctx.Done()) {
+			return false
 		}
-		switch {
+		switch sent, received := e.sent(st, rec.Offset); {
+		case e.absent:
+			cmd.notConnected()
 		case received: // the device has it and answers for it
 			cmd.settle(e.client, mqtt.Delivered, 0, "")
 		case sent:
@@ -101,6 +132,7 @@ func (f *forfeits) settle(e *forfeit, st *stream, c *chunk, from, end int64) {
 			cmd.settle(e.client, mqtt.Offline, 0, reasonSessionEnded)
 		}
 	}
+	return true
 }
 
 // reasonSessionEnded is the reason of commands that waited for a session until that ended.
@@ -108,6 +140,15 @@ const reasonSessionEnded = "session_ended"
 
 // reasonNotAcknowledged is the reason of those that were sent before.
 const reasonNotAcknowledged = "not_acknowledged"
+
+// has says whether it is for the session, or for what comes after it, to tell of a command.
+func (e *forfeit) has(st *stream, cmd *command) bool {
+	if e.absent {
+		return cmd.To == e.client
+	}
+	sent, _ := e.sent(st, cmd.offset)
+	return !cmd.Connected && !e.settled(st, cmd.offset) && (sent || e.awaited(st, cmd)) && !e.over(cmd)
+}
 
 // sent says whether a command was sent to the device, and with QoS 2 whether PUBREC has come.
 func (e *forfeit) sent(st *stream, offset int64) (sent, received bool) {

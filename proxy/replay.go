@@ -211,7 +211,7 @@ func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) (n
 		if cancels[cancelKey(cmd.topic, cmd.key, cmd.CorrelationData)] > rec.Offset || r.c.withdrawn.has(cmd) {
 			cmd.Cancel()
 		}
-		if cmd.settings.Receipts != "" && !r.c.awaitRoom(cmd) {
+		if cmd.settings.Receipts != "" && !r.c.awaitRoom(cmd, r.c.stop) {
 			return rec.Offset, false
 		}
 		r.c.replay(cmd)

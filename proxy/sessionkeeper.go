@@ -36,7 +36,16 @@ func (k *keeper) Streams() ([]int32, func(int32) (int64, bool)) {
 
 // Left takes the end of the connection.
 func (k *keeper) Left(l *mqtt.Leaving) {
-	k.conn.Leave(driver.Leaving{Tidy: l.Tidy, Expiry: l.Expiry, State: stateOf(&l.State, k.s.streams), Reason: l.Reason})
+	met := make(driver.Ends)
+	for _, places := range [][]mqtt.Place{l.State.Next, l.State.Met} {
+		for _, p := range places {
+			met[p.Stream] = max(met[p.Stream], p.Offset)
+		}
+	}
+	for _, p := range l.State.Done {
+		met[p.Stream] = max(met[p.Stream], p.Offset+1)
+	}
+	k.conn.Leave(driver.Leaving{Tidy: l.Tidy, Expiry: l.Expiry, State: stateOf(&l.State, k.s.streams), Met: met, Reason: l.Reason})
 }
 
 // Snapshot gives the session as it is.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -158,13 +159,25 @@ func (s *sessions) Fail(err error) {
 // Ends says where the devices here are in the command topics.
 func (s *sessions) Ends() driver.Ends { return s.streams.ends() }
 
+// Positions gives ends in the command topics as a session's record has them.
+func (s *sessions) Positions(ends driver.Ends) *fleet.Progress { return s.streams.positions(ends) }
+
 // Ahead says how far a session has got in the command topics where that is farther than the devices here.
 func (s *sessions) Ahead(p *fleet.Progress) driver.Ends { return s.streams.ahead(p) }
 
 // Ended tells the receipts of the commands that waited for a session which has ended: nobody will get them.
 func (s *sessions) Ended(client string, state *fleet.Session, ends driver.Ends) {
 	if s.replayer != nil && len(state.Subs) > 0 {
-		s.forfeits.add(forfeit{client, state, ends})
+		s.forfeits.add(forfeit{client: client, state: state, ends: ends})
+	}
+}
+
+// Missed tells the receipts of the commands for a client that were read here before it was known that its session had ended
+// before them elsewhere.
+func (s *sessions) Missed(client string, state *fleet.Session, ends driver.Ends) {
+	e := forfeit{client: client, state: state, ends: ends, absent: true}
+	if s.replayer != nil && slices.ContainsFunc(s.streams.all(), func(st *stream) bool { from, end := e.span(st); return from < end }) {
+		s.forfeits.add(e)
 	}
 }
 
@@ -210,6 +223,15 @@ func (s *sessions) stop(ctx context.Context) {
 		}
 		return true
 	})
+	// The producer that is to store the receipts needs a part of the time too.
+	telling, cancel := context.WithCancel(ctx)
+	if end, ok := ctx.Deadline(); ok {
+		telling, cancel = context.WithDeadline(ctx, end.Add(-time.Until(end)/4))
+	}
+	defer cancel()
+	if !s.forfeits.await(telling) {
+		s.log.Warn().Int64("sessions", s.forfeits.open.Load()).Msg("stopped before it was told what became of the commands that waited for sessions which have ended; they have no receipts")
+	}
 }
 
 // tableConfig and journalConfig give the records of a topic to the driver.

@@ -135,6 +135,18 @@ func (s *streams) ends() driver.Ends {
 	return ends
 }
 
+// positions gives ends as a session's record has them.
+func (s *streams) positions(ends driver.Ends) *fleet.Progress {
+	p := new(fleet.Progress)
+	for id, end := range ends {
+		if st := s.get(id); end >= 0 && !st.ended() {
+			p.Start(st.topic, st.partition, end)
+			p.Bind(st.topic, st.topicID)
+		}
+	}
+	return p
+}
+
 // ahead gives how far a session has got in the streams in which that is farther than the devices here.
 func (s *streams) ahead(p *fleet.Progress) (ahead driver.Ends) {
 	for _, st := range s.all() {

@@ -73,6 +73,7 @@ type Leaving struct {
 	Tidy   bool           // DISCONNECT came: no Will
 	Expiry uint32         // the Session Expiry Interval at the end; 0: the session has ended
 	State  *fleet.Session // as of Device.Snapshot
+	Met    Ends           // behind the last command that the session was offered or has settled
 	Reason string
 }
 
@@ -255,14 +256,22 @@ func (c *Conn) depart() {
 		w.Due = at + 1000*int64(min(w.Delay, l.Expiry))
 		final.Will = &w
 	}
+	if l.Expiry == 0 && c.lasting {
+		ends := c.p.ends(h.id)
+		for stream, met := range l.Met { // a replay goes ahead of the devices that are here
+			if end, known := ends[stream]; known {
+				ends[stream] = max(end, met)
+			}
+		}
+		final.Ends = c.d.host.Positions(ends)
+		c.p.advance(h.id, final.Ends)
+		c.p.endedAt(h.id, &final, ends)
+	}
 	h.leave(&final, at)
 	c.p.later(func() {
 		c.d.host.Disconnected(c, l.Reason, at)
 		c.d.leaving.Add(-1)
 	})
-	if l.Expiry == 0 && c.lasting {
-		c.p.later(func() { c.d.ended(h.id, &final) })
-	}
 }
 
 // readBack waits until the ledger shows what this connection wrote last.

@@ -58,8 +58,12 @@ type Host interface {
 	Died(client, inc string, st *fleet.Session, at int64)
 	// Ended says that the session state of a client has ended; ends is where. It is called without a lock.
 	Ended(client string, state *fleet.Session, ends Ends)
-	// Ends says where the devices here are now.
+	// Missed says that a session of another instance has ended, where its record says, and that what is behind that and below
+	// ends was read here before, when the client had it still. It is called without a lock.
+	Missed(client string, state *fleet.Session, ends Ends)
+	// Ends says where the devices here are now, Positions gives ends as a session's record has them.
 	Ends() Ends
+	Positions(ends Ends) *fleet.Progress
 	// Ahead says how far a session has got where that is farther than the devices here.
 	Ahead(p *fleet.Progress) Ends
 	// WillRecords makes the records of a client's Will, and says whether there are any. done is to be called with their
@@ -333,13 +337,6 @@ func (d *Driver) readLedger(ctx context.Context, l *ledgerPart) error {
 		return fmt.Errorf("cannot read the ledger to its end: %w", err)
 	}
 	return l.mark.Wait(ctx, end)
-}
-
-// ended says that a session has ended now; nil: there is none.
-func (d *Driver) ended(client string, state *fleet.Session) {
-	if state != nil {
-		d.host.Ended(client, state, d.host.Ends())
-	}
 }
 
 // HandleSession takes a record of the sessions topic, of a partition in the order of offsets, and SessionsRead says that

@@ -69,7 +69,8 @@ func (d *Driver) firstBeat(ctx context.Context, inc *incarnation) error {
 }
 
 // Stop ends the incarnation in order, when all connections have ended: their sessions are released, and the verdict on
-// itself, the last word, gives what is left to do for them to the owners. idle says that nothing else is to be told.
+// itself, the last word, gives what is left to do for them to the owners. idle says that nothing else is to be told before
+// that.
 func (d *Driver) Stop(ctx context.Context, idle func() bool) {
 	d.stopped.Store(true)
 	inc := d.me.Load()

@@ -19,13 +19,13 @@ type holder struct {
 	m         *fleet.Claimer
 	refused   bool          // Kafka did not take the last record
 	epoch     int64         // of the last connection that was open
+	born      int64         // of the last one that began a session
 	opening   *attempt      // a CONNECT that waits for its answer
 	conn      *Conn         // of the connection that is open
 	departing *Conn         // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
 	dueAsked  bool          // willDue is under way
 	past      *past         // the session that the one being opened, or open, takes the place of
-	ahead     Ends          // below these another instance has told the device's commands, which are still to be read here
 }
 
 // An attempt is a CONNECT on its way.
@@ -45,6 +45,29 @@ func (h *holder) freed() <-chan struct{} {
 
 // unused says that neither a connection nor an attempt is there.
 func (h *holder) unused() bool { return h.opening == nil && h.conn == nil && h.departing == nil }
+
+// lasting says that a connection is here whose session outlives it, or has outlived another one.
+func (h *holder) lasting() bool {
+	c := cmp.Or(h.conn, h.departing)
+	return c != nil && c.lasting
+}
+
+// shown gives the record that opens the session of an attempt which waits for nothing else but to hear that it is stored;
+// nil: there is none.
+func (h *holder) shown() *fleet.Session {
+	if h.opening == nil {
+		return nil
+	}
+	s := h.p.view(h.id).Session(h.inc.name)
+	if s == nil || !s.Opened() || s.StateEpoch <= h.epoch || s.Released {
+		return nil
+	}
+	return s
+}
+
+// beginning and resumes say that the record of such an attempt begins a session, or goes on with one.
+func (h *holder) beginning() bool { s := h.shown(); return s != nil && s.Began == s.Claim }
+func (h *holder) resumes() bool   { s := h.shown(); return s != nil && s.Began != s.Claim }
 
 // release lets the next CONNECT begin.
 func (h *holder) release() {
@@ -123,11 +146,16 @@ func (h *holder) opened(a fleet.Action) {
 	h.opening, h.conn = nil, at.conn
 	at.conn.begin(a)
 	h.epoch = a.Epoch
-	if h.ahead = nil; a.Present {
-		h.ahead = h.p.d.host.Ahead(&a.State.Progress)
+	if a.Present {
+		h.p.advance(h.id, &a.State.Progress)
+	} else {
+		h.born = a.Epoch
+	}
+	for _, ends := range h.p.view(h.id).Ends() {
+		h.p.advance(h.id, ends)
 	}
 	if h.past != nil {
-		h.past.ends = h.p.d.host.Ends() // before the device can subscribe again
+		h.past.ends = h.p.ends(h.id) // before the device can subscribe again
 	}
 	at.answer <- a
 	h.tidy(a.State)

@@ -124,7 +124,7 @@ func (o *ownership) do(acts []fleet.Action) {
 		case fleet.ActTombstone:
 			p.produce(a.Key, nil, func(int64, error) {})
 		case fleet.ActEnded:
-			p.later(func() { d.ended(a.Client, a.State) })
+			p.ended(a.Client, a.State)
 		}
 	}
 }

@@ -26,6 +26,9 @@ type part struct {
 	assigned  bool       // the group has given the partition to this process
 	ownership *ownership // nil: this incarnation is not its owner
 	due       dues
+	left      map[int32]lastLeft // by stream
+	ahead     map[string]Ends    // by client ID: it is told what became of its commands below, which are still to be read here
+	quests    map[*Quest]struct{}
 	after     []func() // to be called when mu is not held any more
 }
 
@@ -54,6 +57,7 @@ func (p *part) handle(r *kafka.Fetched) {
 	p.lock()
 	lasting := p.table.Lasting()
 	_, held := p.table.Stored()
+	ended := p.endedBy(r.Key)
 	client, changed, err := p.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
 	p.d.lasting.Add(int64(p.table.Lasting() - lasting))
 	_, now := p.table.Stored()
@@ -69,6 +73,9 @@ func (p *part) handle(r *kafka.Fetched) {
 		p.heard(r)
 	default:
 		p.read(client)
+		if p.endedBy(r.Key) != ended {
+			p.gap(r.Key)
+		}
 	}
 	p.unlock()
 	p.mark.Reach(r.Offset + 1)
@@ -137,8 +144,7 @@ func (p *part) duty(client string) {
 	case fleet.DutyEnd:
 		h := p.holder(client, inc)
 		h.do(h.m.End(v))
-		state := v.Session(inc.name)
-		p.later(func() { p.d.ended(client, state) })
+		p.ended(client, v.Session(inc.name))
 	case fleet.DutyWill:
 		if at > millis() {
 			p.due.add(at, client)
@@ -178,6 +184,7 @@ func (p *part) sweep(at time.Time) {
 		}
 		h.tellPast()
 	}
+	p.forget()
 	p.tick()
 }
 

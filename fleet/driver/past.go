@@ -18,7 +18,7 @@ func (h *holder) begins(v *fleet.Session) {
 	view := h.p.view(h.id)
 	switch own := view.Session(h.inc.name); {
 	case v.Claim == 0 && v.Ended && own != nil && !own.Ended && own.OfflineSince > 0: // expired here, and nobody has come to see it yet
-		h.p.later(func() { h.p.d.ended(h.id, own) })
+		h.p.ended(h.id, own)
 	case v.Opened() && v.Began == v.Claim:
 		h.past = nil
 		if inc, state, ok := view.Base(millis()); ok { // who left it tells of one that has expired, at the latest when reading our claim
@@ -42,12 +42,16 @@ func (h *holder) tellPast() {
 	last := h.p.view(h.id).Session(past.inc)
 	if last != nil && last.StateEpoch == past.state.StateEpoch {
 		past.state = last // also before the new session is open: its holder may have removed it by then
+		if last.Ended {   // its holder tells
+			h.past = nil
+			return
+		}
 		if past.inc != h.inc.name && !last.Released && !h.dead(past.inc) {
 			return
 		}
 	}
 	if past.ends != nil {
-		h.ahead = h.p.d.host.Ahead(&past.state.Progress)
+		h.p.advance(h.id, &past.state.Progress)
 		h.pastOver()
 	}
 }
@@ -57,6 +61,6 @@ func (h *holder) pastOver() {
 	past := h.past
 	h.past = nil
 	if past != nil && past.ends != nil {
-		h.p.later(func() { h.p.d.host.Ended(h.id, past.state, past.ends) })
+		h.p.endedAt(h.id, past.state, past.ends)
 	}
 }

@@ -46,38 +46,6 @@ func (d *Driver) Lasts(clientID string) bool {
 	return p.view(clientID).Lasting()
 }
 
-// Ahead is how far the session of a client that is connected here had got elsewhere, where that is farther than the
-// devices here.
-func (d *Driver) Ahead(clientID string) Ends {
-	p := d.part(clientID)
-	p.lock()
-	defer p.unlock()
-	if h := p.clients[clientID]; h != nil {
-		return h.ahead
-	}
-	return nil
-}
-
-// Whereabouts gives the session that a client ID without a connection here has anywhere at a time, and whether it is, as
-// far as is known, connected.
-func (d *Driver) Whereabouts(clientID string, at int64) (state *fleet.Session, connected bool) {
-	p := d.part(clientID)
-	p.lock()
-	defer p.unlock()
-	v := p.view(clientID)
-	inc, state, ok := v.Base(at)
-	if !ok {
-		inc, _ = v.Holder(at)
-		s := v.Session(inc)
-		return nil, s != nil && !s.Released && !s.Withdrawn && p.elsewhere(inc)
-	}
-	connected = !state.Released && state.OfflineSince == 0 && p.elsewhere(inc)
-	if !connected && state.Expiry == 0 {
-		return nil, false
-	}
-	return state, connected
-}
-
 // elsewhere says that an incarnation is another one than this and lives. mu is held.
 func (p *part) elsewhere(inc string) bool {
 	_, dead := p.table.Dead(inc)

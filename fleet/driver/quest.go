@@ -1,0 +1,232 @@
+package driver
+
+import (
+	"maps"
+
+	"sluice/fleet"
+)
+
+// A Quest is a command for one client ID that no connection here takes. Exactly one of all is to say what became of it: the
+// client's session, at the end of that, or who looks after the client's partition. Where a session has ended, in each stream
+// of commands, decides between them.
+type Quest struct {
+	ClientID  string
+	Written   int64 // when the command was, in milliseconds
+	Stream    int32 // by the number that the Host gave it
+	Offset    int64
+	Connected bool // it is for connected devices alone
+	// Subscribed says that a session subscribed to the command, Told that one which ends there tells of it. Both are called
+	// with a lock held.
+	Subscribed func(s *fleet.Session) bool
+	Told       func(s *fleet.Session, ends Ends) bool
+
+	born int64 // the epoch of the last session that had begun here when the command was read
+	told bool  // by a session that has ended meanwhile
+}
+
+// A Finding is who is to say what became of a command.
+type Finding uint8
+
+// The findings.
+const (
+	Elsewhere     Finding = iota // another instance or the session, or it is said already
+	NotConnected                 // this instance: there is no session
+	NotSubscribed                // this instance: the session has not subscribed
+	Doubtful                     // this instance, as it seems: Resolve is to be asked when the partition was read to its end
+)
+
+// Seek is asked when the command was read.
+func (d *Driver) Seek(q *Quest) Finding {
+	p := d.part(q.ClientID)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[q.ClientID]
+	if h == nil && !p.owner.Owns() || q.Offset < p.ahead[q.ClientID][q.Stream] {
+		return Elsewhere
+	}
+	if h != nil {
+		q.born = h.born
+	}
+	switch found := p.find(q); {
+	case found == Elsewhere:
+		if p.left == nil {
+			p.left = make(map[int32]lastLeft)
+		}
+		p.left[q.Stream] = lastLeft{q.ClientID, q.Offset + 1}
+		return Elsewhere
+	case h != nil && h.lasting(): // its session is here still, or is about to be
+		return found
+	case !p.owner.Owns():
+		return Elsewhere
+	}
+	if p.quests == nil {
+		p.quests = make(map[*Quest]struct{})
+	}
+	p.quests[q] = struct{}{}
+	return Doubtful
+}
+
+// Resolve is asked once for each command that was Doubtful.
+func (d *Driver) Resolve(q *Quest) Finding {
+	p := d.part(q.ClientID)
+	p.lock()
+	defer p.unlock()
+	delete(p.quests, q)
+	return p.find(q)
+}
+
+// find says who tells of a command. mu is held.
+func (p *part) find(q *Quest) Finding {
+	h := p.clients[q.ClientID]
+	switch {
+	case q.told:
+		return Elsewhere
+	case h != nil && h.born > q.born:
+		return NotConnected
+	case h != nil && h.beginning():
+		if h.past != nil && !q.Connected && q.Subscribed(h.past.state) {
+			return Elsewhere
+		}
+		return NotConnected
+	}
+	// A session whose time is over when the command is written is none, and one whose time is not over then tells of it
+	// itself, whenever the command is read.
+	switch state, connected := p.whereabouts(q.ClientID, min(millis(), q.Written)); {
+	case connected:
+		return Elsewhere
+	case state == nil, q.Connected:
+		return NotConnected
+	case !q.Subscribed(state):
+		return NotSubscribed
+	}
+	return Elsewhere
+}
+
+// Whereabouts gives the session that a client ID without a connection here has anywhere at a time, and whether it is, as
+// far as is known, connected.
+func (d *Driver) Whereabouts(clientID string, at int64) (state *fleet.Session, connected bool) {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	return p.whereabouts(clientID, at)
+}
+
+// whereabouts is told at Driver.Whereabouts. mu is held.
+func (p *part) whereabouts(clientID string, at int64) (state *fleet.Session, connected bool) {
+	v := p.view(clientID)
+	inc, state, ok := v.Base(at)
+	h := p.clients[clientID]
+	if h != nil {
+		if by, own := h.m.Newest(v); own != nil && by == h.inc.name { // the table lags
+			inc, state, ok = by, own, !own.Over(at)
+		}
+	}
+	if !ok {
+		return nil, false
+	}
+	connected = !state.Released && state.OfflineSince == 0 && p.elsewhere(inc)
+	if !connected && state.Expiry == 0 && (h == nil || !h.lasting() && !h.resumes()) {
+		return nil, false
+	}
+	return state, connected
+}
+
+// Arrived says that a client ID has a connection here.
+func (d *Driver) Arrived(clientID string) bool {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[clientID]
+	return h != nil && h.conn != nil
+}
+
+// Ahead gives the offsets below which it is told what became of a client's commands, where that is farther than the devices
+// here.
+func (d *Driver) Ahead(clientID string) Ends {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	return maps.Clone(p.ahead[clientID])
+}
+
+// A lastLeft is the last command of a stream that was left to the session of a client. It may be in the hands of who has
+// read it still.
+type lastLeft struct {
+	client string
+	next   int64 // the offset after it
+}
+
+// ends gives where a client's session ends that does so now: it tells of what is below, and nobody has told of that. mu is
+// held.
+func (p *part) ends(client string) Ends {
+	ends := p.d.host.Ends()
+	for stream, end := range ends {
+		if l := p.left[stream]; l.client == client {
+			ends[stream] = max(end, l.next)
+		}
+	}
+	return ends
+}
+
+// advance notes how far a session of a client has got, where that is farther than the devices here. mu is held.
+func (p *part) advance(client string, progress *fleet.Progress) {
+	for stream, at := range p.d.host.Ahead(progress) {
+		if p.ahead == nil {
+			p.ahead = make(map[string]Ends)
+		}
+		if p.ahead[client] == nil {
+			p.ahead[client] = make(Ends)
+		}
+		p.ahead[client][stream] = max(p.ahead[client][stream], at)
+	}
+}
+
+// forget drops what the devices here have passed. mu is held.
+func (p *part) forget() {
+	if len(p.ahead) == 0 {
+		return
+	}
+	here := p.d.host.Ends()
+	maps.DeleteFunc(p.ahead, func(_ string, at Ends) bool {
+		maps.DeleteFunc(at, func(stream int32, at int64) bool { end, known := here[stream]; return !known || at <= end })
+		return len(at) == 0
+	})
+}
+
+// ended says that a session ends now; nil: there is none. mu is held.
+func (p *part) ended(client string, state *fleet.Session) { p.endedAt(client, state, p.ends(client)) }
+
+// endedAt says that a session has ended. mu is held.
+func (p *part) endedAt(client string, state *fleet.Session, ends Ends) {
+	if state == nil {
+		return
+	}
+	for q := range p.quests {
+		q.told = q.told || q.ClientID == client && q.Told(state, ends)
+	}
+	p.later(func() { p.d.host.Ended(client, state, ends) })
+}
+
+// endedBy gives the epoch of the session that another writer of a client's record has ended, if this instance looks after
+// the partition; else 0. mu is held.
+func (p *part) endedBy(key []byte) int64 {
+	if !p.owner.Owns() {
+		return 0
+	}
+	_, client, inc, err := fleet.ParseKey(key)
+	if err != nil || inc == p.d.me.Load().name {
+		return 0
+	}
+	return p.view(client).Ended(inc)
+}
+
+// gap says that another instance has ended a session with its connection: what was read here before that, and there after
+// it, each has left to the other. mu is held.
+func (p *part) gap(key []byte) {
+	_, client, inc, _ := fleet.ParseKey(key)
+	if s := p.view(client).Session(inc); s != nil && s.Ends != nil {
+		p.advance(client, s.Ends)
+		ends := p.ends(client)
+		p.later(func() { p.d.host.Missed(client, s, ends) })
+	}
+}

@@ -1,0 +1,209 @@
+package proxy
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
+)
+
+// A torrent of commands is written to one device without a pause, until it is stopped.
+type torrent struct {
+	quit chan struct{}
+	done sync.WaitGroup
+	n    atomic.Int64
+}
+
+// pour writes commands with all QoS to a device.
+func (s *site) pour(id string) *torrent {
+	p := &torrent{quit: make(chan struct{})}
+	p.done.Go(func() { // ends with quit
+		stored := make(owner, 1<<16)
+		pace := time.NewTicker(100 * time.Microsecond)
+		defer pace.Stop()
+		for over := false; !over; p.n.Add(1) {
+			r := now("commands", id, "x", "name", "x", "id", fmt.Sprint(p.n.Load()), "mqtt.qos", fmt.Sprint(p.n.Load()%3))
+			s.writer.Produce(&kafka.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp, Owner: stored})
+			select {
+			case <-p.quit:
+				over = true
+			case <-pace.C:
+			}
+		}
+		for range p.n.Load() {
+			if err := <-stored; err != nil {
+				s.t.Error(err)
+			}
+		}
+	})
+	return p
+}
+
+// stop gives how many were written.
+func (p *torrent) stop() int {
+	close(p.quit)
+	p.done.Wait()
+	return int(p.n.Load())
+}
+
+// more waits until so many more were written.
+func (p *torrent) more(s *site, n int64) {
+	n += p.n.Load()
+	s.until("more commands", func() bool { return p.n.Load() >= n })
+}
+
+// TestEndDividesTheCommands: each command that is written while a session ends has one receipt: those before the end by the
+// session, those behind it by who tells of absent devices, or by the device's next session.
+func TestEndDividesTheCommands(t *testing.T) {
+	const rounds = 6
+	resume := func(id string, expiry uint32) connecting { return connecting{id: id, expiry: expiry} }
+	for how, end := range map[string]func(in *instance, d *device){
+		"DISCONNECT with expiry 0": func(_ *instance, d *device) { d.disconnects(0) },
+		"CONNECT with expiry 0, DISCONNECT": func(in *instance, d *device) {
+			_ = d.nc.Close()
+			d = resume(d.id, 0).to(d.t, in.addr, true)
+			d.disconnects(0)
+		},
+		"CONNECT with expiry 0, cut": func(in *instance, d *device) {
+			_ = d.nc.Close()
+			d = resume(d.id, 0).to(d.t, in.addr, true)
+			_ = d.nc.Close()
+		},
+		"clean start while connected": func(in *instance, d *device) {
+			connecting{id: d.id, clean: true}.to(d.t, in.addr, false).disconnects(0)
+		},
+		"clean start while away": func(in *instance, d *device) {
+			d.disconnects(3600)
+			connecting{id: d.id, clean: true}.to(d.t, in.addr, false).disconnects(0)
+		},
+		"taken over with expiry 0": func(in *instance, d *device) {
+			_ = d.nc.Close()
+			resume(d.id, 0).to(d.t, in.addr, true)
+			resume(d.id, 0).to(d.t, in.addr, false).disconnects(0)
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			in := begin(t, 3, toOne+"limits: {commands_in_flight: 8}\n")
+			written := make(map[string]int)
+			n := 0
+			for i := range rounds {
+				id := fmt.Sprint("d", i)
+				d := lasting(id).to(t, in.addr, false)
+				d.subscribe("devices/+/x", 2)
+				commands := in.pour(id)
+				first, _ := d.read()
+				require.Equal(t, byte(0x30), first&0xF0, "PUBLISH")
+				end(in, d)
+				if i%2 == 0 { // a new session, that takes some of them and ends too
+					d = lasting(id).to(t, in.addr, false)
+					d.send(0x82, append(append([]byte{0, 1, 0}, text16("devices/+/x")...), 2))
+					var obeying sync.WaitGroup
+					obeying.Go(d.obey) // ends with its connection
+					commands.more(in.site, 50)
+					d.send(0xE0, []byte{0, 5, 0x11, 0, 0, 0, 0})
+					obeying.Wait()
+				}
+				written[id] = commands.stop()
+				n += written[id]
+			}
+			in.until("as many receipts", func() bool { return len(in.taken()) >= n })
+			in.stop()
+			told := make(map[string][]string)
+			for _, r := range in.receipts(len(in.taken())) {
+				command := r.key + " " + *r.CorrelationData
+				told[command] = append(told[command], r.String()+" by "+r.Instance)
+			}
+			for id, n := range written {
+				for i := range n {
+					if got := told[fmt.Sprintf("%s %d", id, i)]; len(got) != 1 {
+						t.Errorf("command %d of %d for %s has %d receipts: %q", i, n, id, len(got), got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestEndAtAnotherInstanceDividesTheCommands though the instances have not read as far as one another: the command is told
+// of once, by the instance that had the session if that had read it, and else by who tells of absent devices.
+func TestEndAtAnotherInstanceDividesTheCommands(t *testing.T) {
+	all := fleetOf(t, 2, toOne)
+	holder, owner := all[0], all[1]
+	var ids []string
+	for i := 0; len(ids) < 2; i++ {
+		id := fmt.Sprint("d", i)
+		if owner.sessions.driver.Owns(id) {
+			ids = append(ids, id)
+		}
+	}
+	var want []string
+	for i, slow := range all {
+		id, quick := ids[i], all[1-i]
+		d := lasting(id).to(t, holder.addr, false)
+		d.subscribe("devices/+/x", 1)
+		holder.write(now("commands", id, "x", "name", "x", "id", "first"))
+		d.ack(d.next(), 0)
+		want = append(want, fmt.Sprintf("%s %s delivered (first)", id, id))
+		holder.became(want...)
+		receipt := holder.receipts(len(want))[len(want)-1]
+		for _, r := range holder.receipts(len(want)) {
+			if r.key == id {
+				receipt = r
+			}
+		}
+		next := func(in *instance) int64 { return in.sessions.streams.of("commands", receipt.Partition).next.Load() }
+		slow.until("it is read everywhere", func() bool { return next(slow) > receipt.Offset })
+		held := &slow.sessions.streams.of("commands", receipt.Partition).mu
+		held.Lock()
+		holder.write(now("commands", id, "x", "name", "x", "id", "second"))
+		holder.until("the other one has read it", func() bool { return next(quick) > receipt.Offset+1 })
+		d.disconnects(0)
+		if slow == holder {
+			want = append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id))
+		} else {
+			want = append(want, fmt.Sprintf("%s %s offline not_acknowledged (second)", id, id))
+		}
+		holder.became(want...)
+		owner.until("nothing is left of the session", func() bool { return !owner.sessions.driver.Knows(id) })
+		held.Unlock()
+		slow.until("it is read everywhere", func() bool { return next(slow) > receipt.Offset+1 })
+	}
+	for _, in := range all {
+		in.stop()
+	}
+	holder.became(want...)
+}
+
+// TestStopTellsOfSessionsThatEndWithIt also of the commands that wait for them in Kafka, and though the memory for receipts
+// is spent when the instance stops.
+func TestStopTellsOfSessionsThatEndWithIt(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	const n = 20
+	in := begin(t, 3, toOne+"limits: {commands_in_flight: 1, commands_queued: 1}\n")
+	d := lasting("d1").to(t, in.addr, false)
+	d.subscribe("devices/#", 1)
+	d.leave()
+	d = connecting{id: "d1"}.to(t, in.addr, true)
+	var want []string
+	for i := range n {
+		in.write(now("commands", "d1", fmt.Sprint(i), "name", "x", "id", fmt.Sprint(i)))
+		want = append(want, fmt.Sprintf("d1 d1 offline session_ended (%d)", i))
+	}
+	want[0] = "d1 d1 offline not_acknowledged (0)"
+	require.Equal(t, "0", d.next().payload)
+	in.until("all are read", func() bool { return in.value("sluice_command_records_total", "routed") == n })
+	budget := in.producer.Budget()
+	fill(budget)
+	in.quit()
+	in.until("what waits in Kafka is left to tell of", func() bool { return in.sessions.forfeits.open.Load() > 0 })
+	require.Less(t, len(in.taken()), n)
+	budget.Give(kafka.Destination{}, int(budget.Max()))
+	in.stop()
+	in.became(want...)
+}
