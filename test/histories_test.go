@@ -52,7 +52,9 @@ func openTheatre(t *testing.T, instances int) *theatre {
 	var err error
 	h.World, err = oracle.NewWorld(h.kafka.Direct(), addresses, suffix)
 	require.NoError(t, err)
-	h.LeftOut = open
+	if h.LeftOut = open; instances > 1 {
+		h.LeftOut = slices.Concat(open, openApart)
+	}
 	t.Cleanup(h.Close)
 	return h
 }
@@ -72,17 +74,25 @@ func number(t testing.TB, name string, otherwise int) int {
 // open are the clauses that are known not to be kept, each with what breaks it. Those marked rare were last seen before
 // later repairs, or once in 400 histories.
 var open = []string{
-	"[MQTT-3.10.4-2]",            // rare: acknowledged right before an UNSUBSCRIBE, and read from Kafka after it
-	"docs/commands.md, receipts", // none for a command of a session that ends with expiry 0 a moment after it was resumed
-	"[MQTT-4.4.0-1]",             // rare: a packet identifier stands for another message on the next connection
-	"DESIGN 1, PUBLISH QoS 0",    // rare, at two instances
-	"[MQTT-3.1.2-8]",             // rare: a will twice, on a busy machine
-	"[MQTT-3.1.2-8], order",      // rare: of a will across instances
-	"[MQTT-4.3.3-10]",            // rare: QoS 2 through a stop of Kafka or an instance
-	"[MQTT-4.3.1-1]",             // rare: QoS 0 again after such a stop
-	"DISCONNECT",                 // rare: exactly_once through such a stop
-	"[MQTT-3.1.4-3]",             // the same
-	"[MQTT-3.3.1-1]",             // rare: a retained message in flight
+	"[MQTT-3.10.4-2]",         // rare: acknowledged right before an UNSUBSCRIBE, and read from Kafka after it
+	"[MQTT-4.4.0-1]",          // rare: a packet identifier stands for another message on the next connection
+	"DESIGN 1, PUBLISH QoS 0", // rare, at two instances
+	"[MQTT-3.1.2-8]",          // rare: a will twice, on a busy machine
+	"[MQTT-3.1.2-8], order",   // rare: of a will across instances
+	"[MQTT-4.3.3-10]",         // rare: QoS 2 through a stop of Kafka or an instance
+	"[MQTT-4.3.1-1]",          // rare: QoS 0 again after such a stop
+	"DISCONNECT",              // rare: exactly_once through such a stop
+	"[MQTT-3.1.4-3]",          // the same
+	"[MQTT-3.3.1-1]",          // rare: a retained message in flight
+}
+
+// openApart are those that are not kept at two instances alone.
+var openApart = []string{
+	// None for a command that was written before a session ended and that is read, by who tells of absent devices, only when
+	// the next session of the device is open elsewhere, whose instance had read it before that: 2 of 30 plays of
+	// resumed_with_expiry_0 on a busy machine. An opened session would have to say where it begins, as an ended one says
+	// where it ends.
+	"docs/commands.md, receipts",
 }
 
 // playing is how many histories are played at a time.
