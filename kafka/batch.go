@@ -16,8 +16,8 @@ const (
 	enoughBytes = 128 << 10
 )
 
-// A batch is records that are sent together, to one partition. It is guarded by Producer.mu, but for the encoding: that
-// belongs to the sender that has the batch.
+// A batch is records that are sent together, to one partition, by a Producer or a Transactor. It is guarded by Producer.mu,
+// but for the encoding: that belongs to the sender that has the batch.
 type batch struct {
 	produce.Batch
 	records   []*Record
@@ -28,7 +28,9 @@ type batch struct {
 	codec     sarama.CompressionCodec
 	encoded   bool // encoding is what it is to be sent as
 	partition int32
-	offset    int64 // of the first record, when it is stored
+
+	transactional bool
+	offset        int64 // of the first record, when it is stored
 
 	encoding sarama.RecordBatch
 	wire     []*sarama.Record
@@ -93,7 +95,7 @@ func (b *batch) encode() *sarama.RecordBatch {
 		b.wire = append(b.wire, r.encode(i, first))
 		latest = max(latest, r.stamp)
 	}
-	b.encoding = sarama.RecordBatch{Version: 2, Codec: codec, CompressionLevel: sarama.CompressionLevelDefault,
+	b.encoding = sarama.RecordBatch{Version: 2, Codec: codec, CompressionLevel: sarama.CompressionLevelDefault, IsTransactional: b.transactional,
 		ProducerID: b.Ident.ID, ProducerEpoch: b.Ident.Epoch, FirstSequence: b.First,
 		LastOffsetDelta: int32(len(b.records) - 1), FirstTimestamp: time.UnixMilli(first), MaxTimestamp: time.UnixMilli(latest),
 		Records: b.wire}

@@ -302,10 +302,7 @@ func (p *Producer) complain(t *topic, block *sarama.ProduceResponseBlock, now ti
 		return
 	}
 	t.told, t.toldOf = now+tellAgain, code
-	said := block.Err.Error()
-	if block.ErrorMessage != nil {
-		said = *block.ErrorMessage
-	}
+	says := said(block)
 	what, held, verdict := "records for a Kafka topic wait", t.held, recordVerdict(block.Err)
 	if Final(verdict) {
 		what = "records for a Kafka topic are refused"
@@ -313,8 +310,16 @@ func (p *Producer) complain(t *topic, block *sarama.ProduceResponseBlock, now ti
 		verdict = nil
 	}
 	p.note(func() {
-		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Int16("code", int16(code)).Str("kafka_says", said).Str("setting", settingOf[code]).Int("records", held).Msg(what)
+		p.log.Error().Err(verdict).Str("kafka_topic", t.name).Int16("code", int16(code)).Str("kafka_says", says).Str("setting", settingOf[code]).Int("records", held).Msg(what)
 	})
+}
+
+// said gives Kafka's own words.
+func said(block *sarama.ProduceResponseBlock) string {
+	if block.ErrorMessage != nil {
+		return *block.ErrorMessage
+	}
+	return block.Err.Error()
 }
 
 // settingOf are the settings that are the cause of an answer.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"sluice/kafka/produce"
 )
 
 // fenceTimeout is the timeout that a transactional id is given by who takes it away. Nothing is written with it.
@@ -27,7 +29,7 @@ func NewFencer(cfg Config) (*Fencer, error) {
 // An id that was never used is made. It tries until ctx ends; any other error is an ErrNotAuthorized, or says that the
 // id is not one.
 func (f *Fencer) Fence(ctx context.Context, transactionalID string) error {
-	if _, err := f.net.initProducer(ctx, transactionalID, fenceTimeout, noProducer); err != nil {
+	if _, err := f.net.initProducer(ctx, transactionalID, fenceTimeout, produce.Nobody); err != nil {
 		return fmt.Errorf("cannot fence the transactional id %q: %w", transactionalID, err)
 	}
 	return nil

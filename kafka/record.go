@@ -96,10 +96,12 @@ const (
 )
 
 // length is what the record takes when it is first in its batch, without its own length.
-func (r *Record) length() int {
-	n := recordOverhead + nullable(r.Key) + nullable(r.Value) + varint(len(r.Headers))
-	for i := range r.Headers {
-		h := &r.Headers[i]
+func (r *Record) length() int { return lengthOf(r.Key, r.Value, r.Headers) }
+
+func lengthOf(key, value []byte, headers []Header) int {
+	n := recordOverhead + nullable(key) + nullable(value) + varint(len(headers))
+	for i := range headers {
+		h := &headers[i]
 		n += varint(len(h.Key)) + len(h.Key) + nullable(h.Value)
 	}
 	return n

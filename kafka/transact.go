@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"sluice/kafka/produce"
 )
 
 // What a group can fail with besides the final errors of a record and ErrClosed; test with errors.Is.
@@ -56,6 +58,7 @@ type TxRecord struct {
 	Timestamp  time.Time // zero: when it is sent
 
 	topic *txTopic // as it was when the record was found to be writable
+	rec   Record   // what is sent
 }
 
 // A TxGroup is records of which Kafka gets all or none. It belongs to the Transactor from Write until GroupDone.
@@ -102,10 +105,11 @@ type Transactor struct {
 
 	// Of Run's goroutine.
 	again    *time.Timer // wakes it
-	id       producerID
-	seqs     map[spot]int32
-	patience time.Duration // how long the partitions of a transaction have to store it; doubled while they don't
-	most     int           // groups of the next transaction; less than MostGroups while it is looked for who was refused
+	id       produce.Ident
+	seqs     map[spot]produce.Partition
+	plain    map[string]bool // topics that take no compressed records
+	patience time.Duration   // how long the partitions of a transaction have to store it; doubled while they don't
+	most     int             // groups of the next transaction; less than MostGroups while it is looked for who was refused
 }
 
 // A renewal is a call of Renew.
@@ -127,7 +131,7 @@ func NewTransactor(cfg TransactorConfig) (*Transactor, error) {
 	t := &Transactor{cfg: cfg, m: m, net: newLinks(cfg.Config, cfg.Timeout/3),
 		log:  cfg.Logger.With().Str("transactional_id", cfg.TransactionalID).Logger(),
 		wake: newSignal(), renewals: make(chan renewal), ended: make(chan struct{}),
-		refuse: fmt.Errorf("%w: it was not taken yet", ErrFenced), most: cfg.MostGroups, patience: min(storeTime, cfg.Timeout/3)}
+		refuse: fmt.Errorf("%w: it was not taken yet", ErrFenced), most: cfg.MostGroups, patience: min(storeTime, cfg.Timeout/3), plain: map[string]bool{}}
 	t.told = t.log.Sample(&zerolog.BurstSampler{Burst: 3, Period: 10 * time.Second})
 	t.again = time.AfterFunc(time.Hour, t.wake.wake)
 	t.again.Stop()
@@ -332,7 +336,7 @@ func (t *Transactor) renew(run, caller context.Context) error {
 	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	defer context.AfterFunc(run, cancel)()
-	id, err := t.net.initProducer(ctx, t.cfg.TransactionalID, t.cfg.Timeout, noProducer)
+	id, err := t.net.initProducer(ctx, t.cfg.TransactionalID, t.cfg.Timeout, produce.Nobody)
 	if run.Err() != nil {
 		return ErrClosed
 	}
@@ -343,12 +347,20 @@ func (t *Transactor) renew(run, caller context.Context) error {
 	t.mu.Lock()
 	t.refuse = nil
 	t.mu.Unlock()
-	t.log.Debug().Int64("producer_id", id.id).Int16("epoch", id.epoch).Msg("the transactional id is taken")
+	t.log.Debug().Int64("producer_id", id.ID).Int16("epoch", id.Epoch).Msg("the transactional id is taken")
 	return nil
 }
 
 // begin starts with a new epoch, in which each partition counts from 0.
-func (t *Transactor) begin(id producerID) { t.id, t.seqs = id, map[spot]int32{} }
+func (t *Transactor) begin(id produce.Ident) { t.id, t.seqs = id, map[spot]produce.Partition{} }
+
+// at gives where the next batch to a partition is numbered from.
+func (t *Transactor) at(at spot) produce.Partition {
+	if p, ok := t.seqs[at]; ok {
+		return p
+	}
+	return produce.Partition{Ident: t.id}
+}
 
 // end has all groups fail for good.
 func (t *Transactor) end() {

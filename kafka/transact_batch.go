@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"sluice/kafka/produce"
 )
 
 const (
@@ -28,8 +30,8 @@ type share struct {
 	limit   int        // bytes of a batch
 	leader  string     // address; "" is none
 
-	stored int                 // of records
-	batch  *sarama.RecordBatch // the next; kept while it is not known to be stored, for it must be sent as it is
+	stored int    // of records
+	batch  *batch // the next; kept while it is not known to be stored, for it must be sent as it is
 }
 
 // measure gives an upper bound of what the group adds to batches.
@@ -44,10 +46,7 @@ func (g *TxGroup) measure() int {
 
 // size is what the record takes in a batch that it has for itself.
 func (r *TxRecord) size() int {
-	n := recordOverhead + nullable(r.Key) + nullable(r.Value) + varint(len(r.Headers))
-	for _, h := range r.Headers {
-		n += varint(len(h.Key)) + len(h.Key) + nullable(h.Value)
-	}
+	n := lengthOf(r.Key, r.Value, r.Headers)
 	return varint(n) + n
 }
 
@@ -117,60 +116,45 @@ func (ts *txTopics) shares(groups []*TxGroup) []*share {
 }
 
 // next gives the batch that is to be sent next: the one that may have been sent already, or as many records as fit.
-func (s *share) next(id producerID, seq int32, codec sarama.CompressionCodec) *sarama.RecordBatch {
+func (s *share) next(p produce.Partition, codec sarama.CompressionCodec, plain bool) *sarama.RecordBatch {
 	if s.batch != nil {
-		return s.batch
+		return s.batch.encode()
 	}
-	n, size := 0, batchOverhead
+	b := newBatch()
 	for _, r := range s.records[s.stored:] {
-		if size += r.size() + deltas; n > 0 && size > s.limit {
+		rec := r.record()
+		if len(b.records) > 0 && !b.takes(rec, s.limit-batchOverhead) {
 			break
 		}
-		n++
+		b.add(rec)
 	}
-	b := &sarama.RecordBatch{Version: 2, CompressionLevel: sarama.CompressionLevelDefault, IsTransactional: true,
-		ProducerID: id.id, ProducerEpoch: id.epoch, FirstSequence: seq, LastOffsetDelta: int32(n - 1)}
-	if size < s.limit-s.limit/16 { // what can't be compressed grows a little
-		b.Codec = codec
-	}
-	now := time.Now()
-	for i, r := range s.records[s.stored : s.stored+n] {
-		b.Records = append(b.Records, r.encode(b, int64(i), now))
+	b.Records, b.transactional = len(b.records), true
+	_, b.Batch = produce.Begin(p, b.Batch, produce.Nobody)
+	b.Plain = plain
+	if batchOverhead+b.bytes < s.limit-s.limit/16 { // what can't be compressed grows a little
+		b.codec = codec
 	}
 	s.batch = b
-	return b
+	return b.encode()
 }
 
-// encode makes the record of a batch.
-func (r *TxRecord) encode(b *sarama.RecordBatch, i int64, now time.Time) *sarama.Record {
-	at := r.Timestamp
-	if at.IsZero() {
-		at = now
-	}
-	at = at.Truncate(time.Millisecond)
-	if i == 0 {
-		b.FirstTimestamp, b.MaxTimestamp = at, at
-	} else if at.After(b.MaxTimestamp) {
-		b.MaxTimestamp = at
-	}
-	rec := &sarama.Record{OffsetDelta: i, TimestampDelta: at.Sub(b.FirstTimestamp), Key: r.Key, Value: r.Value}
-	for _, h := range r.Headers {
-		rec.Headers = append(rec.Headers, &sarama.RecordHeader{Key: h.Key, Value: h.Value})
-	}
-	return rec
+// record gives what is sent of it, as it is now.
+func (r *TxRecord) record() *Record {
+	r.rec.Key, r.rec.Value, r.rec.Headers, r.rec.Timestamp = r.Key, r.Value, r.Headers, r.Timestamp
+	r.rec.prepare(0)
+	return &r.rec
 }
 
-// advance notes that the batch is stored, and gives the sequence number after it.
-func (s *share) advance() int32 {
-	n := len(s.batch.Records)
-	seq := (s.batch.FirstSequence + int32(n)) & 0x7fffffff
-	s.stored, s.batch = s.stored+n, nil
-	return seq
+// advance notes that the batch is stored.
+func (s *share) advance() {
+	s.stored += len(s.batch.records)
+	s.batch.free()
+	s.batch = nil
 }
 
 // inBatch gives the groups that have records in the batch, in order.
 func (s *share) inBatch() (groups []*TxGroup) {
-	for _, g := range s.groups[s.stored : s.stored+len(s.batch.Records)] {
+	for _, g := range s.groups[s.stored : s.stored+len(s.batch.records)] {
 		if len(groups) == 0 || groups[len(groups)-1] != g {
 			groups = append(groups, g)
 		}

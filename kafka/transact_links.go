@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"sluice/kafka/produce"
 )
 
 const (
@@ -216,45 +218,36 @@ var undecided = map[sarama.KError]bool{
 	sarama.ErrNetworkException: true, sarama.ErrUnknown: true, sarama.ErrNotEnoughReplicas: true, sarama.ErrNotEnoughReplicasAfterAppend: true,
 }
 
-// A producerID is the right to write for a transactional id, as long as no later epoch is given out.
-type producerID struct {
-	id    int64
-	epoch int16
-}
-
-// noProducer asks for the right whoever has it.
-var noProducer = producerID{-1, -1}
-
 // errOldKafka: KIP-360 came with Kafka 2.5.
 var errOldKafka = errors.New("transactions need Kafka 2.5 or newer")
 
-// initProducer takes a new epoch, after whatever transaction is under way was ended. With a current one that is not
-// noProducer it is given only if that is still the last: nobody else took the right in between.
-func (l *links) initProducer(ctx context.Context, transactionalID string, timeout time.Duration, current producerID) (next producerID, err error) {
+// initProducer takes a new epoch, the right to write for a transactional id as long as no later one is given out, after
+// whatever transaction is under way was ended. With a current one that is not Nobody it is given only if that is still the last: nobody else took the right in between.
+func (l *links) initProducer(ctx context.Context, transactionalID string, timeout time.Duration, current produce.Ident) (next produce.Ident, err error) {
 	req := &sarama.InitProducerIDRequest{Version: 4, TransactionalID: &transactionalID, TransactionTimeout: timeout,
-		ProducerID: current.id, ProducerEpoch: current.epoch}
+		ProducerID: current.ID, ProducerEpoch: current.Epoch}
 	code, err := l.coordinate(ctx, coordinated{sarama.CoordinatorTransaction, transactionalID}, func(b *sarama.Broker) (sarama.KError, error) {
 		resp, err := b.InitProducerID(req)
 		if err != nil {
 			return 0, err
 		}
-		next = producerID{resp.ProducerID, resp.ProducerEpoch}
-		if current == noProducer && taken[resp.Err] { // somebody else took the right at the same time
+		next = produce.Ident{ID: resp.ProducerID, Epoch: resp.ProducerEpoch}
+		if current == produce.Nobody && taken[resp.Err] { // somebody else took the right at the same time
 			return sarama.ErrConcurrentTransactions, nil
 		}
 		return resp.Err, nil
 	})
 	switch {
 	case err != nil:
-		return producerID{}, err
-	case code == sarama.ErrNoError && current != noProducer && req.Version < 3:
-		return producerID{}, errOldKafka
+		return produce.Ident{}, err
+	case code == sarama.ErrNoError && current != produce.Nobody && req.Version < 3:
+		return produce.Ident{}, errOldKafka
 	case code == sarama.ErrNoError:
 		return next, nil
 	case taken[code]:
-		return producerID{}, fmt.Errorf("%w: %w", ErrFenced, code)
+		return produce.Ident{}, fmt.Errorf("%w: %w", ErrFenced, code)
 	}
-	return producerID{}, denied("Write", code)
+	return produce.Ident{}, denied("Write", code)
 }
 
 // taken are the answers to a producer that has lost its right.

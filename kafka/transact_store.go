@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"sluice/kafka/produce"
 )
 
 const (
@@ -99,7 +101,7 @@ func (t *Transactor) request(shares []*share) *sarama.ProduceRequest {
 	req := &sarama.ProduceRequest{Version: 10, TransactionalID: &t.cfg.TransactionalID, RequiredAcks: sarama.WaitForAll,
 		Timeout: int32((t.cfg.Timeout / 4).Milliseconds())}
 	for _, s := range shares {
-		req.AddBatch(s.at.topic, s.at.id, s.next(t.id, t.seqs[s.at], codecs[t.cfg.Compression]))
+		req.AddBatch(s.at.topic, s.at.id, s.next(t.at(s.at), codecs[t.cfg.Compression], t.plain[s.at.topic]))
 	}
 	return req
 }
@@ -124,32 +126,47 @@ func (t *Transactor) send(ctx context.Context, leader string, req *sarama.Produc
 	return answers
 }
 
-// settle draws the conclusion from an answer: the batch is stored, or has to be sent again, or the transaction can't be
-// committed.
+// settle draws the conclusion from an answer, by the same rules as the Producer: the batch is stored, or has to be sent again,
+// or the transaction can't be committed. An abort decides what is in doubt, so a verdict is one all the same.
 func (t *Transactor) settle(s *share, a answer) (again, fatal error) {
+	p, b := t.at(s.at), s.batch
 	if a.err != nil {
+		_, b.Batch, _ = produce.Settle(p, b.Batch, produce.Answer{Lost: true})
 		return a.err, nil
 	}
-	switch code := a.block.Err; {
-	case code == sarama.ErrNoError || code == sarama.ErrDuplicateSequenceNumber:
-		t.seqs[s.at] = s.advance()
-		return nil, nil
-	case taken[code]:
+	code := a.block.Err
+	if taken[code] {
 		return nil, fmt.Errorf("%w: %w", ErrFenced, code)
-	case broken[code]:
+	}
+	if code == sarama.ErrInvalidTxnState {
 		return nil, code
+	}
+	var d produce.Decision
+	p, b.Batch, d = produce.Settle(p, b.Batch, produce.Answer{Code: produce.Code(code)})
+	if d.Complain {
+		t.told.Error().Str("kafka_topic", s.at.topic).Int16("code", int16(code)).Str("kafka_says", said(a.block)).
+			Str("setting", settingOf[produce.Code(code)]).Msg("Kafka does not take the records of a transaction")
+	}
+	switch verdict := recordVerdict(code); {
+	case d.Action == produce.Store:
+		t.seqs[s.at] = p
+		s.advance()
+		return nil, nil
+	case d.Action == produce.EncodeAgain:
+		b.encoded = false
+		if b.Plain {
+			t.plain[s.at.topic] = true
+		}
+		fallthrough
+	case d.Action == produce.SendAgain:
+		return fmt.Errorf("partition %d of topic %q: %w", s.at.id, s.at.topic, code), nil
 	case topicVerdict("Write", code) != nil:
 		return nil, t.refuseTopics([]*share{s}, map[string]sarama.KError{s.at.topic: code})
-	default:
-		if verdict := recordVerdict(code); Final(verdict) {
-			return nil, t.refuseBatch(s, a.block, verdict)
-		}
-		return fmt.Errorf("partition %d of topic %q: %w", s.at.id, s.at.topic, code), nil
+	case Final(verdict):
+		return nil, t.refuseBatch(s, a.block, verdict)
 	}
+	return nil, code // what Kafka remembers of this producer is not what we do: only a new epoch helps
 }
-
-// broken are the answers after which only a new epoch helps: what Kafka remembers of this producer is not what we do.
-var broken = map[sarama.KError]bool{sarama.ErrOutOfOrderSequenceNumber: true, sarama.ErrUnknownProducerID: true, sarama.ErrInvalidTxnState: true}
 
 // refuseBatch finds the groups because of which a batch was refused. Kafka may name the records. If it does not, and the
 // batch is of several groups, the next transaction has half as many, until it is known.
@@ -157,7 +174,7 @@ func (t *Transactor) refuseBatch(s *share, block *sarama.ProduceResponseBlock, v
 	verdict = fmt.Errorf("topic %q: %w", s.at.topic, verdict)
 	t.topics.stale(s.at.topic) // its limit may have been lowered
 	for _, e := range block.RecordErrors {
-		if i := int(e.BatchIndex); i >= 0 && i < len(s.batch.Records) {
+		if i := int(e.BatchIndex); i >= 0 && i < len(s.batch.records) {
 			s.groups[s.stored+i].fault = verdict
 		}
 	}

@@ -524,3 +524,64 @@ func TestTransactorGroupAndFencerCheckTheirConfiguration(t *testing.T) {
 	require.ErrorContains(t, err, "no name or no topics")
 	require.ErrorContains(t, err, "less than three heartbeats")
 }
+
+// TestTransactionsFollowTheRulesOfBatches: what says nothing about the records refuses none, and what is about the batch
+// changes the batch.
+func TestTransactionsFollowTheRulesOfBatches(t *testing.T) {
+	hour := time.Now().Add(-time.Hour).UnixMilli()
+	always := func(*kmsg.RecordBatch) bool { return true }
+	for _, f := range []struct {
+		err     *kerr.Error
+		refuses func(*kmsg.RecordBatch) bool
+		most    int
+	}{
+		{kerr.InvalidTimestamp, func(b *kmsg.RecordBatch) bool { return b.FirstTimestamp < hour }, -1},
+		{kerr.UnsupportedCompressionType, func(b *kmsg.RecordBatch) bool { return b.Attributes&7 != 0 }, -1},
+		{kerr.PolicyViolation, always, 3},
+		{kerr.ThrottlingQuotaExceeded, always, 3},
+		{kerr.UnknownServerError, always, 3},
+		{kerr.CorruptMessage, always, 5},
+		{kerr.OutOfOrderSequenceNumber, always, 1},
+	} {
+		t.Run(f.err.Message, func(t *testing.T) {
+			c := fake(t, kfake.SeedTopics(1, "t"))
+			cfg := txConfig(c.ListenAddrs(), "id")
+			cfg.Compression = "lz4"
+			tr := transactor(t, cfg)
+			said := 0
+			c.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				c.KeepControl()
+				r := req.(*kmsg.ProduceRequest)
+				var b kmsg.RecordBatch
+				if err := b.ReadFrom(r.Topics[0].Partitions[0].Records); err != nil {
+					t.Errorf("not a batch: %v", err)
+				}
+				if said == f.most || !f.refuses(&b) {
+					return nil, nil, false
+				}
+				said++
+				resp := r.ResponseKind().(*kmsg.ProduceResponse)
+				p := kmsg.NewProduceResponseTopicPartition()
+				p.ErrorCode, p.BaseOffset = f.err.Code, -1
+				topic := kmsg.NewProduceResponseTopic()
+				topic.Topic, topic.Partitions = "t", append(topic.Partitions, p)
+				resp.Topics = append(resp.Topics, topic)
+				return resp, nil, true
+			})
+			b := newBook()
+			for i := range 3 {
+				g := &TxGroup{Owner: b}
+				for range 20 {
+					g.Records = append(g.Records, &TxRecord{Topic: "t", Key: []byte("k"), Value: fmt.Append(nil, i), Timestamp: time.UnixMilli(1_700_000_000_123)})
+				}
+				tr.Write(g)
+			}
+			b.has(t, 3)
+			for _, g := range b.order {
+				require.NoError(t, b.of(g))
+			}
+			require.Positive(t, said)
+			require.Len(t, committedValues(t, c.ListenAddrs(), "t", 60), 60)
+		})
+	}
+}

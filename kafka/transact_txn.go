@@ -99,7 +99,7 @@ func (t *Transactor) coordinate(ctx context.Context, f func(*sarama.Broker) (sar
 // add tells the coordinator which partitions the transaction is about to write to. Only when it knows can it end the
 // transaction there.
 func (t *Transactor) add(ctx context.Context, shares []*share) error {
-	req := &sarama.AddPartitionsToTxnRequest{Version: 3, TransactionalID: t.cfg.TransactionalID, ProducerID: t.id.id, ProducerEpoch: t.id.epoch,
+	req := &sarama.AddPartitionsToTxnRequest{Version: 3, TransactionalID: t.cfg.TransactionalID, ProducerID: t.id.ID, ProducerEpoch: t.id.Epoch,
 		TopicPartitions: map[string][]int32{}}
 	for _, s := range shares {
 		req.TopicPartitions[s.at.topic] = append(req.TopicPartitions[s.at.topic], s.at.id)
@@ -185,7 +185,7 @@ func (t *Transactor) commit(ctx context.Context) error {
 
 // endTxn gives how often the coordinator may have heard the question, and its last answer.
 func (t *Transactor) endTxn(ctx context.Context, commit bool) (tries int, code sarama.KError, err error) {
-	req := &sarama.EndTxnRequest{Version: 3, TransactionalID: t.cfg.TransactionalID, ProducerID: t.id.id, ProducerEpoch: t.id.epoch, TransactionResult: commit}
+	req := &sarama.EndTxnRequest{Version: 3, TransactionalID: t.cfg.TransactionalID, ProducerID: t.id.ID, ProducerEpoch: t.id.Epoch, TransactionResult: commit}
 	code, err = t.coordinate(ctx, func(b *sarama.Broker) (sarama.KError, error) {
 		tries++
 		resp, err := b.EndTxn(req)
