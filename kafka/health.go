@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -84,7 +85,7 @@ func (t *topic) oldest() time.Duration {
 	return first
 }
 
-// sweep forgets topics without records.
+// sweep forgets topics without records, and brokers that lead nothing any more.
 func (p *Producer) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,4 +100,26 @@ func (p *Producer) sweep() {
 			p.sizes.Delete(name)
 		}
 	}
+	p.sweepBrokers()
+}
+
+// sweepBrokers forgets those that lead nothing and have no connection: a node that comes back at another address is another
+// one. The caller holds mu.
+func (p *Producer) sweepBrokers() {
+	used := map[*broker]bool{}
+	for _, t := range p.topics {
+		for _, part := range t.parts {
+			used[part.leader] = true
+		}
+	}
+	for n, b := range p.brokers {
+		if !used[b] && !b.runs() {
+			delete(p.brokers, n)
+		}
+	}
+}
+
+// runs says whether there is a sender's goroutine.
+func (b *broker) runs() bool {
+	return slices.ContainsFunc(b.senders[:], func(s *sender) bool { return s != nil && s.running })
 }

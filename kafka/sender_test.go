@@ -134,3 +134,23 @@ func TestWhoAcceptsAConnectionAndIsSilentHoldsNothingForLong(t *testing.T) {
 	require.Less(t, time.Since(begun), cfg.RequestTimeout, "before sarama would end it")
 	require.Zero(t, l.errs())
 }
+
+// TestBrokersThatLeadNothingAreForgotten once their connections have ended: at each restart a node may have another address.
+func TestBrokersThatLeadNothingAreForgotten(t *testing.T) {
+	p, s := byHand(t, 1)
+	leads := s.to
+	p.mu.Lock()
+	for port := range 5 {
+		p.brokerAt(node{2, fmt.Sprint("127.0.0.1:", 10+port)})
+	}
+	moved := p.brokerAt(node{3, "127.0.0.1:3"})
+	p.lead(p.topics["t"], []leader{{at: moved.node, epoch: 1}}, p.now())
+	p.mu.Unlock()
+	p.sweep()
+	require.Equal(t, map[node]*broker{leads.node: leads, moved.node: moved}, p.brokers, "one leads, one is connected")
+	p.mu.Lock()
+	s.running = false
+	p.mu.Unlock()
+	p.sweep()
+	require.Equal(t, map[node]*broker{moved.node: moved}, p.brokers)
+}
