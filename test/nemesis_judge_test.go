@@ -143,7 +143,8 @@ func (n *nemesis) judgeVerdicts() {
 }
 
 // judgeReceipts wants one receipt for every command, that it was delivered. An instance that dies can take receipts with
-// it, and what it completed last can have a second one (docs/commands.md).
+// it, and what it completed last can have a second one, also if Kafka did not take the session's record before the device
+// went on elsewhere (docs/commands.md).
 func (c *crowd) judgeReceipts(written []load.Command) {
 	for end := time.Now().Add(patience); c.receipts.Report(written).Missing > 0 && time.Now().Before(end); {
 		time.Sleep(100 * time.Millisecond) // until they came
@@ -184,8 +185,9 @@ func (c *crowd) judgeReceipts(written []load.Command) {
 			}
 			times := c.n.lives.times(instance, w.At.Add(time.Duration(r.Milliseconds)*time.Millisecond))
 			if !slices.ContainsFunc(times, func(at time.Time) bool {
-				_, died := c.n.lives.died(instance, at, at.Add(receiptLag+c.n.disturbed(at)))
-				return died
+				by := at.Add(receiptLag + c.n.disturbed(at))
+				_, died := c.n.lives.died(instance, at, by)
+				return died || c.movedWhileDisturbed(w.Device, at, by)
 			}) {
 				c.t.Errorf("command %d of %s has the receipts %+v, the one at %v s of instance %d, which lived on", w.Seq, w.Key, all, c.n.since(times), instance)
 			}
@@ -197,6 +199,17 @@ func (c *crowd) judgeReceipts(written []load.Command) {
 		c.t.Error(r)
 	}
 	require.Empty(c.t, c.receipts.Errors())
+}
+
+// movedWhileDisturbed says whether a device asked for another connection between two times, when Kafka may not have taken
+// what its instance had to write for it: who lets it in waits two seconds for that.
+func (c *crowd) movedWhileDisturbed(device int, from, to time.Time) bool {
+	v := c.visits[""]
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.ContainsFunc(v.of[device], func(one visit) bool {
+		return one.at.After(from) && one.at.Before(to) && c.n.during(one.at, one.at.Add(2*time.Second), 0, func(d deed) bool { return d.onKafka || d.silenced >= 0 }) > 0
+	})
 }
 
 // receiptLag is how long after the outcome of a command a living instance has written it down with the session, five
