@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails in one way each.
 FAULTS      ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench simulate histories model soak faults chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories model soak faults chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -41,11 +41,16 @@ fuzz:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# Random schedules of the protocol between instances: make simulate SCHEDULES=1000000.
-# A seed that fails is repeated with SLUICE_SEED=n.
-SCHEDULES ?= 1000000
-simulate:
-	SLUICE_SCHEDULES=$(SCHEDULES) $(GO) test -count=1 -v -timeout 3h ./fleet/sim
+# Random schedules of the instances' driver over Kafka in memory: make schedules N=1000000, from the seed FIRST on, one
+# process for each core. A seed that fails is repeated with SLUICE_SEED=n go test -v -run Protocol ./fleet/sim
+N     ?= 1000000
+FIRST ?= 0
+schedules:
+	@GO='$(GO)' ./fleet/sim/schedules.sh $(N) $(FIRST)
+
+# What the simulator is worth: faults that were there once, each put back for one run, must be found.
+mutants:
+	SLUICE_MUTANTS=1 $(GO) test -count=1 -v -timeout 3h -run Mutants ./fleet/sim
 
 # Random histories of two devices and a back end against a model of a session: make histories HISTORIES=20000.
 # They begin with the seed SLUICE_SEED=n; a script that failed is played with SLUICE_SCRIPT=file go test ./test -run Once.

@@ -268,7 +268,7 @@ func (c *Claimer) owesWill(v View, resumed *Session) bool {
 	switch {
 	case s.Will.Delay == 0:
 		return true
-	case top.state > s.StateEpoch:
+	case top != nil && top.state > s.StateEpoch:
 		return top.session().Began > s.StateEpoch // else it was resumed elsewhere before
 	}
 	return resumed == nil || s.Will.Due <= c.req.Now
@@ -403,5 +403,6 @@ func (c *Claimer) opened(v View) []Action {
 		known.Received, known.Pending = append(slices.Clip(state.Received), d.gained...), d.pending
 		state = &known
 	}
-	return append([]Action{{Kind: ActOpened, Present: c.present, State: state, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
+	acts := append([]Action{{Kind: ActOpened, Present: c.present, State: state, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
+	return append(acts, c.pump()...) // what was heard meanwhile is to be written down, and nothing else may come
 }

@@ -76,7 +76,7 @@ func (o *Owner) Taken(t *Table) []Action {
 	}
 	o.state = ownerReady
 	var acts []Action
-	for inc := range t.Instances() {
+	for _, inc := range t.Instances() {
 		if _, dead := t.Dead(inc); dead {
 			acts = append(acts, o.fence(t, inc)...)
 		}
@@ -107,7 +107,7 @@ func (o *Owner) Tick(mono, now int64, p *Pulse, t *Table) []Action {
 		return nil
 	}
 	var acts []Action
-	for inc := range t.Instances() {
+	for _, inc := range t.Instances() {
 		acts = append(acts, o.judge(t, p, inc, mono, now)...)
 	}
 	for len(o.later) > 0 && o.later[0].at <= now {
@@ -233,12 +233,8 @@ func (o *Owner) EndsRead(asked int64, t *Table, l *Ledger) []Action {
 // clients are those to look at after a read to the end. All that an incarnation has is looked for only now, when the
 // table shows its last record from before the verdict.
 func (o *Owner) clients(t *Table) []string {
-	if len(o.reading) > 0 {
-		for client, entries := range t.clients {
-			if slices.ContainsFunc(o.reading, func(inc string) bool { return index(entries, inc) >= 0 }) {
-				o.acting = append(o.acting, client)
-			}
-		}
+	for _, inc := range o.reading {
+		o.acting = append(o.acting, t.ClientsOf(inc)...)
 	}
 	o.reading = nil
 	slices.Sort(o.acting)

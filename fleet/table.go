@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 )
@@ -253,26 +254,25 @@ func (t *Table) Client(id string) (View, bool) {
 }
 
 // Clients are the client IDs with a record, in no order.
-func (t *Table) Clients() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for id := range t.clients {
-			if !yield(id) {
-				return
-			}
+func (t *Table) Clients() iter.Seq[string] { return maps.Keys(t.clients) }
+
+// ClientsOf are the client IDs that have a key of an incarnation, in their order.
+func (t *Table) ClientsOf(inc string) (all []string) {
+	if t.Keys(inc) == 0 {
+		return nil
+	}
+	for id, entries := range t.clients {
+		if index(entries, inc) >= 0 {
+			all = append(all, id)
 		}
 	}
+	slices.Sort(all)
+	return all
 }
 
-// Instances are the incarnations of which this partition has a record, in no order.
-func (t *Table) Instances() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for inc := range t.instances {
-			if !yield(inc) {
-				return
-			}
-		}
-	}
-}
+// Instances are the incarnations of which this partition has a record, in the order of their names: what is done about
+// one after the other must not depend on chance.
+func (t *Table) Instances() []string { return slices.Sorted(maps.Keys(t.instances)) }
 
 // Instance is the verdict on an incarnation, else its newest heartbeat, as far as this partition has one.
 func (t *Table) Instance(inc string) (Instance, bool) {

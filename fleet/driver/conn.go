@@ -125,11 +125,10 @@ func (c *Conn) Save() {
 	c.save()
 }
 
-// checkpoint writes down what was settled, some of the sessions each second. part.mu is held.
-func (c *Conn) checkpoint(at time.Time) {
-	if c.lasting && at.Unix()%checkpointSeconds == c.epoch%checkpointSeconds && c.dev.HasProgressed() {
-		c.save()
-	}
+// wantsCheckpoint says that what was settled is to be written down, which is so for some of the sessions each second.
+// part.mu is held.
+func (c *Conn) wantsCheckpoint(at time.Time) bool {
+	return c.lasting && at.Unix()%checkpointSeconds == c.epoch%checkpointSeconds && c.dev.HasProgressed()
 }
 
 // checkpointSeconds is how often what was settled is written down, if nothing else was.
@@ -217,7 +216,10 @@ func (c *Conn) outcome(id uint16, stored bool) {
 	c.depart()
 	if i := slices.Index(c.pending, id); i >= 0 {
 		c.pending = slices.Delete(c.pending, i, i+1)
-		c.h.do(c.h.m.Outcome(c.session, id, stored, c.p.view(c.h.id)))
+		// The machine of the connection may have been let go, and another one have written under the key since.
+		if h := c.p.holder(c.h.id, c.h.inc); h.inc == c.h.inc && !h.inc.dead.Load() {
+			h.do(h.m.Outcome(c.session, id, stored, c.p.view(h.id)))
+		}
 	}
 }
 

@@ -122,7 +122,9 @@ type Driver struct {
 	pulse   pulse
 	me      atomic.Pointer[incarnation]
 	ctx     context.Context
-	work    sync.WaitGroup // of errands: goroutines that end by themselves or with ctx
+	work    sync.WaitGroup // of goroutines that end by themselves or with ctx; see goes
+	ending  sync.Mutex     // guards over
+	over    bool           // no goroutine is started any more
 	leaving atomic.Int64   // connections whose end is not stored
 	lasting atomic.Int64   // sessions that outlive their connection, of all instances, as far as was read
 	held    atomic.Int64   // bytes of all sessions' records
@@ -148,8 +150,9 @@ const shardCount = 4
 
 // The times of the protocol; package fleet tells why.
 const (
-	heartbeat    = 2 * time.Second
-	takeoverWait = 2 * time.Second
+	heartbeatSeconds = 2
+	heartbeat        = heartbeatSeconds * time.Second
+	takeoverWait     = 2 * time.Second
 )
 
 // ErrNotNow: the sessions in Kafka can't be reached, or this instance is about to stop.
@@ -214,7 +217,22 @@ func (d *Driver) Start(ctx, life context.Context) error {
 }
 
 // Wait waits for what Start has started, once its life is over.
-func (d *Driver) Wait() { d.work.Wait() }
+func (d *Driver) Wait() {
+	d.ending.Lock()
+	d.over = true
+	d.ending.Unlock()
+	d.work.Wait()
+}
+
+// goes starts a goroutine that ends by itself or with ctx. Once that is over, and is waited for, it starts none: a timer
+// may still call.
+func (d *Driver) goes(f func()) {
+	d.ending.Lock()
+	defer d.ending.Unlock()
+	if !d.over {
+		d.work.Go(f)
+	}
+}
 
 // incarnate takes a new name. rebirth is held.
 func (d *Driver) incarnate(ctx context.Context) error {
@@ -230,7 +248,7 @@ func (d *Driver) incarnate(ctx context.Context) error {
 		inc.shards = append(inc.shards, sh)
 	}
 	for _, sh := range inc.shards {
-		d.work.Go(func() { sh.run(own) }) // ends with own
+		d.goes(func() { sh.run(own) }) // ends with own
 	}
 	d.pulse.begin(inc.name, d.cfg.DeadAfter, len(d.parts))
 	d.recallInstances()
@@ -244,8 +262,16 @@ func (d *Driver) incarnate(ctx context.Context) error {
 		p.unlock()
 	}
 	d.me.Store(inc)
-	d.work.Go(func() { d.runHeart(own, inc) }) // ends with own
+	d.goes(func() { d.runHeart(own, inc) }) // ends with own
 	d.cfg.Log.Info().Str("incarnation", inc.name).Msg("sessions are shared with the other instances")
+	for _, p := range d.parts { // who was held up after its first heartbeat may have a verdict, which was read as long as the name was not known here
+		p.lock()
+		verdict, _ := p.table.Instance(inc.name)
+		p.unlock()
+		if verdict.Dead {
+			d.judged(inc, verdict.By)
+		}
+	}
 	return nil
 }
 
@@ -258,7 +284,7 @@ func (d *Driver) judged(inc *incarnation, by string) {
 	d.cfg.Log.Error().Str("incarnation", inc.name).Str("by", by).
 		Msg("this instance was silent for too long and was declared dead; its devices are disconnected and it goes on under a new name")
 	d.m.VerdictsOwn.Inc()
-	d.work.Go(func() { // ends with d.ctx at the latest
+	d.goes(func() { // ends with d.ctx at the latest
 		inc.stop()
 		for _, p := range d.parts {
 			p.bury(inc)
@@ -281,7 +307,7 @@ func (d *Driver) judged(inc *incarnation, by string) {
 func (d *Driver) claimOwnership() {
 	for _, p := range d.parts {
 		p.lock()
-		if p.assigned {
+		if p.assigned && !d.me.Load().dead.Load() {
 			p.own()
 		}
 		p.unlock()
@@ -323,7 +349,7 @@ func pause(ctx context.Context, wait time.Duration) {
 
 // readEnd waits until a part of the table has been read up to an end that is fetched now.
 func (d *Driver) readEnd(ctx context.Context, p *part) error {
-	end, err := p.end.Ask(ctx, d.work.Go, func() (int64, error) { return d.cfg.Table.End(d.ctx, d.cfg.Sessions, p.id) })
+	end, err := p.end.Ask(ctx, d.goes, func() (int64, error) { return d.cfg.Table.End(d.ctx, d.cfg.Sessions, p.id) })
 	if err != nil {
 		return fmt.Errorf("cannot read the sessions to their end: %w", err)
 	}
@@ -332,7 +358,7 @@ func (d *Driver) readEnd(ctx context.Context, p *part) error {
 
 // readLedger waits until a part of the ledger has been read up to an end that is fetched now.
 func (d *Driver) readLedger(ctx context.Context, l *ledgerPart) error {
-	end, err := l.end.Ask(ctx, d.work.Go, func() (int64, error) { return d.cfg.Journal.End(d.ctx, d.cfg.Ledger, l.id) })
+	end, err := l.end.Ask(ctx, d.goes, func() (int64, error) { return d.cfg.Journal.End(d.ctx, d.cfg.Ledger, l.id) })
 	if err != nil {
 		return fmt.Errorf("cannot read the ledger to its end: %w", err)
 	}

@@ -9,16 +9,16 @@ import (
 
 // runHeart writes heartbeats, and looks after the partitions once a second, until ctx ends.
 func (d *Driver) runHeart(ctx context.Context, inc *incarnation) {
-	beat, second := time.NewTicker(heartbeat), time.NewTicker(time.Second)
-	defer beat.Stop()
+	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat.C:
-			d.beat(inc)
 		case at := <-second.C:
+			if n%heartbeatSeconds == 0 {
+				d.beat(inc)
+			}
 			for _, p := range d.parts {
 				p.sweep(at)
 			}

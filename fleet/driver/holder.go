@@ -77,11 +77,14 @@ func (h *holder) release() {
 	}
 }
 
-// event gives the machine an event from outside, with the client's view as it is then.
+// event gives the machine an event from outside, with the client's view as it is then. One that was let go hears nothing
+// any more: another may have written under its key.
 func (h *holder) event(f func(v fleet.View) []fleet.Action) {
 	h.p.lock()
 	defer h.p.unlock()
-	h.do(f(h.p.view(h.id)))
+	if h.p.clients[h.id] == h {
+		h.do(f(h.p.view(h.id)))
+	}
 }
 
 // do carries out what the machine asks for. part.mu is held.
@@ -192,7 +195,7 @@ func (h *holder) lost(a fleet.Action) {
 		h.release()
 		return
 	}
-	if c := h.conn; c != nil {
+	if c := cmp.Or(h.conn, h.departing); c != nil {
 		c.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
 	}
 	c, why := h.conn, TakenOver
@@ -343,7 +346,7 @@ const (
 
 // errand does something that takes a while, and tries again until it succeeds or the process stops.
 func (d *Driver) errand(f func(ctx context.Context) error) {
-	d.work.Go(func() { // ends with d.ctx at the latest
+	d.goes(func() { // ends with d.ctx at the latest
 		for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 			err := f(d.ctx)
 			if err == nil || d.ctx.Err() != nil {
@@ -358,7 +361,7 @@ func (d *Driver) errand(f func(ctx context.Context) error) {
 // fence takes transactional ids away from those who had them and calls done.
 func (d *Driver) fence(ctx context.Context, a fleet.Action, done func()) error {
 	for _, id := range a.TxIDs {
-		if _, err := d.fences.of(id).Ask(ctx, d.work.Go, func() (struct{}, error) {
+		if _, err := d.fences.of(id).Ask(ctx, d.goes, func() (struct{}, error) {
 			d.m.Fences.Inc()
 			return struct{}{}, d.cfg.Fencer.Fence(d.ctx, id)
 		}); err != nil {

@@ -58,7 +58,7 @@ func (p *part) own() {
 	}
 	o.tx = tx
 	p.ownership = o
-	p.d.work.Go(func() { _ = tx.Run(ctx) }) // ends with ctx; gives nil
+	p.d.goes(func() { _ = tx.Run(ctx) }) // ends with ctx; gives nil
 	o.do(p.owner.Assigned())
 }
 
@@ -276,7 +276,7 @@ func (p *pulse) condemned(name string) {
 func (d *Driver) recallInstances() {
 	for _, p := range d.parts {
 		p.lock()
-		for name := range p.table.Instances() {
+		for _, name := range p.table.Instances() {
 			if _, dead := p.table.Dead(name); dead {
 				d.pulse.condemned(name)
 			}

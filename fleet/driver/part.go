@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,6 +93,12 @@ func (p *part) progress(next int64) {
 
 // read lets those act for whom the record of a client matters. mu is held.
 func (p *part) read(client string) {
+	p.look(client)
+	p.owner.Read(client, &p.table)
+}
+
+// look lets who has to do with a client here see what the table says of it now. mu is held.
+func (p *part) look(client string) {
 	if h := p.clients[client]; h != nil {
 		h.do(h.m.Read(p.view(client)))
 		h.tellPast()
@@ -98,7 +106,6 @@ func (p *part) read(client string) {
 	} else {
 		p.duty(client)
 	}
-	p.owner.Read(client, &p.table)
 }
 
 // heard takes a heartbeat or a verdict. mu is held.
@@ -116,11 +123,10 @@ func (p *part) heard(r *kafka.Fetched) {
 	p.d.pulse.condemned(name)
 	if inc := p.d.me.Load(); inc.name == name && !p.d.stopped.Load() {
 		p.later(func() { p.d.judged(inc, verdict.By) })
+		return
 	}
-	for _, h := range p.clients {
-		if h.opening != nil || h.m.Listens() {
-			h.do(h.m.Read(p.view(h.id)))
-		}
+	for _, client := range p.table.ClientsOf(name) { // a Will may have waited for an attempt there, a key for what it would tell
+		p.look(client)
 	}
 	p.tick()
 }
@@ -178,14 +184,25 @@ func (p *part) sweep(at time.Time) {
 			p.duty(client)
 		}
 	}
-	for _, h := range p.clients {
-		if h.conn != nil {
-			h.conn.checkpoint(at)
+	for _, h := range p.those(func(h *holder) bool { return h.past != nil || h.conn != nil && h.conn.wantsCheckpoint(at) }) {
+		if h.conn != nil && h.conn.wantsCheckpoint(at) {
+			h.conn.save()
 		}
 		h.tellPast()
 	}
 	p.forget()
 	p.tick()
+}
+
+// those gives the holders that are to do something now, in the order of their client IDs: it must not depend on chance.
+func (p *part) those(want func(h *holder) bool) (all []*holder) {
+	for _, h := range p.clients {
+		if want(h) {
+			all = append(all, h)
+		}
+	}
+	slices.SortFunc(all, func(a, b *holder) int { return strings.Compare(a.id, b.id) })
+	return all
 }
 
 // holder gives the machine of a client ID, and makes it if need be. mu is held.
@@ -243,13 +260,10 @@ func (p *part) bury(inc *incarnation) {
 	p.lock()
 	defer p.unlock()
 	p.disown()
-	for id, h := range p.clients {
-		if h.inc != inc {
-			continue
-		}
+	for _, h := range p.those(func(h *holder) bool { return h.inc == inc }) {
 		h.do(h.m.Judged())
 		if h.conn == nil && h.departing == nil {
-			delete(p.clients, id)
+			delete(p.clients, h.id)
 		}
 	}
 }

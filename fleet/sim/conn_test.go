@@ -1,175 +1,326 @@
 package sim
 
 import (
+	"context"
 	"slices"
+	"sync"
+	"time"
 
 	"sluice/fleet"
+	"sluice/fleet/driver"
+	"sluice/kafka"
 )
 
-// A conn is one CONNECT of a device, at the instance that took it.
+// A conn is one CONNECT of a device at a process, and the driver.Device of it: what package mqtt and the rules are to the
+// driver, in as few words as will do.
 type conn struct {
 	n       *node
 	dev     *device
 	req     fleet.ConnectRequest
-	delay   uint32
-	asked   bool // the opening record was asked for
-	live    bool // CONNACK was sent
+	will    string // its name
+	cancel  context.CancelFunc
+	driver  *driver.Conn
+	inc     string // that has it
+	live    bool   // CONNACK was sent
 	closing bool
-	over_   bool // lost or refused
+	over    bool // it is to be closed, or was refused
 	done    bool
-	epoch   int64
-	state   *fleet.Session
-	ver     uint32
-	waiting map[int64]uint32 // numbers of Saves -> the change they make durable
-	guarded bool             // the session of another device lay there when this one began
-	zero    int
-	claimed int64 // when the claim landed
+	tidy    bool
+	asked   bool   // see rules
+	guarded bool   // the session of another device lay there when this one began
+	zero    int    // see ghost
+	claimed int64  // when the claim landed
+	closed  int64  // when the process closed it
+	ver     uint32 // of the session's changes
 	packets []packet
-	holds   bool  // the packet id is received and not released
-	busy    bool  // a transaction of its is under way
-	closeAs *bool // close when it is decided
-	ids     received
-	held    []packet // plain messages that wait for their outcome
-	left    []uint16 // ids without an outcome when it ended
+	held    []packet // messages that wait for their outcome
+
+	mu      sync.Mutex
+	known   []uint16 // messages that are stored, and not released
+	own     []uint16 // on their way here
+	foreign []uint16 // on their way elsewhere
+	unsure  bool     // there may be others
+	changed func(id uint16, stored bool)
+
+	progressed bool // since the last snapshot
 }
 
-// accept takes a conn in. One that is there for the same client ID is closed first.
+// connectTimeout is for how long an answer to CONNECT is waited for.
+const connectTimeout = 10 * time.Second
+
+// accept takes a CONNECT in. One that is there for the same client ID is closed first.
 func (n *node) accept(c *conn) {
-	c.req.Now = n.w.now
-	if n.conn != nil {
-		if _, foreign := n.claimer.Refuses(c.req, n.view()); foreign {
-			n.w.ghost.refused(n.w, c)
-			c.over_, c.done = true, true
-			return
-		}
+	if n.conn != nil && !n.d.Admits(client, c.req.Principal) {
+		n.w.ghost.refused(n.w, c)
+		c.over, c.done = true, true
+		return
 	}
 	n.queue = append(n.queue, c)
 	if n.conn == nil {
 		n.begin()
-		return
+	} else if old := n.conn; old.live {
+		n.later("closes the older connection", func() { old.close(false, 0) })
 	}
-	old := n.conn
-	n.do("kick", nil, func() {
-		if n.conn == old {
-			old.close(false)
-		}
-	})
 }
 
+// begin begins with the next CONNECT.
 func (n *node) begin() {
 	if n.conn != nil || len(n.queue) == 0 {
 		return
 	}
 	c := n.queue[0]
-	n.queue = n.queue[1:]
-	n.conn = c
-	c.req.Now = n.w.now
+	n.queue, n.conn = n.queue[1:], c
+	c.inc = n.d.Name()
 	if c.dev == &n.w.eve {
 		c.guarded, c.zero = !n.w.ghost.ok[0] && len(n.w.ghost.ok) > 0, n.w.ghost.zeros
 	}
-	n.acts(n.machine().Connect(c.req, n.view()))
+	ctx, cancel := context.WithTimeout(n.life, connectTimeout)
+	c.cancel = cancel
+	n.w.running.Go(func() { // ends with the answer, or ctx
+		defer cancel()
+		opened, a, err := n.d.Open(ctx, client, c.req, c)
+		n.later("answers "+c.dev.name, func() { c.answered(opened, a, err) })
+	})
 }
 
-// fin says that the device has left.
+// fin says that the device has left an attempt.
 func (n *node) fin(c *conn) {
-	for i, q := range n.queue {
-		if q == c {
-			n.queue = append(n.queue[:i:i], n.queue[i+1:]...)
-			c.done = true
-			return
-		}
+	if i := slices.Index(n.queue, c); i >= 0 {
+		n.queue = slices.Delete(n.queue, i, i+1)
+		c.done = true
+		return
 	}
 	if n.conn == c {
-		c.close(false)
+		c.cancel()
 	}
 }
 
-func (c *conn) opened(a fleet.Action) {
-	c.live, c.epoch, c.state = true, a.Epoch, a.State
-	if a.Present {
-		c.ids.known, c.ids.foreign = slices.Clone(a.State.Received), a.State.Pending
+// free lets the next CONNECT begin.
+func (c *conn) free() {
+	c.done = true
+	if c.n.conn == c {
+		c.n.conn = nil
 	}
-	if len(a.State.Subs) > 0 {
-		c.ver = a.State.Subs[0].ID
-	}
-	c.n.w.trace("%s: CONNACK to %s, present %t, epoch %d, state %d, change %d", c.n.name, c.dev.name, a.Present, a.Epoch, a.State.Began, c.ver)
-	c.n.w.ghost.connack(c.n.w, c, a)
-	if c.dev.cur == c {
-		c.dev.resume(a.Present)
-	}
+	c.n.begin()
 }
 
-func (c *conn) change() {
-	if !c.live || c.closing || c.over_ {
+func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
+	switch {
+	case err != nil:
+		c.n.w.tracef("%s: no answer to %s", c.n.name, c.dev.name)
+		c.over = true
+		c.free()
+		return
+	case a.Kind != fleet.ActOpened:
+		if a.Kind == fleet.ActRefused {
+			c.n.w.ghost.refused(c.n.w, c)
+		}
+		c.over = true
+		c.free()
 		return
 	}
-	c.ver++
-	s := *c.state
-	s.Subs = []fleet.Sub{{Filter: "f", ID: c.ver}}
-	c.state = &s
-	n, acts := c.n.claimer.Save(&s, c.n.view())
-	c.waiting[n] = c.ver
-	c.n.acts(acts)
+	w := c.n.w
+	c.driver, c.live, c.inc = opened, true, opened.Incarnation()
+	c.mu.Lock()
+	c.known = union(c.known, opened.Received)
+	c.mu.Unlock()
+	if len(opened.State.Subs) > 0 {
+		c.ver = opened.State.Subs[0].ID
+	}
+	w.tracef("%s: CONNACK to %s, present %t, epoch %d, began %d, change %d, received %v", c.n.name, c.dev.name, opened.Present, a.Epoch, opened.State.Began, c.ver, c.known)
+	w.ghost.connack(w, c, a.Epoch)
+	switch {
+	case c.dev.cur != c || c.over || c.n.stops || len(c.n.queue) > 0:
+		c.n.later("close", func() { c.close(false, 0) })
+		if will := w.ghost.wills[c.will]; will != nil && c.dev.cur != c {
+			will.left = w.now() // the device had left before
+		}
+	}
+	if c.dev.cur == c {
+		c.dev.resume(c)
+	}
 }
 
-func (c *conn) saved(n int64) {
-	for k, ver := range c.waiting {
-		if k <= n {
-			delete(c.waiting, k)
-			if c.dev.cur == c && c.dev == &c.n.w.dev {
-				c.n.w.ghost.acked[c.state.Began] = max(c.n.w.ghost.acked[c.state.Began], ver)
+// change changes the session.
+func (c *conn) change() {
+	if !c.live || c.closing {
+		return
+	}
+	c.mu.Lock()
+	c.ver++
+	c.progressed = c.n.w.chance(4)
+	save := !c.progressed
+	c.mu.Unlock()
+	if save {
+		c.driver.Save()
+	}
+}
+
+// Snapshot gives the session: its changes are counted in a subscription.
+func (c *conn) Snapshot() (*fleet.Session, uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.progressed = false
+	s := &fleet.Session{}
+	if c.ver > 0 {
+		s.Subs = []fleet.Sub{{Filter: "f", ID: c.ver}}
+	}
+	return s, uint64(c.ver)
+}
+
+// Saved answers the device for a change.
+func (c *conn) Saved(version uint64) {
+	c.n.later("answers a change", func() {
+		if c.live && c.dev.cur == c && c.dev == &c.n.w.dev && !c.closing {
+			began := c.driver.State.Began
+			c.n.w.ghost.acked[began] = max(c.n.w.ghost.acked[began], uint32(version))
+		}
+	})
+}
+
+// HasProgressed says that there is a change for which nobody waits.
+func (c *conn) HasProgressed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.progressed
+}
+
+// Settle takes in what others have told.
+func (c *conn) Settle(stored, pending []uint16, unsure bool) func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known = union(c.known, stored)
+	c.foreign = slices.DeleteFunc(slices.Clone(pending), func(id uint16) bool { return id == 0 })
+	c.unsure = unsure
+	return func() { c.n.later("answers what was held", c.answerHeld) }
+}
+
+// Received gives the ids that were taken in.
+func (c *conn) Received(changed func(uint16, bool)) (stored, pending []uint16) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed = changed
+	return slices.Clone(c.known), slices.Clone(c.own)
+}
+
+// Close ends the connection.
+func (c *conn) Close(why driver.Why) {
+	c.n.later("closes", func() {
+		c.n.w.tracef("%s: closes the connection of %s, because of %d", c.n.name, c.dev.name, why)
+		c.over = true
+		c.close(false, 0)
+	})
+}
+
+// close ends the connection. With DISCONNECT, which may set another expiry, it is tidy.
+func (c *conn) close(tidy bool, expiry uint32) {
+	if c.closing || !c.live {
+		return
+	}
+	c.closing, c.tidy, c.closed = true, tidy, c.n.w.now()
+	if !tidy {
+		expiry = c.req.Expiry
+	}
+	state, _ := c.Snapshot()
+	c.n.w.tracef("%s: the connection of %s has ended, tidy %t, expiry %d", c.n.name, c.dev.name, tidy, expiry)
+	c.driver.Leave(driver.Leaving{Tidy: tidy, Expiry: expiry, State: state, Reason: "it is over"})
+	c.free()
+}
+
+// canTake says that the next packet is read now.
+func (c *conn) canTake() bool {
+	if !c.live || c.closing || len(c.packets) == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.packets[0]
+	return !c.unsure && (!p.release || !slices.Contains(c.foreign, p.id))
+}
+
+// take handles the next packet.
+func (c *conn) take() {
+	p := c.packets[0]
+	c.packets = c.packets[1:]
+	c.mu.Lock()
+	known, open := slices.Contains(c.known, p.id), slices.Contains(c.own, p.id) || slices.Contains(c.foreign, p.id)
+	if !p.release && !known && !open {
+		c.own = append(c.own, p.id)
+	}
+	c.mu.Unlock()
+	switch {
+	case p.release:
+		released := func() {
+			c.mu.Lock()
+			c.known = without(c.known, p.id)
+			c.mu.Unlock()
+			c.n.later("PUBCOMP", func() { c.answer(p) })
+		}
+		if !c.driver.Release(p.id, released) {
+			released()
+		}
+	case known:
+		c.answer(p)
+	case open:
+		c.held = append(c.held, p)
+	case p.plain():
+		c.held = append(c.held, p)
+		c.dev.pub.produces = append(c.dev.pub.produces, &produce{c: c, p: p})
+		c.dev.pub.at(p.message, taker{c.n, c.inc})
+	default:
+		c.held = append(c.held, p)
+		rec := &kafka.TxRecord{Topic: upTopic, Key: []byte{byte(p.message)}}
+		c.driver.Ingest(2, p.id, []*kafka.TxRecord{rec}, func(err error) {
+			c.outcome(p.id, err == nil)
+			if err != nil {
+				c.Close(driver.NotReleased)
 			}
+		})
+	}
+}
+
+// outcome is that of a message on its way.
+func (c *conn) outcome(id uint16, stored bool) {
+	c.mu.Lock()
+	c.own = without(c.own, id)
+	if stored {
+		c.known = union(c.known, []uint16{id})
+	}
+	changed := c.changed
+	c.mu.Unlock()
+	if changed != nil {
+		changed(id, stored)
+	}
+	c.n.later("answers what was held", c.answerHeld)
+}
+
+// answerHeld answers what waits. A message of which nobody knows ends the connection, and the device sends it again.
+func (c *conn) answerHeld() {
+	held := c.held
+	c.held = nil
+	for _, p := range held {
+		c.mu.Lock()
+		known, open := slices.Contains(c.known, p.id), slices.Contains(c.own, p.id) || slices.Contains(c.foreign, p.id)
+		c.mu.Unlock()
+		switch {
+		case known:
+			c.answer(p)
+		case open:
+			c.held = append(c.held, p)
+		default:
+			c.n.w.tracef("%s: the outcome of message %d is known to nobody", c.n.name, p.message)
+			c.close(false, 0)
 		}
 	}
 }
 
-func (c *conn) over(a fleet.Action) {
-	if a.Kind == fleet.ActRefused {
-		c.n.w.ghost.refused(c.n.w, c)
-	}
-	c.over_ = true
-	c.n.do("close", nil, func() { c.close(false) })
+func without(ids []uint16, id uint16) []uint16 {
+	return slices.DeleteFunc(slices.Clone(ids), func(x uint16) bool { return x == id })
 }
 
-// close ends the connection.
-func (c *conn) close(disconnect bool) {
-	if c.closing || c.n.conn != c {
-		return
-	}
-	c.closing = true
-	if c.busy {
-		c.closeAs = &disconnect
-		return
-	}
-	if !c.live {
-		c.gone(nil)
-		return
-	}
-	final := *c.state
-	without := final
-	without.Will = nil
-	switch {
-	case final.Will == nil:
-		c.gone(&final)
-	case disconnect:
-		c.n.dropWill(c.epoch, func() { c.gone(&without) })
-	default:
-		will := *final.Will
-		will.Due = c.n.w.now + int64(min(c.delay, final.Expiry))*1000
-		final.Will = &will
-		c.gone(&final)
-	}
-}
-
-func (c *conn) gone(final *fleet.Session) {
-	n := c.n
-	if n.conn != c {
-		return
-	}
-	if final != nil {
-		c.leave(final)
-	}
-	n.conn, c.done = nil, true
-	n.acts(n.claimer.Gone(final, n.w.now, n.view()))
-	n.begin()
+// union gives all of both, ascending.
+func union(a, b []uint16) []uint16 {
+	all := append(slices.Clone(a), b...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }

@@ -9,25 +9,30 @@ import (
 
 // A ghost is what must be true, kept beside the run: what the device was told.
 type ghost struct {
-	ok         map[int64]bool       // sessions that the next CONNACK may present, by the epoch they began with; 0: none
-	acked      map[int64]uint32     // session -> highest change acknowledged to the device
-	zeros      int                  // how often "none" became possible
-	expiry     uint32               // the shortest Session Expiry Interval that may be in force
-	leftAt     int64                // when the device left the last connection that was answered
-	eve        bool                 // the other device has opened
-	at         string               // and the instance that had it
-	tried      bool                 // the other device has connected
-	opened     int                  // CONNACKs
-	present    int                  // of them with Session Present
-	doubled    int                  // plain messages that a crash has stored twice
-	lastOpened int64                // the highest epoch that was opened
-	wills      map[int64]*ghostWill // by epoch
-	removed    map[string]int64     // keys that an owner has removed, and the state epoch they had
-	dead       map[string]int64
+	ok         map[int64]bool   // sessions that the next CONNACK may present, by the epoch they began with; 0: none
+	acked      map[int64]uint32 // session -> highest change acknowledged to the device
+	zeros      int              // how often "none" became possible
+	expiry     uint32           // the shortest Session Expiry Interval that may be in force
+	leftAt     int64            // when the device left the last connection that was answered
+	eve        bool             // the other device has opened
+	at         string           // and the incarnation that had it
+	tried      bool             // the other device has connected
+	opened     int              // CONNACKs
+	present    int              // of them with Session Present
+	doubled    int              // plain messages that a crash has stored twice
+	lastOpened int64            // the highest epoch that was opened
+	wills      map[string]*ghostWill
+	removed    map[string]int64 // keys that an owner has removed, and the state epoch they had
+	held       map[string]int64 // the highest state epoch that a key has had
+	states     map[int64]bool   // epochs under which a state was opened
+	dead       map[string]int64 // when the verdict landed
+	judged     map[string]bool  // by another
+	ended      map[int64]int64  // session -> offset of the record that has ended it for good
 }
 
 type ghostWill struct {
 	conn      *conn
+	epoch     int64
 	published int
 	dropped   bool
 	void      bool // the device was back before it was due
@@ -37,8 +42,8 @@ type ghostWill struct {
 
 func newGhost() ghost {
 	return ghost{
-		ok: map[int64]bool{0: true}, acked: make(map[int64]uint32), wills: make(map[int64]*ghostWill),
-		removed: make(map[string]int64), expiry: fleet.NeverExpires, dead: make(map[string]int64),
+		ok: map[int64]bool{0: true}, acked: make(map[int64]uint32), wills: make(map[string]*ghostWill), held: make(map[string]int64), states: make(map[int64]bool),
+		removed: make(map[string]int64), expiry: fleet.NeverExpires, dead: make(map[string]int64), judged: make(map[string]bool), ended: make(map[int64]int64),
 	}
 }
 
@@ -47,18 +52,31 @@ func (g *ghost) none() {
 	g.zeros++
 }
 
-// opening says that an opening record is on its way: from here on its session may or may not exist.
-func (g *ghost) opening(c *conn, s *fleet.Session) {
+func (g *ghost) will(name string) *ghostWill {
+	if g.wills[name] == nil {
+		g.wills[name] = &ghostWill{}
+	}
+	return g.wills[name]
+}
+
+// died says that an incarnation has crashed, or was judged by another.
+func (g *ghost) died(t taker) bool { return t.n.crashed || g.judged[t.inc] }
+
+// opening says that an opening record has landed: its session exists, whether or not the device was told.
+func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 	g.lastOpened = max(g.lastOpened, s.StateEpoch)
+	if at, ended := g.ended[s.Began]; ended && s.StateEpoch <= at {
+		delete(g.ended, s.Began) // its claim came before that
+	}
 	if s.Began == s.Claim {
 		g.forgetReturns()
 	}
-	if c.dev != &c.n.w.dev {
+	if s.Principal != w.dev.principal {
 		g.eve = true
 		g.none()
 		return
 	}
-	c.dev.pub.at(c.dev.pub.message, c.n)
+	w.dev.pub.at(w.dev.pub.message, t)
 	g.expiry = min(g.expiry, s.Expiry)
 	if s.Began == s.Claim {
 		g.ok[s.Began] = true
@@ -73,29 +91,30 @@ func (g *ghost) mayHaveExpired(w *world) {
 	if at, dead := g.dead[g.at]; dead { // what a zombie holds expires from the verdict on
 		from = min(from, at)
 	}
-	if g.expiry != fleet.NeverExpires && from > 0 && w.now-from >= int64(g.expiry)*1000 {
+	if g.expiry != fleet.NeverExpires && from > 0 && w.now()-from >= int64(g.expiry)*1000 {
 		g.none()
 	}
 }
 
-func (g *ghost) connack(w *world, c *conn, a fleet.Action) {
-	began := a.State.Began
+func (g *ghost) connack(w *world, c *conn, epoch int64) {
+	present, began := c.driver.Present, c.driver.State.Began
 	g.opened++
-	if a.Present {
+	if present {
 		g.present++
 	}
-	if a.Present == (began == a.Epoch) {
-		w.fail("Session Present %t for the session that began with %d", a.Present, began)
+	if present == (began == epoch) {
+		w.fail("Session Present %t for the session that began with %d", present, began)
 	}
-	if c.req.Will != nil {
-		if g.wills[a.Epoch] == nil {
-			g.wills[a.Epoch] = &ghostWill{}
-		}
-		g.wills[a.Epoch].conn = c
+	if c.will != "" {
+		will := g.will(c.will)
+		will.conn, will.epoch = c, epoch
+	}
+	if at, ended := g.ended[began]; ended && epoch > at {
+		w.fail("resurrected: session %d has ended at %d, and is presented to the claim of %d", began, at, epoch)
 	}
 	if c.dev != &w.dev {
 		g.mayHaveExpired(w)
-		if c.guarded && c.zero == g.zeros-g.ownZeros(c) || a.Present && a.State.Principal != "q" {
+		if c.guarded && c.zero == g.zeros-1 || present && c.driver.State.Principal != "q" {
 			w.fail("another principal has opened the session")
 		}
 		return
@@ -105,44 +124,36 @@ func (g *ghost) connack(w *world, c *conn, a fleet.Action) {
 	}
 	g.mayHaveExpired(w)
 	switch {
-	case a.Present && !g.ok[began]:
+	case present && !g.ok[began]:
 		w.fail("resurrected: session %d, not one of %v", began, g.ok)
-	case a.Present && c.ver < g.acked[began]:
+	case present && c.ver < g.acked[began]:
 		w.fail("acknowledged change lost: %d, was %d", c.ver, g.acked[began])
-	case !a.Present && !c.req.Clean && !g.ok[0]:
+	case !present && !c.req.Clean && !g.ok[0]:
 		w.fail("session lost: %v", g.ok)
 	}
-	g.returned(c, a)
+	g.returned(c, epoch)
 	g.ok, g.expiry = map[int64]bool{began: true}, c.req.Expiry
 	if g.eve {
 		g.none()
 	}
 }
 
-// ownZeros are the times that the other device's own opening made "none" possible.
-func (g *ghost) ownZeros(c *conn) int {
-	if c.asked {
-		return 1
-	}
-	return 0
-}
-
 // returned cancels the delayed Wills of the connections before, if the claim landed before they were due.
 // A claim of an incarnation that is judged holds up nobody's Will, though a zombie may open it.
-func (g *ghost) returned(c *conn, a fleet.Action) {
-	if g.dead[c.n.name] > 0 {
+func (g *ghost) returned(c *conn, epoch int64) {
+	if g.dead[c.inc] > 0 {
 		return
 	}
-	for epoch, will := range g.wills {
+	for _, will := range g.wills {
 		old := will.conn
-		if old == nil || old == c || epoch >= a.Epoch || old.dev != c.dev || old.delay == 0 || will.left == 0 {
+		if old == nil || old == c || will.epoch >= epoch || old.dev != c.dev || old.req.Will.Delay == 0 || will.left == 0 {
 			continue
 		}
 		from := will.left
-		if at, dead := g.dead[old.n.name]; dead {
+		if at, dead := g.dead[old.inc]; dead {
 			from = min(from, at)
 		}
-		if a.Present && !will.clean && a.State.Began <= epoch && c.claimed < from+int64(old.delay)*1000 {
+		if c.driver.Present && !will.clean && c.driver.State.Began <= will.epoch && c.claimed > 0 && c.claimed < from+int64(old.req.Will.Delay)*1000 {
 			will.void = true
 		}
 	}
@@ -163,16 +174,26 @@ func (g *ghost) forgetReturns() {
 	}
 }
 
-func (g *ghost) left(w *world, c *conn) {
-	if will := g.wills[c.epoch]; will != nil && c.live {
-		will.left = w.now
+// left says that the device has left a connection. A DISCONNECT may die with its instance.
+func (g *ghost) left(w *world, c *conn, tidy bool, expiry uint32) {
+	if will := g.wills[c.will]; will != nil && c.live {
+		will.left = w.now()
 	}
 	if c.dev != &w.dev || !c.live {
 		return
 	}
-	g.leftAt, g.at = w.now, c.n.name
-	if c.req.Expiry == 0 {
+	g.leftAt, g.at = w.now(), c.inc
+	if c.closed > 0 {
+		g.leftAt = c.closed // the device has learnt of it late
+	}
+	if tidy {
+		g.expiry = min(g.expiry, expiry)
+	}
+	switch {
+	case c.req.Expiry == 0:
 		g.ok = make(map[int64]bool)
+		g.none()
+	case tidy && expiry == 0:
 		g.none()
 	}
 }
@@ -183,85 +204,118 @@ func (g *ghost) refused(w *world, c *conn) {
 	}
 }
 
-func (g *ghost) landed(w *world, n *node, wr write) {
-	kind, _, inc, err := fleet.ParseKey(wr.key)
+// landed looks at a record that has just landed.
+func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
+	kind, _, inc, err := fleet.ParseKey(rec.Key)
 	must(err)
-	if kind == fleet.KeyVerdict && g.dead[inc] == 0 {
-		g.dead[inc] = w.now
+	if kind == fleet.KeyVerdict && g.dead[inc] == 0 && rec.Value != nil {
+		g.dead[inc] = w.now()
+		verdict, err := fleet.DecodeInstance(rec.Value)
+		must(err)
+		g.judged[inc] = verdict.By != inc
 	}
-	if kind != fleet.KeySession || wr.value == nil {
+	if kind != fleet.KeySession {
 		return
 	}
-	s, err := fleet.DecodeSession(wr.value)
+	key := string(rec.Key)
+	if rec.Value == nil {
+		if w.incs[inc] != n || n.d.Name() != inc { // by an owner
+			g.removed[key] = max(g.removed[key], g.held[key])
+		}
+		return
+	}
+	s, err := fleet.DecodeSession(rec.Value)
 	must(err)
-	if state, removed := g.removed[string(wr.key)]; removed && s.StateEpoch > 0 && s.StateEpoch <= state {
+	if s.Claim == 0 {
+		s.Claim = rec.Offset + 1
+		if c := n.conn; c != nil && !c.live {
+			c.claimed = w.now()
+		}
+	}
+	if state, removed := g.removed[key]; removed && s.StateEpoch > 0 && s.StateEpoch <= state {
 		w.tainted = true
 	}
-	if s.Claim == 0 && n.conn != nil {
-		n.conn.claimed = w.now
+	g.held[key] = max(g.held[key], s.StateEpoch)
+	if s.Opened() && !g.states[s.StateEpoch] {
+		g.states[s.StateEpoch] = true
+		g.opening(w, taker{n, inc}, s)
+	}
+	g.hasEnded(w, n, s, rec.Offset)
+}
+
+// hasEnded looks at a record that leaves a state.
+func (g *ghost) hasEnded(w *world, n *node, s *fleet.Session, offset int64) {
+	if (s.Released || !s.Opened()) && s.Will == nil {
+		for _, will := range g.wills {
+			if c := will.conn; c != nil && will.epoch == s.StateEpoch && c.tidy && will.published == 0 {
+				will.dropped = true
+			}
+		}
+	}
+	if _, state, ok := w.view().Base(w.now()); s.Ended && s.StateEpoch > 0 && (!ok || state.Began != s.Began) && s.StateEpoch >= g.lastOpened && g.ended[s.Began] == 0 {
+		g.ended[s.Began] = offset
 	}
 }
 
-func (g *ghost) published(w *world, epoch int64) {
-	will := g.wills[epoch]
-	if will == nil {
-		will = &ghostWill{}
-		g.wills[epoch] = will
-	}
+func (g *ghost) published(w *world, name string) {
+	will := g.will(name)
 	will.published++
 	switch {
 	case will.published > 1:
-		w.fail("the Will of %d was published twice", epoch)
+		w.fail("the Will %s was published twice", name)
 	case will.dropped:
-		w.fail("the Will of %d was published after DISCONNECT", epoch)
+		w.fail("the Will %s was published after DISCONNECT", name)
 	case will.void:
-		w.fail("the Will of %d was published although the device was back", epoch)
-	}
-}
-
-func (g *ghost) dropped(epoch int64) {
-	if will := g.wills[epoch]; will != nil {
-		will.dropped = will.published == 0
+		w.fail("the Will %s was published although the device was back", name)
+	case will.conn != nil && will.conn.live && !will.conn.closing && will.conn.n.up && will.conn.n.conn == will.conn && g.dead[will.conn.inc] == 0:
+		w.fail("the Will %s was published, and the connection lives", name)
 	}
 }
 
 // quiet looks at what is left when nothing moves any more.
 func (g *ghost) quiet(w *world) {
+	if len(w.ups()) == 0 {
+		return
+	}
 	g.oneConnection(w)
-	for epoch, will := range g.wills {
+	for name, will := range g.wills {
 		c := will.conn
-		if c == nil || c.n.up && c.n.conn == c || will.dropped || will.published == 1 || c.delay > 0 && g.later(epoch) {
+		if c == nil || c.n.up && c.n.conn == c || will.dropped || will.published == 1 || c.req.Will.Delay > 0 && g.lastOpened > will.epoch {
 			continue
 		}
-		w.fail("the Will of %d was never published", epoch)
+		w.fail("the Will %s of %d was never published", name, will.epoch)
 	}
-	fresh := new(fleet.Table)
-	for _, rec := range w.compacted() {
-		_, _, err := fresh.Apply(rec)
-		must(err)
-	}
-	v, _ := fresh.Client(client)
-	for _, n := range w.alive() {
-		if mine := n.view(); !reflect.DeepEqual(mine.Entries(), v.Entries()) {
-			w.fail("%s reads %+v, the compacted log says %+v", n.name, mine.Entries(), v.Entries())
+	records, bytes := 0, 0
+	for p := range w.partitions {
+		n, b := w.tables[p].Stored()
+		records, bytes = records+n, bytes+b
+		fresh := new(fleet.Table)
+		for _, rec := range w.compacted(w.log[p]) {
+			_, _, err := fresh.Apply(rec)
+			must(err)
+		}
+		whole, _ := w.tables[p].Client(client)
+		left, _ := fresh.Client(client)
+		if !reflect.DeepEqual(whole.Entries(), left.Entries()) {
+			w.fail("the log says %+v, compacted it says %+v", whole.Entries(), left.Entries())
 		}
 	}
-	g.removal(w, v)
+	for _, n := range w.ups() {
+		if r, b := n.d.Stored(); r != records || b != bytes {
+			w.fail("%s has %d records with %d bytes, the log has %d with %d", n.name, r, b, records, bytes)
+		}
+	}
+	g.removal(w, w.view())
 }
-
-// later says that a connection was answered, or opened, after epoch.
-func (g *ghost) later(epoch int64) bool { return g.lastOpened > epoch }
 
 func (g *ghost) oneConnection(w *world) {
 	live := 0
-	for _, n := range w.alive() {
-		if n.conn == nil {
-			continue
-		}
-		if n.conn.live {
+	for _, n := range w.ups() {
+		switch {
+		case n.conn == nil:
+		case n.conn.live:
 			live++
-		}
-		if !n.conn.live && !n.conn.over_ {
+		default:
 			w.fail("%s neither answers nor refuses the connection", n.name)
 		}
 	}
@@ -270,7 +324,7 @@ func (g *ghost) oneConnection(w *world) {
 	}
 }
 
-// removal looks for keys that should be gone.
+// removal looks for keys that should be gone. A claim of the dead that may still be opened stays for days.
 func (g *ghost) removal(w *world, v fleet.View) {
 	entries := v.Entries()
 	var top fleet.Head
@@ -281,10 +335,10 @@ func (g *ghost) removal(w *world, v fleet.View) {
 	}
 	for _, e := range entries {
 		awaited := top.StateEpoch > 0 && slices.ContainsFunc(v.Session(top.Inc).Pending, func(p fleet.Pending) bool { return p.Inc == e.Inc })
-		if top.Dead && (top.Released || top.StateEpoch < top.Claim) && awaited {
-			continue // who has the session next takes it over
-		}
-		if e.StateEpoch < top.StateEpoch || top.Ended {
+		switch {
+		case top.Dead && (top.Released || top.StateEpoch < top.Claim) && awaited: // who has the session next takes it over
+		case e.Dead && !e.Released && !e.Withdrawn && e.StateEpoch < e.Claim:
+		case e.StateEpoch < top.StateEpoch || top.Ended && (e == top || e.StateEpoch > 0) && len(entries) == 1:
 			w.fail("key of %s was never removed: %+v", e.Inc, entries)
 		}
 	}

@@ -1,359 +1,244 @@
 package sim
 
 import (
-	"encoding/json"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/rs/zerolog"
 
 	"sluice/fleet"
+	"sluice/fleet/driver"
+	"sluice/kafka"
 )
 
-// A node is an instance: the runtime that carries out what the machines ask for.
+// A node is one process: the driver that ships, over the world's Kafka.
 type node struct {
-	w         *world
-	name      string
-	up        bool
-	paused    bool
-	pos       int // in the log
-	lpos      int // in the ledger
-	table     *fleet.Table
-	book      *fleet.Ledger
-	pend      []write
-	tasks     []*task
-	epoch     int // producer epoch of its own transactional id
-	fenced    []*commit
-	refencing bool
-	beat      int64
-	beats     int64
-	swept     int64
-	pulse     *fleet.Pulse
-	claimer   *fleet.Claimer
-	conn      *conn   // the attempt or connection the claimer works for
-	queue     []*conn // accepted, not yet begun
-	owner     *fleet.Owner
-	ownEpoch  int
-	assigned  int
-	asked     int64
-	condemned bool // it has read the verdict on itself
+	w       *world
+	name    string
+	d       *driver.Driver
+	life    context.Context
+	kill    context.CancelFunc
+	up      bool
+	paused  bool // or parted from Kafka and from its devices: what it has sent may still arrive
+	crashed bool
+	ready   bool // it takes devices
+	stops   bool // in order
+
+	names       int
+	sent        [][]*sent // by partition
+	pos         []int     // in the sessions topic
+	lpos        []int     // in the ledger
+	asks        []*ask
+	transactors []*transactor
+	tasks       []step // what is to be done here, in any order
+	owns        map[int32]bool
+
+	conn  *conn   // the CONNECT that has the client ID here
+	queue []*conn // those that wait for it to end
 }
 
-// A task is something under way that may go on when ready says so.
-type task struct {
-	name  string
-	ready func() bool
-	run   func()
-}
+// silent counts nothing.
+type silent struct{}
 
-func newNode(w *world, name string) *node {
-	n := &node{w: w, name: name, up: true}
-	n.table, n.book = new(fleet.Table), new(fleet.Ledger)
-	n.pulse = fleet.NewPulse(name, interval, deadAfter, 1)
-	n.owner = fleet.NewOwner(name)
-	n.epoch = w.fence(n.txid())
-	n.heartbeat()
-	return n
-}
+func (silent) Inc() {}
 
-func (n *node) txid() string { return "tx-" + n.name }
-
-func (n *node) view() fleet.View {
-	v, _ := n.table.Client(client)
-	return v
-}
-
-func (n *node) send(key, value []byte, done func(int64)) {
-	n.pend = append(n.pend, write{key, value, done})
-}
-
-func (n *node) heartbeat() {
-	if n.condemned {
-		return
+// start adds a process, which has read the compacted topics.
+func (w *world) start() {
+	n := &node{w: w, name: string(rune('A' + len(w.nodes))), up: true, owns: map[int32]bool{}}
+	n.life, n.kill = context.WithCancel(context.Background())
+	n.sent, n.pos, n.lpos = make([][]*sent, w.partitions), make([]int, w.partitions), make([]int, w.partitions)
+	var c silent
+	n.d = driver.New(driver.Config{
+		Sessions: sessionsTopic, Ledger: ledgerTopic, DeadAfter: deadAfter, Log: zerolog.Nop(), Lines: zerolog.Nop(), Refusals: zerolog.Nop(),
+		Metrics: driver.Metrics{Records: c, Retries: c, Malformed: c, Fences: c, TransactionsLost: c, WillsPublished: c, WillsDropped: c, VerdictsOwn: c, VerdictsOther: c},
+		Host:    n, State: producer{n}, Table: n, Journal: n, Fencer: n, Transactor: n.transactor, Name: n.newName,
+	})
+	n.d.Lay(w.partitions)
+	for p := range w.partitions {
+		for _, rec := range w.compacted(w.log[p]) {
+			n.d.HandleSession(fetched(sessionsTopic, p, rec))
+		}
+		for _, rec := range w.compacted(w.ledger[p]) {
+			n.d.HandleLedger(fetched(ledgerTopic, p, rec))
+		}
+		n.pos[p], n.lpos[p] = len(w.log[p]), len(w.ledger[p])
+		n.d.SessionsRead(p, int64(n.pos[p]))
+		n.d.LedgerRead(p, int64(n.lpos[p]))
 	}
-	n.beats++
-	n.beat = n.w.now
-	value, err := (&fleet.Instance{TxIDs: []string{n.txid()}, Alive: n.beats, Beat: n.w.mono()}).Encode()
-	must(err)
-	n.send(fleet.InstanceKey(n.name), value, nil)
+	w.nodes = append(w.nodes, n)
+	w.running.Go(func() { // ends with life
+		if n.d.Start(n.life, n.life) == nil {
+			n.later("ready", func() {
+				n.ready = true
+				w.reown()
+			})
+		}
+		<-n.life.Done()
+		n.d.Wait()
+	})
 }
 
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
+// newName gives the next incarnation's name. Names tell the node.
+func (n *node) newName() string {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.names++
+	name := fmt.Sprint(n.name, n.names)
+	n.w.incs[name] = n
+	return name
 }
 
-// enabled are the steps this node may take.
+// alive says that Kafka's answers reach it.
+func (n *node) alive() bool { return n.up && !n.paused }
+
+// later has something done here at a later step.
+func (n *node) later(name string, run func()) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.tasks = append(n.tasks, step{n.name + " " + name, run})
+}
+
+// enabled are the steps that this node may take.
 func (n *node) enabled(all []step) []step {
-	if n.pos < len(n.w.log) {
-		all = append(all, step{n.name + " read", func() { n.read(n.w.rng.IntN(len(n.w.log)-n.pos) + 1) }})
+	all = n.enabledLanding(all)
+	for _, t := range n.transactors {
+		all = t.enabled(all)
 	}
-	if n.lpos < len(n.w.ledger) {
-		all = append(all, step{n.name + " read ledger", func() { n.readLedger(n.lpos + 1) }})
+	if !n.alive() {
+		return all
 	}
-	if c := n.conn; c != nil && c.live && !c.busy && !c.closing && !n.refencing && len(c.packets) > 0 &&
-		(c.packets[0].release || !c.packets[0].plain() || !c.ids.unsure()) {
-		all = append(all, step{n.name + " packet", c.take})
-	}
-	for i, t := range n.tasks {
-		if t.ready == nil || t.ready() {
-			all = append(all, step{n.name + " " + t.name, func() {
-				n.tasks = append(n.tasks[:i:i], n.tasks[i+1:]...)
-				t.run()
-			}})
+	for p := range n.w.partitions {
+		if left := len(n.w.log[p]) - n.pos[p]; left > 0 {
+			all = append(all, step{n.name + " read", func() { n.read(p, 1+n.w.rng.IntN(left)) }})
+		}
+		if left := len(n.w.ledger[p]) - n.lpos[p]; left > 0 && !n.w.held(n.w.lags) {
+			all = append(all, step{n.name + " read ledger", func() { n.readLedger(p, 1+n.w.rng.IntN(left)) }})
 		}
 	}
-	if n.w.now-n.beat >= interval && !n.condemned {
-		all = append(all, step{n.name + " heartbeat", n.heartbeat})
+	if c := n.conn; c != nil && c.canTake() {
+		all = append(all, step{n.name + " packet", c.take})
 	}
-	if n.w.now-n.swept >= interval && !n.condemned {
-		all = append(all, step{n.name + " sweep", n.sweep})
+	all = n.enabledAsks(all)
+	for i, t := range n.tasks {
+		all = append(all, step{t.name, func() {
+			n.w.mu.Lock()
+			n.tasks = append(n.tasks[:i:i], n.tasks[i+1:]...)
+			n.w.mu.Unlock()
+			t.run()
+		}})
 	}
 	return all
 }
 
-func (n *node) do(name string, ready func() bool, run func()) {
-	n.tasks = append(n.tasks, &task{name, ready, run})
+// flow is what a healthy Kafka does within a second: what was sent lands, and what has landed is read.
+func (n *node) flow() {
+	for p := range n.w.partitions {
+		if n.w.stalled[spot{sessionsTopic, p}] || !n.up {
+			continue
+		}
+		for len(n.sent[p]) > 0 {
+			s := n.sent[p][0]
+			if !s.landed {
+				n.land(p, s)
+			}
+			if !n.alive() {
+				return
+			}
+			n.acknowledge(p, s)
+			n.w.sleep(blink)
+		}
+	}
 }
 
-// atEnd runs when this node has read the log, and the ledger, to ends that are fetched when the task is begun.
-func (n *node) atEnd(name string, run func()) {
-	n.do(name+" ends", nil, func() {
-		end, lend := len(n.w.log), len(n.w.ledger)
-		n.do(name, func() bool { return n.pos >= end && n.lpos >= lend }, run)
+func (n *node) flowRead() {
+	for p := range n.w.partitions {
+		if left := len(n.w.log[p]) - n.pos[p]; left > 0 && n.alive() {
+			n.read(p, left)
+			n.w.sleep(blink)
+		}
+	}
+}
+
+// crash ends the process at once. What it has sent may still land.
+func (n *node) crash() {
+	w := n.w
+	w.mu.Lock()
+	n.up, n.ready, n.crashed, n.asks, n.tasks = false, false, true, nil, nil
+	for p := range w.partitions {
+		for i, s := range n.sent[p] {
+			if s.landed {
+				continue
+			}
+			if w.chance(2) { // that one, and what comes after it, is lost
+				n.sent[p] = n.sent[p][:i]
+				break
+			}
+		}
+	}
+	w.mu.Unlock()
+	n.kill()
+	pub := &w.dev.pub
+	pub.produces = slices.DeleteFunc(pub.produces, func(p *produce) bool { return p.c.n == n && (p.landed || w.chance(2)) })
+	w.dev.lostNode(w, n)
+	w.eve.lostNode(w, n)
+}
+
+// stop ends the process in order.
+func (n *node) stop() {
+	n.stops, n.ready = true, false
+	if n.conn != nil && n.conn.live {
+		c := n.conn
+		n.later("close", func() { c.close(false, 0) })
+	}
+	n.w.running.Go(func() { // ends with life
+		n.d.Stop(n.life, func() bool {
+			n.w.mu.Lock()
+			defer n.w.mu.Unlock()
+			return n.conn == nil
+		})
+		n.later("is gone", n.gone)
 	})
 }
 
-func (n *node) readLedger(to int) {
-	for ; n.lpos < to; n.lpos++ {
-		_, err := n.book.Apply(n.w.ledger[n.lpos])
-		must(err)
-	}
-}
-
-func (n *node) apply(rec fleet.Record) (changed bool) {
-	id, _, err := n.table.Apply(rec)
-	must(err)
-	kind, _, inc, err := fleet.ParseKey(rec.Key)
-	must(err)
-	switch kind {
-	case fleet.KeyInstance:
-		beat, _ := n.table.Instance(inc)
-		n.pulse.Heard(inc, 0, beat.Beat, n.w.mono())
-	case fleet.KeyVerdict:
-		n.condemned = n.condemned || inc == n.name && rec.Value != nil
-		return true
-	default:
-		n.owner.Read(id, n.table)
-		return true
-	}
-	return false
-}
-
-// read takes in some records, and lets the machines see them once.
-func (n *node) read(records int) {
-	was := n.condemned
-	for ; records > 0; records-- {
-		n.apply(n.w.log[n.pos])
-		n.pos++
-	}
-	if n.condemned && !was {
-		n.reborn()
-		return
-	}
-	if n.claimer != nil {
-		n.acts(n.claimer.Read(n.view()))
-	} else {
-		n.duty()
-	}
-	n.tick()
-}
-
-func (n *node) sweep() {
-	n.swept = n.w.now
-	n.tick()
-	if n.conn == nil {
-		n.duty()
-	}
-}
-
-func (n *node) tick() {
-	n.asked = n.w.now
-	n.ownerActs(n.owner.Tick(n.w.mono(), n.w.now, n.pulse, n.table))
-}
-
-// duty does what a node that holds no connection of the client has to do for it.
-func (n *node) duty() {
-	duty, at := n.view().Duty(n.name, n.w.now)
-	if duty == fleet.DutyNone || duty == fleet.DutyWill && at > n.w.now {
-		return
-	}
-	c := n.machine()
-	switch duty {
-	case fleet.DutyRead:
-		n.acts(c.Read(n.view()))
-	case fleet.DutyEnd:
-
-		n.acts(c.End(n.view()))
-	case fleet.DutyWill:
-		now := n.w.now
-		n.atEnd("due", func() {
-			if n.claimer != nil {
-				n.acts(n.claimer.Due(now, n.view()))
-			}
-		})
-	}
-}
-
-func (n *node) machine() *fleet.Claimer {
-	if n.claimer == nil {
-		n.claimer = fleet.NewClaimer(client, n.name, n.txid())
-	}
-	return n.claimer
-}
-
-// reborn is what an instance does that reads the verdict on itself: it closes all without Wills, and goes on as a
-// new incarnation.
-func (n *node) reborn() {
-	if n.claimer != nil {
-		n.claimer.Judged()
-	}
+// gone ends a process that has stopped in order.
+func (n *node) gone() {
+	n.w.mu.Lock()
+	n.up = false
+	n.asks, n.tasks = nil, nil
+	n.w.mu.Unlock()
+	n.kill()
 	n.w.dev.lostNode(n.w, n)
 	n.w.eve.lostNode(n.w, n)
-	n.up = false
-	if n.w.names < 9 {
-		n.w.start()
-	}
-	if n.w.owner == n && len(n.w.alive()) > 0 {
-		n.w.assign(n.w.alive()[0])
-	}
+	n.w.reown()
 }
 
-// acts carries out what the claimer asks for.
-func (n *node) acts(acts []fleet.Action) {
-	c := n.claimer
-	tell := func(call func() []fleet.Action) func() {
-		return func() {
-			if n.claimer == c { // one that was let go hears no answers
-				n.acts(call())
-			}
-		}
-	}
-	for _, a := range acts {
-		switch a.Kind {
-		case fleet.ActWrite:
-			n.write(c, a.Value)
-		case fleet.ActFence:
-			n.doFence(a, tell(func() []fleet.Action { return c.Fenced(a.Inc, n.view()) }))
-		case fleet.ActLedger:
-			n.ledgerEnd(tell(func() []fleet.Action { return c.LedgerRead(n.view()) }))
-		case fleet.ActWait:
-			n.do("waited", nil, tell(func() []fleet.Action { return c.Waited(a.N, n.view()) }))
-		case fleet.ActOpened:
-			n.conn.opened(a)
-		case fleet.ActSaved:
-			n.conn.saved(a.N)
-		case fleet.ActReceived:
-			n.conn.settle(a.Received, a.Pending)
-		case fleet.ActLost, fleet.ActRefused:
-			n.conn.over(a)
-		case fleet.ActWill:
-			n.delayedWill(a, tell(func() []fleet.Action { return c.WillDone(a.Epoch, n.view()) }))
-		case fleet.ActIdle:
-			if n.conn == nil && len(n.queue) == 0 && n.claimer == c {
-				n.claimer = nil
-			}
-		}
-	}
+// Connected is nothing to the simulator, which knows it by CONNACK.
+func (n *node) Connected(*driver.Conn) {}
+
+// Disconnected and Died are nothing either.
+func (n *node) Disconnected(*driver.Conn, string, int64) {}
+
+// Died is told at Disconnected.
+func (n *node) Died(string, string, *fleet.Session, int64) {}
+
+// Ended notes that a session is told to be over.
+func (n *node) Ended(_ string, s *fleet.Session, _ driver.Ends) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.tracef("%s: the session that began with %d has ended", n.name, s.Began)
 }
 
-// doFence takes the transactional ids of a.Inc away. The answer comes when its transactions are decided.
-func (n *node) doFence(a fleet.Action, done func()) {
-	n.do("fence "+a.Inc, nil, func() {
-		if !n.w.rules.noFence {
-			for _, txid := range a.TxIDs {
-				n.w.fence(txid)
-			}
-		}
-		done()
-	})
+// Ends and Ahead: there are no commands.
+func (n *node) Ends() driver.Ends { return driver.Ends{} }
+
+// Ahead is told at Ends.
+func (n *node) Ahead(*fleet.Progress) driver.Ends { return nil }
+
+// WillRecords makes the one record of a Will, whose topic names it.
+func (n *node) WillRecords(_ string, will *fleet.Will) ([]*kafka.TxRecord, fleet.WillEnd, func(error)) {
+	return []*kafka.TxRecord{{Topic: willsTopic, Key: []byte(will.Topic)}}, fleet.WillPublished, func(error) {}
 }
 
-func (n *node) ledgerEnd(done func()) {
-	if n.w.rules.noLedger {
-		n.do("ledger", nil, done)
-		return
-	}
-	n.do("ledger end", nil, func() {
-		end := len(n.w.ledger)
-		n.do("ledger", func() bool { return n.lpos >= end }, done)
-	})
-}
-
-func (n *node) write(c *fleet.Claimer, s *fleet.Session) {
-	r := n.w.rules
-	if s != nil && s.Opened() && n.conn != nil && !n.conn.asked && !s.Released {
-		n.conn.asked = true
-		n.w.ghost.opening(n.conn, s)
-		if r.noOpen {
-			n.do("unwritten", nil, func() { n.acts(c.Wrote(s.Claim-1, n.view())) })
-			return
-		}
-	}
-	if s != nil && s.Ended && r.noOrder {
-		s = nil
-	}
-	value, err := forgetful(r, s).Encode()
-	must(err)
-	n.send(fleet.SessionKey(client, n.name), value, func(offset int64) {
-		if r.noRead && s != nil && s.Claim == 0 {
-			n.table.Advance(offset + 1)
-		}
-		n.acts(c.Wrote(offset, n.view()))
-	})
-}
-
-// forgetful takes QoS 2 ids out of a record.
-func forgetful(r rules, s *fleet.Session) *fleet.Session {
-	if s == nil {
-		return nil
-	}
-	n := *s
-	if r.noCarry && s.Claim == 0 {
-		n.Received, n.Pending = nil, nil
-	}
-	if r.noPending {
-		n.Pending = nil
-	}
-	return &n
-}
-
-// cleanAtOnce makes the claim of a clean start the state itself.
-func cleanAtOnce(value []byte, epoch int64) []byte {
-	if value == nil {
-		return nil
-	}
-	s, err := fleet.DecodeSession(value)
-	if err != nil || s.Claim != 0 || !s.Clean || s.TxID == "" {
-		return value
-	}
-	*s = fleet.Session{
-		Claim: epoch, StateEpoch: epoch, Began: epoch, TxID: s.TxID, Principal: s.Principal,
-		Connected: s.Connected, Clean: true, Expiry: fleet.NeverExpires,
-	}
-	value, err = s.Encode()
-	must(err)
-	return value
-}
-
-func ledgerValue(v any) []byte {
-	var value []byte
-	var err error
-	switch v := v.(type) {
-	case fleet.LedgerWill:
-		value, err = v.Encode()
-	case fleet.LedgerIDs:
-		value, err = v.Encode()
-	default:
-		value, err = json.Marshal(v)
-	}
-	must(err)
-	return value
-}
+// Fail is a finding: nothing here ends a process.
+func (n *node) Fail(err error) { n.w.fail("%s fails: %v", n.name, err) }

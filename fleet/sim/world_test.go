@@ -4,65 +4,54 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
 
 	"sluice/fleet"
+	"sluice/kafka"
 )
 
 const (
 	client    = "c"
-	interval  = 200
-	deadAfter = 1000
-	ownerTx   = "owner"
-	days      = 8 * 24 * 3600 * 1000
+	deadAfter = 5 * time.Second
+	blink     = time.Nanosecond
 )
 
-// rules are the protocol's rules that a test takes away. None is known to the machines: the world answers them
-// early, or changes what they asked for.
-type rules struct {
-	noOpen, noRead, cleanAtOnce, noOrder, noReadEnd, verdictAfter, noFence, noLedger, noCarry, noPending bool
-}
-
-// A world is one run: Kafka, the instances, the devices, and what must hold.
+// A world is one run: Kafka, the processes, the devices, and what must hold. It runs in a bubble of testing/synctest: each
+// step is taken when no goroutine of the drivers can go on, so that the seed alone says what comes after what.
 type world struct {
-	rng      *rand.Rand
-	rules    rules
-	now      int64
-	skipped  int64 // by which the wall clock is ahead of the monotonic one
-	log      []fleet.Record
-	ledger   []fleet.Record
-	epochs   map[string]int // transactional id -> producer epoch
-	commits  []*commit
-	produces []*produce
-	nodes    []*node
-	owner    *node
-	names    int
-	crashes  int
-	slow     bool // transactions take long
-	quiet    bool // no new trouble: everything runs until nothing moves
-	tainted  bool // a zombie's record came after the owner had removed its key: the protocol's exception
-	ghost    ghost
-	dev      device
-	eve      device
-	steps    int
-	trace    func(format string, args ...any)
-	bad      string
-}
+	rng        *rand.Rand
+	rules      rules
+	partitions int32
+	began      time.Time
+	log        [][]fleet.Record // by partition
+	ledger     [][]fleet.Record // what can be read of it
+	tables     []*fleet.Table   // of log
+	decided    []*decided
+	epochs     map[string]int // transactional id -> producer epoch
+	stalled    map[spot]bool
+	nodes      []*node
+	owners     []*node // by partition
+	crashes    int
+	slow       bool // what is committed, and messages, take long
+	lags       bool // the ledger is read late
+	quiet      bool // no new trouble: everything runs until nothing moves
+	tainted    bool // a zombie's record came after the owner had removed its key: the protocol's exception
+	ghost      ghost
+	dev        device
+	eve        device
+	steps      int
+	willNumber int
+	running    sync.WaitGroup
+	trace      func(format string, args ...any)
 
-// A write is a record on its way to the sessions log. Those of one instance land in their order.
-type write struct {
-	key, value []byte
-	done       func(offset int64)
-}
-
-// A commit is a transaction whose EndTxn is on its way. It may arrive after its instance has crashed.
-type commit struct {
-	txid  string
-	epoch int
-	node  *node
-	apply func()
-	done  func()
-	still func() bool // may it be sent again after a fence?
-	drop  func()      // called if not
+	mu     sync.Mutex // guards what goroutines of the drivers write: the lists of nodes and transactors
+	incs   map[string]*node
+	sleeps int
+	bad    string
 }
 
 // A step is something that can happen now.
@@ -71,56 +60,94 @@ type step struct {
 	run  func()
 }
 
+// simulate runs one schedule and gives what has become of it.
+func simulate(t *testing.T, seed uint64, r rules, trace func(string, ...any)) (w *world) {
+	synctest.Test(t, func(*testing.T) {
+		w = newWorld(seed, r, trace)
+		w.run(200)
+		for _, n := range w.nodes {
+			n.kill()
+		}
+		w.running.Wait()
+		synctest.Wait()
+	})
+	return w
+}
+
 func newWorld(seed uint64, r rules, trace func(string, ...any)) *world {
 	w := &world{
-		rng: rand.New(rand.NewPCG(seed, 1)), rules: r, now: 1_000_000, epochs: make(map[string]int), trace: trace,
-		ghost: newGhost(),
-		dev:   device{name: "dev", principal: "p", connects: 5}, eve: device{name: "eve", principal: "q"},
+		rng: rand.New(rand.NewPCG(seed, 1)), rules: r, partitions: 1, began: time.Now(), epochs: make(map[string]int),
+		stalled: make(map[spot]bool), incs: make(map[string]*node), trace: trace, ghost: newGhost(),
+		dev: device{name: "dev", principal: "p", connects: 5}, eve: device{name: "eve", principal: "q"},
 	}
 	if w.rng.IntN(4) == 0 {
 		w.eve.connects = 2
 	}
-	w.slow = w.chance(3)
+	if w.rng.IntN(4) == 0 {
+		w.partitions = 2
+	}
+	for range w.partitions {
+		w.log, w.ledger = append(w.log, nil), append(w.ledger, nil)
+		w.tables = append(w.tables, new(fleet.Table))
+	}
+	w.owners = make([]*node, w.partitions)
+	w.slow, w.lags = w.chance(3), w.chance(3)
 	w.dev.pub.message = w.rng.IntN(2)
-	for range 2 {
+	for range 1 + min(1, w.rng.IntN(4)) {
 		w.start()
 	}
-	w.assign(w.nodes[0])
+	w.quiet = true
+	for !w.nodes[0].ready || !w.nodes[len(w.nodes)-1].ready {
+		w.step()
+	}
+	w.quiet = false
+	for p := range w.partitions {
+		w.assign(p, w.nodes[0])
+	}
 	return w
+}
+
+func (w *world) tracef(format string, args ...any) {
+	if w.trace != nil {
+		w.trace(format, args...)
+	}
 }
 
 func (w *world) fail(format string, args ...any) {
 	if w.bad == "" && !w.tainted {
 		w.bad = fmt.Sprintf(format, args...)
-		w.trace("VIOLATION %s", w.bad)
+		w.tracef("VIOLATION %s", w.bad)
 	}
 }
 
-func (w *world) mono() int64 { return w.now - w.skipped }
+// now is the time of the run in milliseconds.
+func (w *world) now() int64 { return time.Now().UnixMilli() }
 
 func (w *world) chance(oneIn int) bool { return w.rng.IntN(oneIn) == 0 }
 
-// start adds an instance that has read the compacted log.
-func (w *world) start() {
-	w.names++
-	n := newNode(w, string(rune('A'+w.names-1)))
-	for _, rec := range w.compacted() {
-		n.apply(rec)
-	}
-	n.table.Advance(int64(len(w.log)))
-	n.pos = len(w.log)
-	n.readLedger(len(w.ledger))
-	w.nodes = append(w.nodes, n)
+// trouble is chance, and never once all is to come to rest.
+func (w *world) trouble(oneIn int) bool { return !w.quiet && w.chance(oneIn) }
+
+// held says that what is slow, or lags, does not happen yet.
+func (w *world) held(slow bool) bool { return slow && !w.quiet && !w.chance(10) }
+
+// partition is that of the client.
+func (w *world) partition() int32 { return kafka.PartitionOf([]byte(client), w.partitions) }
+
+// view is what the whole log says of the client.
+func (w *world) view() fleet.View {
+	v, _ := w.tables[w.partition()].Client(client)
+	return v
 }
 
-// compacted is the log after a legal compaction: the last record of each key stays, of the others any.
-func (w *world) compacted() []fleet.Record {
+// compacted is a log after a legal compaction: the last record of each key stays, of the others any.
+func (w *world) compacted(log []fleet.Record) []fleet.Record {
 	last := make(map[string]int)
-	for i, rec := range w.log {
+	for i, rec := range log {
 		last[string(rec.Key)] = i
 	}
 	var left []fleet.Record
-	for i, rec := range w.log {
+	for i, rec := range log {
 		if last[string(rec.Key)] == i || w.chance(3) {
 			left = append(left, rec)
 		}
@@ -128,54 +155,25 @@ func (w *world) compacted() []fleet.Record {
 	return left
 }
 
-// land appends the oldest record on its way from n.
-func (w *world) land(n *node) {
-	wr := n.pend[0]
-	n.pend = n.pend[1:]
-	offset := int64(len(w.log))
-	if w.rules.cleanAtOnce {
-		wr.value = cleanAtOnce(wr.value, offset+1)
-	}
-	w.log = append(w.log, fleet.Record{Key: wr.key, Value: wr.value, Offset: offset, Time: w.now})
-	w.trace("%s: %q lands at %d: %s", n.name, wr.key, offset, wr.value)
-	w.ghost.landed(w, n, wr)
-	if n.up && wr.done != nil {
-		wr.done(offset)
-	}
-}
-
-// commit decides a transaction.
-func (w *world) commit(i int) {
-	c := w.commits[i]
-	w.commits = append(w.commits[:i], w.commits[i+1:]...)
-	if w.epochs[c.txid] != c.epoch {
-		w.trace("%s: transaction of %s is fenced", c.node.name, c.txid)
-		if c.node.up {
-			c.node.wasFenced(c)
+// assign gives a partition to n. The one that had it may learn of it late.
+func (w *world) assign(p int32, n *node) {
+	if old := w.owners[p]; old != nil && old != n && old.up {
+		revoke := func() {
+			if w.owners[p] != old && old.owns[p] {
+				delete(old.owns, p)
+				old.d.Revoked(p)
+			}
 		}
-		return
+		w.owners[p] = n
+		if old.paused || w.chance(2) {
+			old.later("revoked", revoke)
+		} else {
+			revoke()
+		}
 	}
-	c.apply()
-	if c.node.up && c.done != nil {
-		c.done()
-	}
-}
-
-// fence takes a new producer epoch, after which no transaction of an older one can commit.
-func (w *world) fence(txid string) int {
-	w.epochs[txid]++
-	return w.epochs[txid]
-}
-
-func (w *world) appendLedger(key, value []byte) {
-	w.ledger = append(w.ledger, fleet.Record{Key: key, Value: value, Offset: int64(len(w.ledger)), Time: w.now})
-	w.trace("ledger: %q %s", key, value)
-}
-
-// assign gives the partition to n. The one that had it may learn of it late.
-func (w *world) assign(n *node) {
-	w.owner = n
-	n.ownerActs(n.owner.Assigned())
+	w.owners[p] = n
+	n.owns[p] = true
+	n.d.Assigned(p)
 }
 
 // run takes up to steps random steps, then lets everything come to rest, then looks at what is left.
@@ -191,151 +189,223 @@ func (w *world) run(steps int) {
 	}
 }
 
-// settle ends all trouble and goes on until nothing moves. Time passes, so that what is silent is judged, what is
-// delayed is due, and what was judged is removed.
+// settle ends all trouble and goes on until nothing moves. Time passes, so that what is silent is judged, and what is
+// delayed is due.
 func (w *world) settle() {
 	w.quiet = true
+	clear(w.stalled)
 	for _, n := range w.nodes {
 		n.paused = false
 	}
-	if !w.owner.up {
-		w.assign(w.alive()[0])
-	}
-	for round := range 14 {
+	for calm := 0; calm < 3; calm++ {
 		for range 2000 {
 			if !w.step() || w.bad != "" {
 				break
 			}
 		}
-		w.pass([]int64{interval, deadAfter, deadAfter, 5000}[round%4])
-		if round == 11 {
-			w.now += days
-			w.skipped += days
+		if w.bad != "" {
+			return
+		}
+		before := w.sizes()
+		for range 7 {
+			w.second()
+			for range 2000 {
+				if !w.step() || w.bad != "" {
+					break
+				}
+			}
+		}
+		if w.sizes() != before || len(w.unjudged()) > 0 {
+			calm = -1
+		}
+		if w.now()-w.began.UnixMilli() > 600_000 {
+			w.fail("it does not come to rest: %v, not judged: %v", w.sizes(), w.unjudged())
+			return
 		}
 	}
 }
 
-// pass lets time pass in which all that live hear of each other, so that the verdict falls on the dead and on nobody
-// else while all comes to rest.
-func (w *world) pass(d int64) {
-	for end := w.now + d; w.now < end; {
-		w.now += interval
-		for _, n := range w.alive() {
-			for _, other := range w.alive() {
-				n.pulse.Heard(other.name, 0, w.mono(), w.mono())
+// sizes tell whether anything but heartbeats has happened.
+func (w *world) sizes() (n [2]int) {
+	for p := range w.partitions {
+		for _, rec := range w.log[p] {
+			if kind, _, _, _ := fleet.ParseKey(rec.Key); kind != fleet.KeyInstance {
+				n[0]++
+			}
+		}
+		n[1] += len(w.ledger[p])
+	}
+	return n
+}
+
+// unjudged are the dead incarnations that have a record and no verdict.
+func (w *world) unjudged() (all []string) {
+	for p := range w.partitions {
+		for _, inc := range w.tables[p].Instances() {
+			if _, dead := w.tables[p].Dead(inc); !dead && w.gone(inc) && len(w.ups()) > 0 {
+				all = append(all, inc)
 			}
 		}
 	}
-	for _, n := range w.alive() {
-		n.heartbeat()
-	}
+	return all
 }
 
-func (w *world) alive() []*node {
-	var up []*node
+// gone says that an incarnation will not come back.
+func (w *world) gone(inc string) bool {
+	n := w.incs[inc]
+	return !n.up || n.d.Name() != inc
+}
+
+// second is a second in which Kafka is healthy, but for what is stalled.
+func (w *world) second() {
+	w.sleep(time.Second)
 	for _, n := range w.nodes {
-		if n.up {
-			up = append(up, n)
-		}
+		n.flow()
 	}
-	return up
+	for _, n := range w.nodes {
+		n.flowRead()
+	}
+	synctest.Wait()
 }
 
+func (w *world) ups() []*node {
+	return slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return !n.up || n.stops })
+}
+
+// readies are those that take devices.
+func (w *world) readies() []*node {
+	return slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return !n.up || !n.ready })
+}
+
+// sleep lets time pass, and waits until no goroutine can go on. The lock tells the race detector that what was read before
+// was read before what timers write.
+func (w *world) sleep(d time.Duration) {
+	w.mu.Lock()
+	w.sleeps++
+	w.mu.Unlock()
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// step takes one, a moment after the one before: of timers that are due at one time it is chance which comes first.
 func (w *world) step() bool {
+	w.sleep(blink)
 	steps := w.enabled()
 	if len(steps) == 0 {
 		return false
 	}
 	s := steps[w.rng.IntN(len(steps))]
-	w.trace("-- %d %s", w.now, s.name)
+	w.tracef("-- %d %s", w.now()-w.began.UnixMilli(), s.name)
 	w.steps++
 	s.run()
+	synctest.Wait()
 	return true
 }
 
 func (w *world) enabled() []step {
 	var all []step
 	for _, n := range w.nodes {
-		if len(n.pend) > 0 {
-			all = append(all, step{n.name + " land", func() { w.land(n) }})
-		}
-		if n.up && !n.paused {
-			all = n.enabled(all)
+		all = n.enabled(all)
+	}
+	for i, d := range w.decided {
+		if slices.IndexFunc(w.decided, func(o *decided) bool { return o.id == d.id }) == i && !w.held(w.slow) {
+			all = append(all, step{"the transaction of " + d.id + " can be read", func() { w.showNext(d.id) }})
 		}
 	}
-	for i, c := range w.commits {
-		if w.slow && !w.quiet && !w.chance(10) {
-			continue
-		}
-		all = append(all, step{c.node.name + " commit " + c.txid, func() { w.commit(i) }})
-	}
-	for _, p := range w.produces {
-		if p.node.paused && !w.quiet || w.slow && !w.quiet && !w.chance(10) {
-			continue
-		}
-		all = append(all, step{p.node.name + " produce", func() {
-			w.produces = slices.DeleteFunc(w.produces, func(q *produce) bool { return q == p })
-			p.land()
-		}})
-	}
+	all = w.dev.pub.enabled(w, all)
 	if !w.quiet {
-		all = w.trouble(all)
+		all = w.happenings(all)
 	}
 	return all
 }
 
-// trouble is what may go wrong, and what devices do.
-func (w *world) trouble(all []step) []step {
-	all = append(all, step{"time", func() { w.now += int64(w.rng.IntN(interval)) }})
+// happenings are what may go wrong, and what devices do.
+func (w *world) happenings(all []step) []step {
+	all = append(all, step{"time", func() { w.sleep(time.Duration(w.rng.IntN(200)) * time.Millisecond) }})
 	all = w.dev.enabled(w, all)
 	all = w.eve.enabled(w, all)
-	if w.chance(12) {
-		all = append(all, step{"much time", func() { w.now += deadAfter }})
+	if w.chance(8) {
+		all = append(all, step{"a second", w.second})
 	}
-	if up := w.alive(); w.chance(12) {
-		n := up[w.rng.IntN(len(up))]
-		all = append(all, step{n.name + " is condemned", func() { w.owner.pulse.Condemned(n.name) }})
+	if w.chance(40) {
+		all = append(all, step{"much time", func() {
+			for range 8 {
+				w.second()
+			}
+		}})
 	}
-	if w.chance(6) {
-		up := w.alive()
+	if w.chance(20) {
+		at := []spot{{sessionsTopic, w.rng.Int32N(w.partitions)}, {ledgerTopic, w.rng.Int32N(w.partitions)}, {upTopic, 0}, {willsTopic, 0}}[w.rng.IntN(4)]
+		all = append(all, step{fmt.Sprint(at, " stalls"), func() { w.stalled[at] = true }})
+	}
+	if len(w.stalled) > 0 && w.chance(6) {
+		all = append(all, step{"all partitions are well", func() { clear(w.stalled) }})
+	}
+	if up := w.ups(); len(up) > 0 && w.chance(6) {
 		n := up[w.rng.IntN(len(up))]
+		p := w.rng.Int32N(w.partitions)
 		all = append(all,
 			step{n.name + " pause", func() { n.paused = !n.paused }},
-			step{n.name + " owner", func() { w.move(n) }},
+			step{n.name + " owner", func() {
+				if n.ready && !n.paused {
+					w.assign(p, n)
+				}
+			}},
 			step{n.name + " crash", func() { w.crash(n) }})
+		if w.chance(3) {
+			all = append(all, step{n.name + " is condemned", func() { w.condemn(n, p) }})
+		}
+		if w.chance(3) && n.ready && !n.paused && len(up) > 1 {
+			all = append(all, step{n.name + " stops", n.stop})
+		}
 	}
-	if w.names < 4 && w.chance(20) {
+	if len(w.nodes) < 4 && w.chance(20) {
 		all = append(all, step{"start", w.start})
 	}
 	return all
 }
 
-func (w *world) move(n *node) {
-	if n != w.owner && !n.paused {
-		w.assign(n)
-	}
-}
-
+// crash kills a process; one always lives.
 func (w *world) crash(n *node) {
-	if w.crashes >= 2 || len(w.alive()) < 2 {
+	if w.crashes >= 2 || len(w.ups()) < 2 {
 		return
 	}
 	w.crashes++
-	n.up = false
-	w.produces = slices.DeleteFunc(w.produces, func(p *produce) bool { return p.node == n && w.chance(2) })
-	w.dev.lostNode(w, n)
-	w.eve.lostNode(w, n)
+	n.crash()
+	w.reown()
 }
 
-// judged is called when a verdict on inc is durable: the requests of a crashed process have landed or are lost by
-// then.
-func (w *world) judged(inc string) {
-	for _, n := range w.nodes {
-		if n.name == inc && !n.up {
-			for len(n.pend) > 0 && w.chance(2) {
-				w.land(n)
-			}
-			n.pend = nil
+// reown gives the partitions of those that are gone to another.
+func (w *world) reown() {
+	for p, owner := range w.owners {
+		if ready := w.readies(); owner != nil && !owner.up && len(ready) > 0 {
+			w.assign(int32(p), ready[0])
 		}
 	}
+}
+
+// condemn has a verdict on a living incarnation land, as if an owner had been parted from what it heard.
+func (w *world) condemn(n *node, p int32) {
+	name := n.d.Name()
+	if name == "" || w.ghost.dead[name] > 0 || w.nodes[0].names > 3 {
+		return
+	}
+	var ids []string
+	for _, t := range n.transactors {
+		ids = append(ids, t.id)
+	}
+	value, err := (&fleet.Instance{Dead: true, By: "a judge", At: w.now(), TxIDs: txidsOf(ids, name)}).Encode()
+	must(err)
+	rec := &kafka.Record{Key: fleet.VerdictKey(name), Value: value, To: p}
+	n.land(p, &sent{rec: rec})
+}
+
+func txidsOf(ids []string, inc string) []string {
+	return slices.DeleteFunc(ids, func(id string) bool { return len(id) < 8+len(inc) || id[7:7+len(inc)] != inc || id[7+len(inc)] != '-' })
+}
+
+// traced writes a line of the trace.
+func traced(b *strings.Builder, format string, args []any) {
+	fmt.Fprintf(b, format, args...)
+	b.WriteByte('\n')
 }

@@ -1,0 +1,75 @@
+package sim
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A mutant is the driver, or a machine, with a fault that was there once.
+type mutant struct {
+	name      string
+	file      string // below fleet
+	old, new  string
+	says      string
+	schedules string
+}
+
+var mutants = []mutant{
+	{"a claim by the same instance drops the QoS 2 ids that are received", "claim.go",
+		"	if !s.knowsReceived() {\n		s.Received, s.Pending = nil, nil\n	}\n", "	s.Received, s.Pending = nil, nil\n", "nobody has died", "5000"},
+	{"a session without expiry is resumed at a takeover", "claim.go",
+		"if s := base.session(); s.Expiry > 0 {", "if s := base.session(); true {", "resurrected", "5000"},
+	{"an expired session is resumed", "view.go",
+		"if top == nil || top.is(flagEnded) || v.expired(top, now) {", "if top == nil || top.is(flagEnded) {", "resurrected", "5000"},
+	{"a session does not end with DISCONNECT and expiry 0", "release.go",
+		"	if s.Expiry == 0 {\n		return ended(s)\n	}\n", "", "resurrected", "5000"},
+	{"a return to the same instance takes the place of its Will", "claim.go",
+		"	if s == nil || s.Will == nil {\n		return false\n	}\n", "	if s == nil || s.Will == nil || true {\n		return false\n	}\n", "never published", "5000"},
+	{"who tells of a message that was let go writes under the key of another", "driver/conn.go",
+		"if h := c.p.holder(c.h.id, c.h.inc); h.inc == c.h.inc && !h.inc.dead.Load() {", "if h := c.h; true {", "session lost", "20000"},
+	{"a connection that departs does not notice that another has the client ID", "driver/holder.go",
+		"if c := cmp.Or(h.conn, h.departing); c != nil {\n		c.ids.broken", "if c := h.conn; c != nil {\n		c.ids.broken", "in two records", "20000"},
+	{"a Will is asked for again before its commit can be read", "driver/will.go",
+		"w.d.ledger(w.client).noteWill(w.client, w.epoch)", "_ = w", "published twice", "20000"},
+	{"a verdict on who has tried to return wakes nobody's Will", "driver/part.go",
+		"range p.table.ClientsOf(name) {", "range p.table.ClientsOf(\"\") {", "never published", "20000"},
+	{"a verdict that is read before the name is known here is missed", "driver/driver.go",
+		"		if verdict.Dead {\n", "		if false {\n", "does not come to rest", "20000"},
+	{"the end of a connection does not wait until its ids can be read", "driver/conn.go",
+		"	if c.ids.wrote {\n", "	if false {\n", "in two records", "20000"},
+}
+
+// TestSimulatorFindsMutants: each fault that is put back is found.
+func TestSimulatorFindsMutants(t *testing.T) {
+	if os.Getenv("SLUICE_MUTANTS") == "" {
+		t.Skip("each is built: make mutants runs them")
+	}
+	fleet, err := filepath.Abs("..")
+	require.NoError(t, err)
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(fleet, m.file)
+			source, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(source), m.old), "the place in %s", m.file)
+			mutated := filepath.Join(dir, "mutated.go")
+			require.NoError(t, os.WriteFile(mutated, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600))
+			overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay"), overlay, 0o600))
+			run := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-overlay", filepath.Join(dir, "overlay"), "-run", "TestProtocolHoldsInAnySchedule", ".")
+			run.Env = append(os.Environ(), "SLUICE_SCHEDULES="+m.schedules, "SLUICE_STOP=1")
+			out, err := run.CombinedOutput()
+			require.Error(t, err, "it is not found in %s schedules", m.schedules)
+			require.Contains(t, string(out), m.says)
+			t.Log(strings.TrimSpace(string(out[strings.Index(string(out), "SLUICE_SEED="):][:90])))
+		})
+	}
+}
