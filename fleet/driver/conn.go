@@ -217,7 +217,8 @@ func (c *Conn) outcome(id uint16, stored bool) {
 	if i := slices.Index(c.pending, id); i >= 0 {
 		c.pending = slices.Delete(c.pending, i, i+1)
 		// The machine of the connection may have been let go, and another one have written under the key since.
-		if h := c.p.holder(c.h.id, c.h.inc); h.inc == c.h.inc && !h.inc.dead.Load() {
+		if inc := c.h.inc; !inc.dead.Load() {
+			h := c.p.holder(c.h.id, inc)
 			h.do(h.m.Outcome(c.session, id, stored, c.p.view(h.id)))
 		}
 	}

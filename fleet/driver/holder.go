@@ -244,7 +244,11 @@ func (h *holder) willDue(ctx context.Context) error {
 	}
 	h.event(func(v fleet.View) []fleet.Action {
 		h.dueAsked = false
-		return h.m.Due(millis(), v)
+		now := millis()
+		if duty, at := v.Duty(h.inc.name, now); duty == fleet.DutyWill && at > now { // another, meanwhile
+			h.p.due.add(at, h.id)
+		}
+		return h.m.Due(now, v)
 	})
 	return nil
 }

@@ -129,6 +129,14 @@ func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
 	}
 	w.tracef("%s: CONNACK to %s, present %t, epoch %d, began %d, change %d, received %v", c.n.name, c.dev.name, opened.Present, a.Epoch, opened.State.Began, c.ver, c.known)
 	w.ghost.connack(w, c, a.Epoch)
+	c.n.queue = slices.DeleteFunc(c.n.queue, func(next *conn) bool { // it is asked again whether they may end this one
+		admitted := c.n.d.Admits(client, next.req.Principal)
+		if !admitted {
+			w.ghost.refused(w, next)
+			next.over, next.done = true, true
+		}
+		return !admitted
+	})
 	switch {
 	case c.dev.cur != c || c.over || c.n.stops || len(c.n.queue) > 0:
 		c.n.later("close", func() { c.close(false, 0) })

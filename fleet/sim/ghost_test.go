@@ -247,7 +247,7 @@ func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
 func (g *ghost) hasEnded(w *world, n *node, s *fleet.Session, offset int64) {
 	if (s.Released || !s.Opened()) && s.Will == nil {
 		for _, will := range g.wills {
-			if c := will.conn; c != nil && will.epoch == s.StateEpoch && c.tidy && will.published == 0 {
+			if c := will.conn; c != nil && will.epoch == s.StateEpoch && c.tidy && will.published == 0 && g.dead[c.inc] == 0 {
 				will.dropped = true
 			}
 		}
