@@ -35,6 +35,7 @@ type ghostWill struct {
 	epoch     int64
 	published int
 	dropped   bool
+	late      bool // or it was dropped by who was dead by then: the owner may see it, or not
 	void      bool // the device was back before it was due
 	clean     bool // the device has asked for a clean start since, perhaps in an attempt that it gave up
 	left      int64
@@ -247,8 +248,8 @@ func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
 func (g *ghost) hasEnded(w *world, n *node, s *fleet.Session, offset int64) {
 	if (s.Released || !s.Opened()) && s.Will == nil {
 		for _, will := range g.wills {
-			if c := will.conn; c != nil && will.epoch == s.StateEpoch && c.tidy && will.published == 0 && g.dead[c.inc] == 0 {
-				will.dropped = true
+			if c := will.conn; c != nil && will.epoch == s.StateEpoch && c.tidy && will.published == 0 {
+				will.dropped, will.late = g.dead[c.inc] == 0, g.dead[c.inc] > 0
 			}
 		}
 	}
@@ -280,7 +281,7 @@ func (g *ghost) quiet(w *world) {
 	g.oneConnection(w)
 	for name, will := range g.wills {
 		c := will.conn
-		if c == nil || c.n.up && c.n.conn == c || will.dropped || will.published == 1 || c.req.Will.Delay > 0 && g.lastOpened > will.epoch {
+		if c == nil || c.n.up && c.n.conn == c || will.dropped || will.late || will.published == 1 || c.req.Will.Delay > 0 && g.lastOpened > will.epoch {
 			continue
 		}
 		w.fail("the Will %s of %d was never published", name, will.epoch)
