@@ -229,8 +229,14 @@ func (n *node) Ended(_ string, s *fleet.Session, _ driver.Ends) {
 	n.w.tracef("%s: the session that began with %d has ended", n.name, s.Began)
 }
 
-// Ends and Ahead: there are no commands.
+// Missed is nothing either.
+func (n *node) Missed(string, *fleet.Session, driver.Ends) {}
+
+// Ends, Positions and Ahead: there are no commands.
 func (n *node) Ends() driver.Ends { return driver.Ends{} }
+
+// Positions is told at Ends.
+func (n *node) Positions(driver.Ends) *fleet.Progress { return &fleet.Progress{} }
 
 // Ahead is told at Ends.
 func (n *node) Ahead(*fleet.Progress) driver.Ends { return nil }
