@@ -72,7 +72,8 @@ func (n *node) begin() {
 	n.queue, n.conn = n.queue[1:], c
 	c.inc = n.d.Name()
 	if c.dev == &n.w.eve {
-		c.guarded, c.zero = !n.w.ghost.ok[0] && len(n.w.ghost.ok) > 0, n.w.ghost.zeros
+		closed := n.w.dev.cur != nil && n.w.dev.cur.closed > 0 // its session may have ended, and it does not know
+		c.guarded, c.zero = !n.w.ghost.ok[0] && len(n.w.ghost.ok) > 0 && !closed, n.w.ghost.zeros
 	}
 	ctx, cancel := context.WithTimeout(n.life, connectTimeout)
 	c.cancel = cancel

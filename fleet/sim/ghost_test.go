@@ -178,7 +178,9 @@ func (g *ghost) forgetReturns() {
 // left says that the device has left a connection. A DISCONNECT may die with its instance.
 func (g *ghost) left(w *world, c *conn, tidy bool, expiry uint32) {
 	if will := g.wills[c.will]; will != nil && c.live {
-		will.left = w.now()
+		if will.left = w.now(); c.closed > 0 {
+			will.left = c.closed
+		}
 	}
 	if c.dev != &w.dev || !c.live {
 		return
