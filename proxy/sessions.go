@@ -143,7 +143,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 			return nil, err
 		}
 	}
-	st.Received = k.conn.Received
+	st.Received = k.conn.Received()
 	st.Flight, err = s.finder.flight(ctx, s.streams, a.State)
 	return opened, err
 }

@@ -48,18 +48,17 @@ type Conn struct {
 	dev Device
 	req fleet.ConnectRequest
 
-	// Present says that a session was resumed, State what it was opened with, Received the QoS 2 ids that it had then.
-	Present  bool
-	State    *fleet.Session
-	Received []uint16
+	// State is what the session was opened with.
+	State *fleet.Session
 
 	// Guarded by part.mu, and set before the connection is open.
 	epoch   int64
-	began   time.Time
-	lasting bool     // the session outlives this connection, or has outlived another one
+	began   int64    // when, in ns since 1970
 	session int64    // the epoch that the session began with
 	pending []uint16 // those that the end has left without an outcome
 	ids     idSet    // those of the ledger
+	Present bool     // a session was resumed
+	lasting bool     // the session outlives this connection, or has outlived another one
 	reading bool     // the ledger is read back
 	saving  bool     // a snapshot is on its way
 	again   bool     // and there are changes that it does not have
@@ -90,19 +89,22 @@ const releaseWait = takeoverWait / 4
 
 // begin takes over the state that the session was opened with. part.mu is held.
 func (c *Conn) begin(a fleet.Action) {
-	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UTC(), a.Present || c.req.Expiry > 0
+	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UnixNano(), a.Present || c.req.Expiry > 0
 	c.session, c.Present, c.State = a.State.Began, a.Present, a.State
 	if !a.Present {
 		return
 	}
 	c.settle(nil, a.State.Pending)
 	c.ids.stored = c.d.ledger(c.h.id).ids(c.h.id, a.State.Began)
-	c.Received = slices.Clone(c.ids.stored)
-	if a.State.Received != nil {
-		c.Received = append(c.Received, a.State.Received...)
-		slices.Sort(c.Received)
-		c.Received = slices.Compact(c.Received)
-	}
+}
+
+// Received gives the QoS 2 ids that a session had which was resumed. The device must not have been answered yet.
+func (c *Conn) Received() []uint16 {
+	c.p.lock()
+	defer c.p.unlock()
+	all := append(slices.Clone(c.ids.stored), c.State.Received...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // settle passes on what is known now of the messages that other connections of the session have left without an outcome.
@@ -356,4 +358,4 @@ func (c *Conn) Incarnation() string { return c.h.inc.name }
 func (c *Conn) Epoch() int64 { return c.epoch }
 
 // Began is told at Epoch.
-func (c *Conn) Began() time.Time { return c.began }
+func (c *Conn) Began() time.Time { return time.Unix(0, c.began).UTC() }

@@ -85,9 +85,9 @@ func (l *ledgerPart) stale(client string, began, lowest int64) [][]byte {
 type idSet struct {
 	stored  []uint16 // ascending
 	changes []*ingest
-	open    int  // changes under way
-	wrote   bool // one was committed
-	broken  bool // one failed, or another connection has the client ID, and this one ends
+	open    int32 // changes under way
+	wrote   bool  // one was committed
+	broken  bool  // one failed, or another connection has the client ID, and this one ends
 }
 
 // has says whether an identifier is stored.

@@ -123,7 +123,7 @@ func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
 	w := c.n.w
 	c.driver, c.live, c.inc = opened, true, opened.Incarnation()
 	c.mu.Lock()
-	c.known = union(c.known, opened.Received)
+	c.known = union(c.known, opened.Received())
 	c.mu.Unlock()
 	if len(opened.State.Subs) > 0 {
 		c.ver = opened.State.Subs[0].ID
