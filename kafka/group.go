@@ -60,8 +60,9 @@ type Partition struct {
 type Group struct {
 	cfg   GroupConfig
 	log   zerolog.Logger
-	net   *links // for requests that are answered at once
-	joins *links // for those that wait for other members
+	told  zerolog.Logger // sampled: what comes again and again while Kafka is away
+	net   *links         // for requests that are answered at once
+	joins *links         // for those that wait for other members
 
 	mu    sync.Mutex // guards owned; nothing is called out under it
 	owned map[spot]*holding
@@ -81,6 +82,7 @@ func NewGroup(cfg GroupConfig) (*Group, error) {
 	}
 	g := &Group{cfg: cfg, log: cfg.Logger.With().Str("group", cfg.Name).Logger(), owned: map[spot]*holding{},
 		net: newLinks(cfg.Config, cfg.Heartbeat), joins: newLinks(cfg.Config, 2*cfg.SessionTimeout+cfg.RevokeWait)}
+	g.told = g.log.Sample(&zerolog.BurstSampler{Burst: 6, Period: 10 * time.Second})
 	g.reader = newGroupReader(g)
 	return g, nil
 }

@@ -160,7 +160,7 @@ func (h *holding) position() int64 {
 func (h *holding) read() {
 	for h.position() < 0 && h.ctx.Err() == nil {
 		if err := h.begin(); err != nil && h.ctx.Err() == nil {
-			h.g.log.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("cannot find where to begin")
+			h.g.told.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("cannot find where to begin")
 			_ = sleep(h.ctx, memberAgain)
 		}
 	}
@@ -170,7 +170,7 @@ func (h *holding) read() {
 		if h.ctx.Err() != nil {
 			return
 		}
-		h.g.log.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("a partition of the consumer group is not read")
+		h.g.told.Warn().Err(err).Str("kafka_topic", h.at.topic).Int32("partition", h.at.id).Msg("a partition of the consumer group is not read")
 		_ = sleep(h.ctx, memberAgain)
 		if id, err := h.g.topicID(h.ctx, h.at.topic); err == nil && h.g.renewOf(h.at, id) {
 			return
