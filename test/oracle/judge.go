@@ -509,7 +509,7 @@ func (j *judge) got(d *device, c *conn, i int, e Event) {
 	if e.ID == 0 {
 		j.forbid("[MQTT-2.2.1-4]", "message %d without a packet identifier", e.Message)
 	}
-	if old := s.open[e.ID]; old != nil {
+	if old := s.open[e.ID]; old != nil && !old.givenBack(c) {
 		switch {
 		case old.c == c:
 			j.forbid("[MQTT-2.2.1-4]", "identifier %d of message %d stands for %d as well", e.ID, old.Message, e.Message)
@@ -530,6 +530,12 @@ func (j *judge) got(d *device, c *conn, i int, e Event) {
 		}
 	}
 	s.received[e.ID] = g
+}
+
+// givenBack says whether the server may have offered a message to another member of the share, because the connection that it
+// was sent on has ended (section 4.8.2). One with QoS 2 stays with its session [MQTT-4.8.2-5].
+func (g *delivery) givenBack(now *conn) bool {
+	return g.c != now && g.QoS == 1 && g.m != nil && g.m.Job
 }
 
 // matches says whether a topic filter takes a topic (section 4.7), that of a shared subscription too. No topic here

@@ -177,6 +177,23 @@ func TestWhatTheSpecificationsWantIsNoViolation(t *testing.T) {
 }
 
 // TestWhatTheSpecificationsForbidIsAViolation takes the right history, falsifies one thing, and wants the clause named.
+// TestAMessageForAShareIsGivenBackWithItsConnection: it may have been offered to another member, and then it is new again and
+// its identifier free (section 4.8.2), unless it has QoS 2.
+func TestAMessageForAShareIsGivenBackWithItsConnection(t *testing.T) {
+	for clause, falsify := range map[string]func(h *told){
+		"[MQTT-3.3.1-1]": func(h *told) { h.event(GotPublish, 1, 2).Dup = false },
+		"[MQTT-4.4.0-1]": func(h *told) { h.event(GotPublish, 1, 2).Message = command; h.drop(h.at(GotPublish, 1, 3)) },
+	} {
+		for _, job := range []bool{false, true} {
+			h := right()
+			h.Messages[say1].Job = job
+			falsify(h)
+			broken := slices.ContainsFunc(Judge(&h.History), func(v Violation) bool { return v.Clause == clause })
+			require.Equal(t, !job, broken, "%s, for a share: %t", clause, job)
+		}
+	}
+}
+
 func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 	for _, c := range []struct {
 		name, clause string
