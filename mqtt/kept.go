@@ -128,7 +128,7 @@ func (o *outbox) keeps(c *Command) bool { return o.durable && c.Place.Stream > 0
 // passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there. mu is
 // held.
 func (o *outbox) passes(c *Command) bool {
-	if !o.keeps(c) {
+	if c.Place.Stream == 0 || c.Connected {
 		return false
 	}
 	_, behind := o.behind[c.Place.Stream]
@@ -210,6 +210,9 @@ func (o *outbox) restore(state *State) {
 		}})
 	}
 	o.done = slices.Clone(state.Done)
+	for _, p := range state.Past {
+		o.saw(p.Stream, p.Offset)
+	}
 	for _, p := range state.Behind {
 		o.fallBehind(p)
 	}

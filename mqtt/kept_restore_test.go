@@ -501,3 +501,25 @@ func TestUnreadDeliveriesStayInFlight(t *testing.T) {
 		c.ping()
 	})
 }
+
+// TestCommandsOfTheSessionBeforeAreNotForTheNext: it has told of them, though those who are here have not come so far.
+func TestCommandsOfTheSessionBeforeAreNotForTheNext(t *testing.T) {
+	for _, persist := range []bool{false, true} {
+		t.Run(fmt.Sprint("session kept: ", persist), func(t *testing.T) {
+			w := keeping(t, nil)
+			w.v.past = []Place{{1, 6}}
+			w.v.setPrompt(true)
+			h := hello{version: 5, id: "dev", persist: persist}
+			if persist {
+				h.props = cat(0x11, uint32(3600))
+			}
+			c := w.connect(h)
+			c.subscribe("t", 0)
+			w.placed(1, 5, "before", 0)
+			w.placed(1, 6, "after", 0)
+			w.placed(2, 5, "another stream", 0)
+			c.expect(pub{topic: "t", payload: "after"}.packet(5))
+			c.expect(pub{topic: "t", payload: "another stream"}.packet(5))
+		})
+	}
+}

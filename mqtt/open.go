@@ -120,9 +120,12 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	s.keeper = opened.Keeper
 	s.restore(opened.State.Received)
 	s.restoreFloor(opened.State.Subscriptions)
-	if opened.Keeper != nil && (p.expiry > 0 || opened.Present) { // what was stored is there until the connection ends
+	durable := opened.Keeper != nil && (p.expiry > 0 || opened.Present) // what was stored is there until the connection ends
+	if durable || opened.State.Past != nil {
 		o := newOutbox(c.srv, s)
-		o.keeper, o.durable = opened.Keeper, true
+		if durable {
+			o.keeper, o.durable = opened.Keeper, true
+		}
 		o.restore(&opened.State)
 		s.outbox.Store(o)
 	}

@@ -80,6 +80,7 @@ type State struct {
 	Received      []uint16 // QoS 2 packet ids that were received and not released; see Session.Settle for others
 	Behind        []Place  // streams that are to be replayed from an offset, before their commands come by Send again
 	Done          []Place  // settled commands that are not below that offset
+	Past          []Place  // streams of which all below an offset is the session's before, which has told of it
 }
 
 // A Subscription is a topic filter with its options (section 3.8.3.1).

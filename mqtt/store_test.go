@@ -20,6 +20,7 @@ type vault struct {
 	lagging chan struct{}                               // signalled when one is
 	opening func(ctx context.Context, o *Opening) error // what Open does first; set before the first connection
 	full    atomic.Bool                                 // no session may grow
+	past    []Place                                     // of new sessions; set before the first connection
 
 	mu      sync.Mutex
 	d       *dispatcher // of the server that runs
@@ -133,7 +134,7 @@ func (v *vault) Open(ctx context.Context, o *Opening) (*Opened, error) {
 		opened.Present, opened.State = true, v.state(d)
 		return opened, nil
 	}
-	v.stored[o.ClientID] = deposit{}
+	v.stored[o.ClientID], opened.State.Past = deposit{}, v.past
 	return opened, nil
 }
 

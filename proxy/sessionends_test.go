@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"sluice/kafka"
@@ -112,7 +113,7 @@ func TestEndDividesTheCommands(t *testing.T) {
 				written[id] = commands.stop()
 				n += written[id]
 			}
-			in.until("as many receipts", func() bool { return len(in.taken()) >= n })
+			assert.Eventually(t, func() bool { return len(in.taken()) >= n }, patience, time.Millisecond, "as many receipts; which, is said below")
 			in.stop()
 			told := make(map[string][]string)
 			for _, r := range in.receipts(len(in.taken())) {

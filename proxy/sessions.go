@@ -133,10 +133,13 @@ func (s *sessions) Full() bool {
 // resume makes of an opened session what mqtt goes on with.
 func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opened *mqtt.Opened, err error) {
 	opened = &mqtt.Opened{Present: a.Present, Keeper: k}
+	st := &opened.State
 	if !a.Present {
+		for stream, at := range s.driver.Ahead(k.conn.ClientID()) {
+			st.Past = append(st.Past, mqtt.Place{Stream: stream, Offset: at})
+		}
 		return opened, nil
 	}
-	st := &opened.State
 	st.Subscriptions = s.subscriptions(ctx, a.State)
 	if s.finder.c != nil {
 		if st.Behind, st.Done, err = s.replays(ctx, a.State); err != nil {
