@@ -25,7 +25,7 @@ type commander struct {
 	pending   pending
 	withdrawn *withdrawn
 	streams   *streams
-	absent    func(cmd *command)      // ends a command for one client ID that is not here
+	absent    func(cmd *command) bool // ends a command for one client ID that is not here; true: it is left to a session
 	arrived   func(cmd *command) bool // it is here by now
 	told      func(cmd *command) bool // the instance that had the session before has told of the command
 	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
@@ -53,7 +53,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		m:          m,
 		log:        log,
 	}
-	c.absent = (*command).notConnected
+	c.absent = func(cmd *command) bool { cmd.notConnected(); return false }
 	c.arrived, c.told = func(*command) bool { return false }, func(*command) bool { return false }
 	c.tells = func(*command) bool { return true }
 	c.translator.c = c
@@ -188,9 +188,14 @@ func (c *commander) send(cmd *command) {
 		return
 	}
 	c.pending.add(cmd)
+	told := cmd.To != "" && c.told(cmd) // before a session that has come and gone meanwhile makes it so
 	reach := c.server.Send(&cmd.Command)
 	if reach == (mqtt.Reach{}) && cmd.To != "" && c.arrived(cmd) {
 		reach = c.server.Send(&cmd.Command)
+	}
+	if reach == (mqtt.Reach{}) && cmd.To != "" && c.absent(cmd) && c.arrived(cmd) {
+		reach = c.server.Send(&cmd.Command) // its session has come meanwhile: it takes the command now, or has told of it
+		reach.Later = true
 	}
 	c.await(cmd, reach.Devices)
 	switch {
@@ -198,11 +203,9 @@ func (c *commander) send(cmd *command) {
 	case cmd.To == "":
 		c.m.rule(cmd.rule).nobody.Inc()
 	case reach.Known:
-		if !c.told(cmd) {
+		if !told {
 			cmd.notSubscribed()
 		}
-	default:
-		c.absent(cmd)
 	}
 }
 

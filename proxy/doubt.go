@@ -30,8 +30,8 @@ const doubtsKept = 1000
 
 // absent ends a command for one client ID that has no session here. Of the instances, the owner of the client's
 // partition tells, unless the session is elsewhere or waits. A session that has just left, or is about to be open, is
-// here still.
-func (s *sessions) absent(cmd *command) {
+// here still. It says whether the command is left to a session.
+func (s *sessions) absent(cmd *command) bool {
 	q := &driver.Quest{
 		ClientID: cmd.To, Written: cmd.written.UnixMilli(), Stream: cmd.Place.Stream, Offset: cmd.Place.Offset, Connected: cmd.Connected,
 		Subscribed: func(state *fleet.Session) bool {
@@ -46,7 +46,7 @@ func (s *sessions) absent(cmd *command) {
 	found := s.driver.Seek(q)
 	if found != driver.Doubtful {
 		cmd.missed(found)
-		return
+		return found == driver.Elsewhere
 	}
 	d := s.doubts[s.driver.PartitionOf(cmd.To)]
 	d.mu.Lock()
@@ -59,6 +59,7 @@ func (s *sessions) absent(cmd *command) {
 	if full {
 		cmd.missed(s.driver.Resolve(q))
 	}
+	return false
 }
 
 // missed ends the command if it is for this instance to do that.
