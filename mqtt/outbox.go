@@ -125,8 +125,8 @@ func (o *outbox) match(c *Command) (found []subscriber) {
 	return found
 }
 
-// meet gives the one delivery of a command for the session alone, if it subscribed to it, and all subscriptions that match. If there is none, the command is not for
-// those who subscribe from now on either. over: the session has left.
+// meet gives the one delivery of a command for the session alone, if it subscribed to it, and all subscriptions that match.
+// If there is none, the command is not for those who subscribe from now on either. over: the session has left.
 func (o *outbox) meet(c *Command) (found []addressed, all []subscriber, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -190,12 +190,8 @@ func (c *commander) send(cmd *command) {
 	c.pending.add(cmd)
 	told := cmd.To != "" && c.told(cmd) // before a session that has come and gone meanwhile makes it so
 	reach := c.server.Send(&cmd.Command)
-	if reach == (mqtt.Reach{}) && cmd.To != "" && c.arrived(cmd) {
-		reach = c.server.Send(&cmd.Command)
-	}
-	if reach == (mqtt.Reach{}) && cmd.To != "" && c.absent(cmd) && c.arrived(cmd) {
-		reach = c.server.Send(&cmd.Command) // its session has come meanwhile: it takes the command now, or has told of it
-		reach.Later = true
+	if reach == (mqtt.Reach{}) && cmd.To != "" {
+		reach = c.sendAgain(cmd)
 	}
 	c.await(cmd, reach.Devices)
 	switch {
@@ -207,6 +203,22 @@ func (c *commander) send(cmd *command) {
 			cmd.notSubscribed()
 		}
 	}
+}
+
+// sendAgain gives a command to its device, which was not here, if it has come by now. Else the command is ended as absent or
+// left to a session, which takes it if it has come meanwhile, and tells of it if not.
+func (c *commander) sendAgain(cmd *command) (reach mqtt.Reach) {
+	if c.arrived(cmd) {
+		reach = c.server.Send(&cmd.Command)
+	}
+	if reach != (mqtt.Reach{}) {
+		return reach
+	}
+	if c.absent(cmd) && c.arrived(cmd) {
+		reach = c.server.Send(&cmd.Command)
+	}
+	reach.Later = true
+	return reach
 }
 
 // replay gives a command that waited in Kafka to the devices that it waited for.

@@ -225,21 +225,14 @@ func TestCommandFromBeforeASubscriptionHasOneReceipt(t *testing.T) {
 	all := fleetOf(t, 2, toOne)
 	d := lasting("d").to(t, all[0].addr, false)
 	d.subscribe("devices/+/open", 1)
-	var held []*stream // the other instance stands still
-	for partition := range int32(4) {
-		st := all[1].sessions.streams.of("commands", partition)
-		st.mu.Lock()
-		held = append(held, st)
-	}
+	goOn := all[1].standsStill()
 	all[0].write(now("commands", "d", "open", "name", "open", "id", "open"))
 	require.Equal(t, "open", d.next().payload)
 	all[0].write(now("commands", "d", "new", "name", "new", "id", "new"))
 	all[0].became("d d dropped not_subscribed (new)")
 	d.subscribe("devices/+/new", 1)
 	d = lasting("d").to(t, all[1].addr, true)
-	for _, st := range held {
-		st.mu.Unlock()
-	}
+	goOn()
 	all[0].write(now("commands", "d", "later", "name", "new", "id", "later"))
 	want := []string{"d d dropped not_subscribed (new)", "d d delivered (open)", "d d delivered (later)"}
 	var got []string

@@ -153,6 +153,21 @@ func TestCleanStartWhileConnectedElsewhere(t *testing.T) {
 	all[0].became("d1 d1 delivered (0)", "d1 d1 delivered (1)", "d1 d1 offline not_acknowledged (2)", "d1 d1 offline not_acknowledged (3)", "d1 d1 offline session_ended (4)")
 }
 
+// standsStill keeps an instance of fleetOf from handing out commands until goOn.
+func (in *instance) standsStill() (goOn func()) {
+	var held []*stream
+	for partition := range int32(4) {
+		st := in.sessions.streams.of("commands", partition)
+		st.mu.Lock()
+		held = append(held, st)
+	}
+	return func() {
+		for _, st := range held {
+			st.mu.Unlock()
+		}
+	}
+}
+
 // TestUnwantedCommandHasOneReceiptAtATakeover: the instance that the device comes to may read the command later than the one
 // that it leaves, which has told of it.
 func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
@@ -161,12 +176,7 @@ func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
 			all := fleetOf(t, 2, toOne)
 			d := lasting("d1").to(t, all[0].addr, false)
 			d.subscribe("devices/+/other", 1)
-			var held []*stream // the other instance stands still
-			for partition := range int32(4) {
-				st := all[1].sessions.streams.of("commands", partition)
-				st.mu.Lock()
-				held = append(held, st)
-			}
+			goOn := all[1].standsStill()
 			all[0].write(now("commands", "d1", "x", "name", "x", "id", "1"))
 			all[0].became("d1 d1 dropped not_subscribed (1)")
 			next := connecting{id: "d1", clean: clean, expiry: 3600}.to(t, all[1].addr, !clean)
@@ -174,9 +184,7 @@ func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
 			all[1].until("the end of the session before is known", func() bool {
 				return len(all[1].sessions.driver.Ahead("d1")) > 0
 			})
-			for _, st := range held {
-				st.mu.Unlock()
-			}
+			goOn()
 			if clean {
 				next.subscribe("devices/+/other", 1)
 			}
