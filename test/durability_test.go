@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"sluice/test/cluster"
+	"sluice/test/internal/wire"
 	"sluice/test/load"
 	"sluice/test/netem"
 )
@@ -211,4 +214,62 @@ func TestStopWaitsForAcknowledgements(t *testing.T) {
 	require.Zero(t, report.Lost)
 	require.Zero(t, report.Twice)
 	require.Zero(t, report.Disordered)
+}
+
+// TestRepeatsWhileKafkaStandsStillAreOneMessage: clients that send again each second do so while Kafka answers nothing.
+// Each message is one record and has one PUBACK.
+func TestRepeatsWhileKafkaStandsStillAreOneMessage(t *testing.T) {
+	kafka := cluster.Need(t, cluster.Config{Own: true})
+	topic := newTopic(t, kafka, 1)
+	s := serve(t, kafka.Brokers(), oneTopic(topic), "")
+	for _, version := range []byte{4, 5} {
+		conn, err := dialDevice(t.Context(), s.address, int(version))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		in := bufio.NewReader(conn)
+		next := func() (byte, []byte) {
+			first, body, err := readRaw(in)
+			require.NoError(t, err)
+			return first, body
+		}
+		send := func(packet []byte) {
+			_, err := conn.Write(packet)
+			require.NoError(t, err)
+		}
+		publish := func(id uint16, dup bool) {
+			send(wire.Publish{Topic: "devices/d/telemetry/m", QoS: 1, ID: id, Dup: dup, Payload: fmt.Sprint(version, id)}.Packet(version))
+		}
+		send(rawConnect{version: version, id: "repeats", clean: true}.packet())
+		first, _ := next()
+		require.EqualValues(t, wire.CONNACK, first)
+
+		require.NoError(t, kafka.Pause(0))
+		const messages = 10
+		for try := range 20 {
+			for id := uint16(1); id <= messages; id++ {
+				publish(id, try > 0)
+			}
+		}
+		send(wire.Packet(wire.PINGREQ))
+		first, _ = next()
+		require.EqualValues(t, wire.PINGRESP, first, "nothing is acknowledged, and everything is read")
+		require.NoError(t, kafka.Resume(0))
+		publish(messages+1, false)
+		for id := uint16(1); id <= messages+1; id++ {
+			first, body := next()
+			require.EqualValues(t, wire.PUBACK, first)
+			require.Equal(t, id, binary.BigEndian.Uint16(body))
+		}
+	}
+	var want, got []string
+	for _, version := range []byte{4, 5} {
+		for id := 1; id <= 11; id++ {
+			want = append(want, fmt.Sprint(version, id))
+		}
+	}
+	for _, r := range records(t, kafka.Brokers(), topic, len(want)) {
+		got = append(got, string(r.Value))
+	}
+	require.Equal(t, want, got)
 }

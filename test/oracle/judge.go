@@ -42,7 +42,6 @@ type facts struct {
 	lastSent int
 	sends    map[int]int // on which connections, and how often
 	conn     int         // the first of them; of a will: its connection
-	late     int         // repeats on one connection so late that PUBACK can have been on its way
 	records  []Event
 	receipts []Event
 }
@@ -398,9 +397,6 @@ func (j *judge) published(d *device, c *conn, i int, e Event) {
 	m := j.messages[e.Message]
 	if m.from == never {
 		m.from, m.conn = i, c.number
-	}
-	if m.sends[c.number] > 0 && e.At-j.h.Events[m.lastSent].At > time.Millisecond {
-		m.late++
 	}
 	m.lastSent = i
 	m.sends[c.number]++
