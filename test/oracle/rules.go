@@ -160,14 +160,18 @@ func (j *judge) due(c *conn, later []*conn) (can, must, delayed bool) {
 }
 
 // taking gives the subscriptions of a session that can, and that must, take a message, with the QoS of the delivery at
-// most and at least.
+// most and at least. One that an UNSUBSCRIBE ended takes what was published before it, or not: a server that has accepted
+// a message has to put it into the sessions that subscribed [MQTT-4.5.0-1], but of what is there it has to complete only
+// "the delivery of any QoS 1 or QoS 2 messages [...] which it has started to send to the Client" [MQTT-3.10.4-3], to
+// which ends holds it, and it "MAY continue to deliver any existing messages buffered for delivery to the Client"
+// (section 3.10.4, in both versions).
 func (s *session) taking(m *facts, until int) (can, must bool, most, least byte) {
 	for _, l := range s.lives {
 		// What matters is when Sluice reads the record, which may be after who wrote it heard that it is stored.
 		if !matches(l.filter, m.Topic) || m.from > l.mayUntil {
 			continue
 		}
-		sure := m.from > l.mustFrom && m.to < l.mustUntil && m.to < s.over && !isShare(l.filter)
+		sure := m.from > l.mustFrom && l.mustUntil == never && m.to < s.over && !isShare(l.filter)
 		low, high, any := byte(2), byte(0), false
 		for i, v := range l.versions {
 			if v.from > until {
@@ -240,17 +244,8 @@ func (j *judge) delivered(s *session, m *facts, got []*delivery) {
 	copies := max(1, len(m.records))
 	j.copies(s, m, got, copies)
 	if _, must, _, least := s.taking(m, last); must && least > 0 && len(got) == 0 && s.end == never && !s.unsure && j.over {
-		clause := "[MQTT-3.3.4-2]"
-		if !s.stays(m) {
-			clause = "[MQTT-3.10.4-2]"
-		}
-		j.miss(clause, "device %c is not given message %d, for which it had a subscription", who, m.number)
+		j.miss("[MQTT-3.3.4-2]", "device %c is not given message %d, for which it had a subscription", who, m.number)
 	}
-}
-
-// stays says whether a subscription that has to take a message was not ended by an UNSUBSCRIBE after it.
-func (s *session) stays(m *facts) bool {
-	return slices.ContainsFunc(s.lives, func(l *life) bool { return l.mustUntil == never && m.from > l.mustFrom && matches(l.filter, m.Topic) })
 }
 
 // rap says whether a subscription with Retain As Published can have taken a message.
@@ -447,8 +442,7 @@ func (j *judge) commands() {
 		acked, got, waits := false, false, false
 		var zero bool
 		for _, s := range d.all {
-			_, must, _, least := s.taking(m, never)
-			waits = waits || must && least > 0 && s.stored && !s.unsure
+			waits = waits || s.stored && !s.unsure && s.subscribed(m)
 			for _, g := range s.got {
 				if g.m == m {
 					got = true
@@ -469,6 +463,15 @@ func (j *judge) commands() {
 			j.miss("docs/commands.md, receipts", "command %d has no receipt", m.number)
 		}
 	}
+}
+
+// subscribed says whether a session had a subscription with a QoS above 0 from before a command was written until after it.
+// It has an outcome then, although an UNSUBSCRIBE that follows may keep it from the device.
+func (s *session) subscribed(m *facts) bool {
+	return m.QoS > 0 && m.to < s.over && slices.ContainsFunc(s.lives, func(l *life) bool {
+		return !isShare(l.filter) && matches(l.filter, m.Topic) && m.from > l.mustFrom && m.to < l.mustUntil &&
+			!slices.ContainsFunc(l.versions, func(v *version) bool { return v.QoS == 0 })
+	})
 }
 
 // jobs judges what the members of the share were given, all together.
