@@ -68,7 +68,7 @@ func (c *Claimer) goOn(v View) []Action {
 // order of claims is the order of CONNECTs and costs no record more.
 func (c *Claimer) pump() []Action {
 	switch {
-	case c.writing != writeNone || c.leaving != nil:
+	case c.writing != writeNone || c.leaving != nil || c.phase == phaseShown: // CONNACK comes first
 		return nil
 	case c.phase == phaseWanted:
 		if c.next != nil {
@@ -228,33 +228,10 @@ func (c *Claimer) decide(v View) []Action {
 		}
 	}
 	acts, clear := c.clearTheWay(v, resumed != nil)
-	if clear {
-		acts, clear = c.clearWill(v, resumed)
-	}
 	if !clear {
 		return acts
 	}
 	return append(acts, c.open(v, resumed)...)
-}
-
-// clearWill sees to the Will that the state under our key still asks for. The opening record takes the place of that
-// state, and nobody would know of the Will any more.
-func (c *Claimer) clearWill(v View, resumed *Session) (acts []Action, clear bool) {
-	s := c.book
-	if !c.owesWill(v, resumed) {
-		return nil, true
-	}
-	if !slices.Contains(c.wills, s.StateEpoch) {
-		acts = append(acts, c.publish(s.StateEpoch, s.Will))
-	}
-	if c.clear.waited {
-		return acts, true // the opening record carries it
-	}
-	if !c.clear.waiting {
-		c.clear.waiting = true
-		acts = append(acts, c.wait(false))
-	}
-	return acts, false
 }
 
 // owesWill reports whether a connection that opens with the session resumed, nil for a new one, makes the Will due that
@@ -372,13 +349,15 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 		}
 	}
 	c.doubting(d)
+	// The record takes the place of the state under our key, and nobody would know of the Will in that any more.
 	s.Owed = nil
+	owes := c.owesWill(v, resumed)
 	if b := c.book; b != nil {
-		if s.Owed = b.Owed; c.owesWill(v, resumed) {
+		if s.Owed = b.Owed; owes {
 			s.Owed = append(slices.Clip(b.Owed), Owed{b.StateEpoch, b.Will})
 		}
 	}
-	c.present, c.phase, c.clear = resumed != nil, phaseOpening, nil
+	c.present, c.phase, c.clear = resumed != nil, phaseOpening, &clearing{waited: !owes}
 	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.txid, c.req.Principal
 	s.Connected, s.Clean, s.Expiry, s.Will = c.req.Now, c.req.Clean, c.req.Expiry, c.req.Will
 	s.Released, s.Withdrawn, s.Ended, s.OfflineSince = false, false, false, 0
@@ -388,15 +367,24 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 
 // opened answers the device, unless it has connected elsewhere meanwhile. It waits for the table to show the opening
 // record: a verdict on us before it shows then, and the owner, who takes the session as it was before, is not answered
-// against.
+// against. Then it waits for the Will that is due by it: until the record is there the attempt may be given up, and the
+// session goes on without that.
 func (c *Claimer) opened(v View) []Action {
 	if v.table.Next() < c.reached {
 		return nil
 	}
-	c.phase, c.req = phaseOpen, nil
 	if c.higher(v) {
 		return c.lose(nil)
 	}
+	if len(c.book.Owed) > 0 && !c.clear.waited {
+		acts := c.publishOwed(c.book.Owed)
+		if !c.clear.waiting {
+			c.clear.waiting = true
+			acts = append(acts, c.wait(false))
+		}
+		return acts
+	}
+	c.phase, c.req, c.clear = phaseOpen, nil, nil
 	state := c.book
 	if d := c.doubt(); len(d.gained) > 0 || !slices.Equal(state.Pending, d.pending) {
 		known := *state

@@ -191,7 +191,7 @@ func (c *Claimer) Waited(n int64, v View) []Action {
 	case c.leaving != nil:
 		c.released() // the Will is still to be published, and no reason to keep the device waiting any longer
 	case c.clear != nil:
-		c.clear.waited = true
+		c.clear.waited = c.clear.waiting // else it was for another attempt
 	}
 	return c.step(v)
 }
@@ -270,7 +270,7 @@ func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	case c.leaving != nil && c.epoch == epoch:
 		c.leaving = withoutWill(c.leaving)
 		c.released()
-	case c.book != book && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseOpen && !c.lost):
+	case c.book != book && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseShown || c.phase == phaseOpen && !c.lost):
 		c.next = c.book
 	}
 	return c.step(v)

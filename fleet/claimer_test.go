@@ -323,3 +323,44 @@ func TestJudgedIncarnationWritesNothingMore(t *testing.T) {
 	require.Empty(t, a.Gone(state, 1500, k.view("c")))
 	require.Equal(t, []ActionKind{ActLost}, kinds(a.Connect(request(false), k.view("c"))))
 }
+
+// TestCleanStartMakesADelayedWillDueWhenItHasOpened, and not before: given up, the session and the wait go on. What is due
+// then comes before what the new connection publishes, unless Kafka does not take it.
+func TestCleanStartMakesADelayedWillDueWhenItHasOpened(t *testing.T) {
+	begin := func() (*kafka, *Claimer, int64, []Action) {
+		k := newKafka(t)
+		a, state := k.open("A")
+		final := *state
+		final.Will = &Will{Topic: "w", Delay: 5, Due: 6500}
+		require.Empty(t, k.run(a, a.Gone(&final, 1500, k.view("c"))))
+		acts := a.Connect(request(true), k.view("c"))
+		return k, a, state.StateEpoch, a.Wrote(k.session("c", "A", acts[0].Value), k.view("c"))
+	}
+	k, a, epoch, acts := begin()
+	require.Equal(t, []ActionKind{ActWrite}, kinds(acts), "it is not due yet")
+	require.Equal(t, []Owed{{epoch, &Will{Topic: "w", Delay: 5, Due: 6500}}}, acts[0].Value.Owed)
+	acts = k.run(a, acts)
+	require.Equal(t, []ActionKind{ActWill, ActWait}, kinds(acts))
+	require.Equal(t, epoch, acts[0].Epoch)
+	require.Empty(t, a.Read(k.view("c")), "asked once")
+	require.Equal(t, []ActionKind{ActOpened}, kinds(k.run(a, a.WillDone(epoch, k.view("c"))))[:1])
+	require.Empty(t, k.view("c").Session("A").Owed)
+
+	k, a, epoch, acts = begin()
+	acts = k.run(a, acts)
+	require.Equal(t, []ActionKind{ActOpened}, kinds(k.run(a, a.Waited(acts[1].N, k.view("c")))))
+	require.NotEmpty(t, k.view("c").Session("A").Owed)
+	require.Equal(t, []ActionKind{ActSaved}, kinds(k.run(a, a.WillDone(epoch, k.view("c")))))
+	require.Empty(t, k.view("c").Session("A").Owed)
+
+	k = newKafka(t)
+	a, state := k.open("A")
+	final := *state
+	final.Will = &Will{Topic: "w", Delay: 5, Due: 6500}
+	k.run(a, a.Gone(&final, 1500, k.view("c")))
+	acts = a.Connect(request(true), k.view("c"))
+	require.Empty(t, a.Gone(nil, 1600, k.view("c")))
+	require.Empty(t, k.run(a, acts), "given up")
+	fate, at := k.view("c").Will("A", 1700)
+	require.Equal(t, []any{WillWait, int64(6500)}, []any{fate, at})
+}

@@ -66,9 +66,6 @@ func (d *device) connect(w *world, n *node) {
 	}
 	w.tracef("%s: connects to %s, clean %t, expiry %d, will %+v", d.name, n.name, c.req.Clean, c.req.Expiry, c.req.Will)
 	d.cur = c
-	if c.req.Clean {
-		w.ghost.cleanStart()
-	}
 	w.ghost.tried = w.ghost.tried || d == &w.eve
 	n.accept(c)
 }

@@ -37,7 +37,6 @@ type ghostWill struct {
 	dropped   bool
 	late      bool // or it was dropped by who was dead by then: the owner may see it, or not
 	void      bool // the device was back before it was due
-	clean     bool // the device has asked for a clean start since, perhaps in an attempt that it gave up
 	left      int64
 }
 
@@ -154,16 +153,9 @@ func (g *ghost) returned(c *conn, epoch int64) {
 		if at, dead := g.dead[old.inc]; dead {
 			from = min(from, at)
 		}
-		if c.driver.Present && !will.clean && c.driver.State.Began <= will.epoch && c.claimed > 0 && c.claimed < from+int64(old.req.Will.Delay)*1000 {
+		if c.driver.Present && c.driver.State.Began <= will.epoch && c.claimed > 0 && c.claimed < from+int64(old.req.Will.Delay)*1000 {
 			will.void = true
 		}
-	}
-}
-
-// cleanStart: an attempt to begin a new session makes delayed Wills due before it is known whether it succeeds.
-func (g *ghost) cleanStart() {
-	for _, will := range g.wills {
-		will.clean = will.left > 0
 	}
 }
 

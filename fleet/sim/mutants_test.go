@@ -39,6 +39,9 @@ var mutants = []mutant{
 		"duty == fleet.DutyWill && at > now { // another", "duty == fleet.DutyWill && at > now && false { // another", "never published", "40000"},
 	{"a verdict that is read before the name is known here is missed", "driver/driver.go",
 		"		if verdict.Dead {\n", "		if false {\n", "does not come to rest", "20000"},
+	{"a clean start makes a delayed Will due before it has opened", "claim.go",
+		"	if !clear {\n		return acts\n	}\n	return append(acts, c.open(v, resumed)...)",
+		"	if owes := clear && c.owesWill(v, resumed) && !c.clear.waited; !clear || owes && slices.Contains(c.wills, c.book.StateEpoch) {\n		return acts\n	} else if owes {\n		return append(acts, c.publish(c.book.StateEpoch, c.book.Will))\n	}\n	return append(acts, c.open(v, resumed)...)", "although the device was back", "40000"},
 	{"the end of a connection does not wait until its ids can be read", "driver/conn.go",
 		"	if c.ids.wrote {\n", "	if false {\n", "in two records", "20000"},
 }
