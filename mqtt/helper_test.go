@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -268,8 +269,14 @@ func (c *client) publish(p pub) {
 	c.send(p.packet(c.version))
 }
 
+// tryRead takes a packet. At the end of the connection the client closes it too, as devices do: the server waits for that.
 func (c *client) tryRead() (first byte, body []byte, err error) {
 	_ = c.nc.SetReadDeadline(time.Now().Add(tooLong))
+	defer func() {
+		if errors.Is(err, io.EOF) {
+			_ = c.nc.Close()
+		}
+	}()
 	if first, err = c.in.ReadByte(); err != nil {
 		return 0, nil, err
 	}
