@@ -26,11 +26,15 @@ type conn struct {
 	over    bool // it is to be closed, or was refused
 	done    bool
 	tidy    bool
-	asked   bool   // see rules
-	guarded bool   // the session of another device lay there when this one began
-	zero    int    // see ghost
-	claimed int64  // when the claim landed
+	asked   bool  // see rules
+	guarded bool  // the session of another device lay there when this one began
+	zero    int   // see ghost
+	claimed int64 // when the claim landed
+	asks    int64 // and the time of CONNECT that it has
+	foundAt int64 // the epoch of the last state before it
+	found   ghostState
 	closed  int64  // when the process closed it
+	expiry  uint32 // then
 	ver     uint32 // of the session's changes
 	packets []packet
 	held    []packet // messages that wait for their outcome
@@ -230,6 +234,7 @@ func (c *conn) close(tidy bool, expiry uint32) {
 	if !tidy {
 		expiry = c.req.Expiry
 	}
+	c.expiry = expiry
 	state, _ := c.Snapshot()
 	c.n.w.tracef("%s: the connection of %s has ended, tidy %t, expiry %d", c.n.name, c.dev.name, tidy, expiry)
 	c.driver.Leave(driver.Leaving{Tidy: tidy, Expiry: expiry, State: state, Reason: "it is over"})

@@ -22,12 +22,30 @@ type ghost struct {
 	doubled    int              // plain messages that a crash has stored twice
 	lastOpened int64            // the highest epoch that was opened
 	wills      map[string]*ghostWill
-	removed    map[string]int64 // keys that an owner has removed, and the state epoch they had
-	held       map[string]int64 // the highest state epoch that a key has had
-	states     map[int64]bool   // epochs under which a state was opened
-	dead       map[string]int64 // when the verdict landed
-	judged     map[string]bool  // by another
-	ended      map[int64]int64  // session -> offset of the record that has ended it for good
+	removed    map[string]int64     // keys that an owner has removed, and the state epoch they had
+	held       map[string]int64     // the highest state epoch that a key has had
+	states     map[int64]ghostState // as they were written last, by the epoch under which they were opened
+	conns      map[int64]*conn      // that were answered, by their epoch
+	dead       map[string]int64     // when the verdict landed
+	judged     map[string]bool      // by another
+	ended      map[int64]int64      // session -> offset of the record that has ended it for good
+}
+
+// A ghostState is what a record says of a session.
+type ghostState struct {
+	inc     string // who wrote it
+	began   int64
+	expiry  uint32
+	offline int64 // since when
+}
+
+// over says that the Session Expiry Interval has passed at a time; of who died connected it is counted from the verdict.
+func (s ghostState) over(w *world, at int64) bool {
+	from := s.offline
+	if from == 0 {
+		from, _ = w.tables[w.partition()].Dead(s.inc)
+	}
+	return from > 0 && s.expiry != fleet.NeverExpires && from+int64(s.expiry)*1000 <= at
 }
 
 type ghostWill struct {
@@ -42,7 +60,7 @@ type ghostWill struct {
 
 func newGhost() ghost {
 	return ghost{
-		ok: map[int64]bool{0: true}, acked: make(map[int64]uint32), wills: make(map[string]*ghostWill), held: make(map[string]int64), states: make(map[int64]bool),
+		ok: map[int64]bool{0: true}, acked: make(map[int64]uint32), wills: make(map[string]*ghostWill), held: make(map[string]int64), states: make(map[int64]ghostState), conns: make(map[int64]*conn),
 		removed: make(map[string]int64), expiry: fleet.NeverExpires, dead: make(map[string]int64), judged: make(map[string]bool), ended: make(map[int64]int64),
 	}
 }
@@ -102,8 +120,14 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 	if present {
 		g.present++
 	}
-	if present == (began == epoch) {
+	g.conns[epoch] = c
+	switch {
+	case present == (began == epoch):
 		w.fail("Session Present %t for the session that began with %d", present, began)
+	case present && c.req.Clean:
+		w.fail("Session Present after a clean start") // [MQTT-3.2.2-2]
+	case present && c.found.began == began && c.found.over(w, c.asks) && g.states[c.foundAt].over(w, c.asks):
+		w.fail("resurrected: session %d had expired", began) // section 3.1.2.11.2
 	}
 	if c.will != "" {
 		will := g.will(c.will)
@@ -224,15 +248,18 @@ func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
 	if s.Claim == 0 {
 		s.Claim = rec.Offset + 1
 		if c := n.conn; c != nil && !c.live {
-			c.claimed = w.now()
+			c.claimed, c.asks, c.foundAt, c.found = w.now(), s.Connected, g.lastOpened, g.states[g.lastOpened]
 		}
 	}
 	if state, removed := g.removed[key]; removed && s.StateEpoch > 0 && s.StateEpoch <= state {
 		w.tainted = true
 	}
 	g.held[key] = max(g.held[key], s.StateEpoch)
-	if s.Opened() && !g.states[s.StateEpoch] {
-		g.states[s.StateEpoch] = true
+	_, known := g.states[s.StateEpoch]
+	if known || s.Opened() {
+		g.states[s.StateEpoch] = ghostState{inc, s.Began, s.Expiry, s.OfflineSince}
+	}
+	if s.Opened() && !known {
 		g.opening(w, taker{n, inc}, s)
 	}
 	g.hasEnded(w, n, s, rec.Offset)
@@ -246,6 +273,10 @@ func (g *ghost) hasEnded(w *world, n *node, s *fleet.Session, offset int64) {
 				will.dropped, will.late = g.dead[c.inc] == 0, g.dead[c.inc] > 0
 			}
 		}
+	}
+	// The end of a connection that has taken its session with it, by CONNECT or by DISCONNECT, section 3.14.2.2.2.
+	if c := g.conns[s.StateEpoch]; c != nil && c.closing && c.expiry == 0 && s.Released && g.dead[c.inc] == 0 && s.StateEpoch >= g.lastOpened && g.ended[s.Began] == 0 {
+		g.ended[s.Began] = offset
 	}
 	if _, state, ok := w.view().Base(w.now()); s.Ended && s.StateEpoch > 0 && (!ok || state.Began != s.Began) && s.StateEpoch >= g.lastOpened && g.ended[s.Began] == 0 {
 		g.ended[s.Began] = offset
