@@ -185,7 +185,7 @@ func (c *Conn) Leave(l Leaving) {
 }
 
 // withdraw gives up what can't be written though the connection is over for a while: whoever comes next must not wait for
-// a Kafka topic that is in trouble. The device sends it again.
+// a Kafka topic that is in trouble. The device sends it again, unless it has QoS 0: that waits, and nobody for it.
 func (c *Conn) withdraw() {
 	c.p.lock()
 	defer c.p.unlock()
@@ -193,7 +193,7 @@ func (c *Conn) withdraw() {
 	if c.ids.open > 0 || broken {
 		c.h.inc.shard(c.h.id).tx.Withdraw(func(g *kafka.TxGroup) bool {
 			in, ok := g.Owner.(*ingest)
-			return ok && in.c == c && (in.qos == 2 || broken)
+			return ok && in.c == c && (in.qos == 2 || in.qos == 1 && broken)
 		})
 	}
 	if c.left != nil {

@@ -129,6 +129,9 @@ func (in *ingest) prepare() error {
 	c := in.c
 	c.p.lock()
 	defer c.p.unlock()
+	if in.qos == 0 {
+		return nil // nobody sends it again, whatever has become of the connection
+	}
 	if c.ids.broken {
 		return kafka.ErrAborted // the device sends it again, after the one before it that failed
 	}

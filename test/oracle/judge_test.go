@@ -215,6 +215,14 @@ func TestAMessageForAShareIsGivenBackWithItsConnection(t *testing.T) {
 	}
 }
 
+// TestAWillForWhichNobodyWaitedHasNoOrder: the device came back long after its end, so that it was let in without.
+func TestAWillForWhichNobodyWaitedHasNoOrder(t *testing.T) {
+	h := right()
+	h.Events[h.recordOf(will)].Offset = 99
+	h.event(GotConnack, 0, 1).At = 2 * time.Second
+	require.Empty(t, Judge(&h.History))
+}
+
 // TestWhatTheSpecificationsForbidIsAViolation takes the right history, falsifies one thing, and wants the clause named.
 func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 	for _, c := range []struct {
