@@ -38,6 +38,15 @@ type topicState struct {
 	leaders    []leader // by partition
 }
 
+// addrs gives the addresses of the leaders by partition; "" is none.
+func (s *topicState) addrs() []string {
+	addrs := make([]string, len(s.leaders))
+	for id, l := range s.leaders {
+		addrs[id] = l.at.addr
+	}
+	return addrs
+}
+
 // A leader is where a partition can be written to.
 type leader struct {
 	at    node // the zero node: there is none

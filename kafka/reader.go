@@ -178,30 +178,33 @@ func (r *Reader) ask(ctx context.Context, topic string) (leaders, error) {
 	return l.(leaders), nil
 }
 
-func (r *Reader) askOnce(ctx context.Context, topic string) (l leaders, err error) {
+// askOnce asks a second broker before it believes that a topic is missing: the first may not have heard of it yet.
+func (r *Reader) askOnce(ctx context.Context, topic string) (leaders, error) {
 	admin := r.asker.net.admin
-	missing := false
-	err = admin.ask(ctx, func(b *sarama.Broker) error {
-		resp, err := b.GetMetadata(sarama.NewMetadataRequest(admin.conf.Version, []string{topic}))
+	for misses := 1; ; misses++ {
+		states, err := admin.leadersIn(ctx, []string{topic})
 		if err != nil {
-			return err
+			return leaders{}, err
 		}
-		for _, t := range resp.Topics {
-			missing = t.Err == sarama.ErrUnknownTopicOrPartition
-			l = leaders{topicIDOf(t.Uuid), leadersOf(t, resp.Brokers)}
+		if s := states[0]; !s.missing {
+			return r.learn(s), nil
 		}
-		return nil
-	})
-	switch {
-	case err != nil:
-		return leaders{}, err
-	case missing:
-		return leaders{}, ErrTopicMissing
+		if misses == missesToBelieve {
+			return leaders{}, ErrTopicMissing
+		}
+		admin.turn()
+		if err := sleep(ctx, missingAgain); err != nil {
+			return leaders{}, err
+		}
 	}
+}
+
+func (r *Reader) learn(s topicState) leaders {
+	l := leaders{topicIDOf(s.id), s.addrs()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.leaders[topic] = l
-	return l, nil
+	r.leaders[s.name] = l
+	return l
 }
 
 func (r *Reader) forget(topic string) {

@@ -172,6 +172,27 @@ func TestReadFindsTheNewLeader(t *testing.T) {
 	}
 }
 
+// TestATopicIsMissingWhenTwoBrokersSaySo: one that has not heard of it yet would take a session's positions from it.
+func TestATopicIsMissingWhenTwoBrokersSaySo(t *testing.T) {
+	k := fake(t, kfake.NumBrokers(3), kfake.SeedTopics(1, "t"))
+	put(t, client(t, k), "t", 0, "v")
+	r := reader(t, k.ListenAddrs())
+	behind := func(answers int) {
+		k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "t", Err: kerr.UnknownTopicOrPartition, Count: answers})
+	}
+	behind(1)
+	id, err := r.TopicID(t.Context(), "t")
+	require.NoError(t, err)
+	require.NotEmpty(t, id)
+	r.forget("t")
+	behind(1)
+	_, err = r.Start(t.Context(), "t", 0)
+	require.NoError(t, err)
+	behind(2)
+	_, err = r.TopicID(t.Context(), "t")
+	require.ErrorIs(t, err, ErrTopicMissing)
+}
+
 func TestReadSaysWhatWentWrong(t *testing.T) {
 	k, g := gated(t, kfake.SeedTopics(1, "t"))
 	r := reader(t, k.ListenAddrs())

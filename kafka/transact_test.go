@@ -148,7 +148,7 @@ func TestRecordsWithoutAKeyAreSpread(t *testing.T) {
 	c := fake(t, kfake.SeedTopics(5, "t"))
 	tr := transactor(t, txConfig(c.ListenAddrs(), "id"))
 	b := newBook()
-	const n, size = 100, 4000
+	const n, size = 400, 4000 // 80 times another partition is drawn
 	for range n {
 		tr.Write(&TxGroup{Owner: b, Records: []*TxRecord{{Topic: "t", Value: make([]byte, size)}}})
 	}

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/IBM/sarama"
 )
 
 const (
@@ -279,32 +277,12 @@ func (ts *txTopics) any(t *txTopic, now time.Time) int32 {
 
 // leaders gives the addresses of the leaders of all partitions.
 func (ts *txTopics) leaders(ctx context.Context, names []string) (map[string][]string, error) {
+	states, err := ts.admin.leadersIn(ctx, names)
 	leaders := map[string][]string{}
-	err := ts.admin.ask(ctx, func(b *sarama.Broker) error {
-		resp, err := b.GetMetadata(sarama.NewMetadataRequest(ts.admin.conf.Version, names))
-		if err != nil {
-			return err
-		}
-		for _, t := range resp.Topics {
-			leaders[t.Name] = leadersOf(t, resp.Brokers)
-		}
-		return nil
-	})
+	for _, s := range states {
+		leaders[s.name] = s.addrs()
+	}
 	return leaders, err
-}
-
-func leadersOf(t *sarama.TopicMetadata, brokers []*sarama.Broker) []string {
-	addrs := map[int32]string{}
-	for _, b := range brokers {
-		addrs[b.ID()] = b.Addr()
-	}
-	leaders := make([]string, len(t.Partitions))
-	for _, p := range t.Partitions {
-		if int(p.ID) < len(leaders) {
-			leaders[p.ID] = addrs[p.Leader]
-		}
-	}
-	return leaders
 }
 
 // close ends what is under way.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -88,6 +89,9 @@ func (l *layout) record(ctx context.Context) (found fleet.Layout, err error) {
 			break
 		}
 		from = next
+	}
+	if errors.Is(err, kafka.ErrTopicMissing) { // it was there a moment ago, so this is no verdict
+		err = fmt.Errorf("not every Kafka node has heard of the topic yet: %v", err)
 	}
 	return found, err
 }
