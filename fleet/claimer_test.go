@@ -132,6 +132,39 @@ func TestCleanStartThatWasGivenUpLeavesTheSession(t *testing.T) {
 	require.Equal(t, []any{"A", state.Began}, []any{inc, s.Began})
 }
 
+// TestAttemptThatWasGivenUpLeavesNoSessionOfItsOwn: the device was told of none, and would get Session Present 1 for
+// one that it knows nothing of [MQTT-3.2.2-4].
+func TestAttemptThatWasGivenUpLeavesNoSessionOfItsOwn(t *testing.T) {
+	f := func(name string, giveUp func(k *kafka, b *Claimer)) {
+		t.Helper()
+		k := newKafka(t)
+		b := NewClaimer("c", "B", "tx-B")
+		giveUp(k, b)
+		_, s, ok := k.view("c").Base(2000)
+		require.False(t, ok, "%s: %+v", name, s)
+		acts := k.run(b, b.Connect(request(false), k.view("c")))
+		require.Equal(t, []ActionKind{ActOpened}, kinds(acts), name)
+		require.False(t, acts[0].Present, name)
+	}
+	f("while its opening record is under way", func(k *kafka, b *Claimer) {
+		claim := k.session("c", "B", b.Connect(request(false), k.view("c"))[0].Value)
+		acts := b.Wrote(claim, k.view("c"))
+		require.True(t, acts[0].Value.Opened())
+		require.Empty(t, b.Gone(nil, 1600, k.view("c")))
+		k.run(b, acts)
+	})
+	f("when it was open", func(k *kafka, b *Claimer) {
+		k.run(b, b.Connect(request(false), k.view("c")))
+		k.run(b, b.Gone(nil, 1600, k.view("c")))
+	})
+	f("with a clean start", func(k *kafka, b *Claimer) {
+		a, state := k.open("A")
+		k.run(a, a.Gone(state, 1500, k.view("c")))
+		k.run(b, b.Connect(request(true), k.view("c")))
+		k.run(b, b.Gone(nil, 1600, k.view("c")))
+	})
+}
+
 func TestClaimCarriesTheStateFromOwnBooksWhileTheTailLags(t *testing.T) {
 	k := newKafka(t)
 	a, state := k.open("A")

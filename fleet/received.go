@@ -173,9 +173,13 @@ func (c *Claimer) settled(s *Session) *Session {
 	return &n
 }
 
-// asFound is the state of a connection that the device was not told of: what it found, without a Will.
+// asFound is the state of a connection that the device was not told of: what it found, without a Will. A session that
+// began with it ends with it: the device would find one that it knows nothing of.
 func (c *Claimer) asFound() *Session {
 	s := withoutWill(c.book)
+	if s.Began == s.StateEpoch {
+		s.Expiry = 0
+	}
 	s.Received, s.Pending = append(slices.Clip(s.Received), c.doubt().gained...), nil
 	return s
 }

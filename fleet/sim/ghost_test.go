@@ -80,7 +80,7 @@ func (g *ghost) will(name string) *ghostWill {
 // died says that an incarnation has crashed, or was judged by another.
 func (g *ghost) died(t taker) bool { return t.n.crashed || g.judged[t.inc] }
 
-// opening says that an opening record has landed: its session exists, whether or not the device was told.
+// opening says that an opening record has landed: its session exists, until the device is told or the attempt given up.
 func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 	g.lastOpened = max(g.lastOpened, s.StateEpoch)
 	if at, ended := g.ended[s.Began]; ended && s.StateEpoch <= at {
@@ -98,6 +98,7 @@ func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 	g.expiry = min(g.expiry, s.Expiry)
 	if s.Began == s.Claim {
 		g.ok[s.Began] = true
+		g.none() // a session that the device is never told of ends with the attempt
 	}
 	if s.Expiry == 0 {
 		g.none()
