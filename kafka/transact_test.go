@@ -323,6 +323,35 @@ func TestFenceAfterAnUnansweredCommitLeavesItOpen(t *testing.T) {
 	require.ErrorIs(t, b.of(b.order[1]), ErrFenced)
 }
 
+// TestFenceThatKeepsACommitFromBeginningLeavesNothingOpen: the coordinator said that it was busy with the fence, and then
+// that the right is gone. It never took the commit.
+func TestFenceThatKeepsACommitFromBeginningLeavesNothingOpen(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"))
+	cfg := txConfig(c.ListenAddrs(), "id")
+	tr := transactor(t, cfg)
+	asked := make(chan struct{})
+	once := sync.OnceFunc(func() { close(asked) })
+	var fenced atomic.Bool
+	c.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		once()
+		resp := req.ResponseKind().(*kmsg.EndTxnResponse)
+		resp.ErrorCode = kerr.ConcurrentTransactions.Code
+		return resp, nil, !fenced.Load()
+	})
+	b := newBook()
+	tr.Write(b.group("t k v"))
+	<-asked
+	f, err := NewFencer(cfg.Config)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	require.NoError(t, f.Fence(t.Context(), "id"))
+	fenced.Store(true)
+	b.has(t, 1)
+	require.ErrorIs(t, b.of(b.order[0]), ErrFenced)
+	require.NotErrorIs(t, b.of(b.order[0]), ErrTransactionUnknown)
+}
+
 // TestEachGroupIsThereAsItWasSaid through broken connections, moving leaders and lost answers.
 func TestEachGroupIsThereAsItWasSaid(t *testing.T) {
 	c, g := gated(t, kfake.NumBrokers(3), kfake.SeedTopics(4, "t"))

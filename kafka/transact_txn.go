@@ -183,7 +183,8 @@ func (t *Transactor) commit(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrTransactionUnknown, code)
 }
 
-// endTxn gives how often the coordinator may have heard the question, and its last answer.
+// endTxn gives how often the coordinator may have taken the question up, and its last answer. That it is busy with another
+// change is no sign of that if it was the first to be asked: somebody else's, a fence or the end of the transaction's time.
 func (t *Transactor) endTxn(ctx context.Context, commit bool) (tries int, code sarama.KError, err error) {
 	req := &sarama.EndTxnRequest{Version: 3, TransactionalID: t.cfg.TransactionalID, ProducerID: t.id.ID, ProducerEpoch: t.id.Epoch, TransactionResult: commit}
 	code, err = t.coordinate(ctx, func(b *sarama.Broker) (sarama.KError, error) {
@@ -191,6 +192,9 @@ func (t *Transactor) endTxn(ctx context.Context, commit bool) (tries int, code s
 		resp, err := b.EndTxn(req)
 		if err != nil {
 			return 0, err
+		}
+		if tries == 1 && resp.Err == sarama.ErrConcurrentTransactions {
+			tries = 0
 		}
 		return resp.Err, nil
 	})
