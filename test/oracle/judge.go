@@ -52,7 +52,7 @@ type device struct {
 	conns   []*conn
 	session *session // of the last connection; nil: there is none
 	all     []*session
-	unsure  bool // a CONNECT had no answer, so the session may have begun or ended
+	unsure  bool // a CONNECT had no success, so the session may have begun or ended
 	// pending are messages of the device that are not acknowledged, by identifier.
 	pending map[uint16]*facts
 	release map[uint16]bool // PUBREC came
@@ -75,6 +75,7 @@ type conn struct {
 	before     time.Duration // the same without what DISCONNECT said
 	closed     [2]time.Duration
 	toldToGo   bool // DISCONNECT came
+	refused    bool // it neither ended a session, unless Clean Start asked for that, nor began one
 	places     map[int]int
 	acked      int
 	subscribes map[uint16]*version
@@ -289,14 +290,15 @@ func (j *judge) connect(d *device, i int, e Event) {
 
 func (j *judge) connack(d *device, c *conn, i int, e Event) {
 	if e.Code != 0 {
-		if !j.rough() {
+		if !j.rough() && !j.unavailable(c, e) {
 			j.forbid("CONNACK", "a valid CONNECT of %c%d is refused with 0x%02X", 'a'+rune(d.number), c.number, e.Code)
 		}
+		c.refused, c.toldToGo = true, true // it closes the connection [MQTT-3.2.2-7]
 		return
 	}
 	c.connack, c.present, c.opened = i, e.Present, e.At
 	for _, old := range d.conns {
-		if old.connack == never && old != c {
+		if old.connack == never && old != c && (!old.refused || old.hello.Clean) {
 			d.unsure = true
 		}
 	}
@@ -309,7 +311,9 @@ func (j *judge) connack(d *device, c *conn, i int, e Event) {
 	case !e.Present && must:
 		j.forbid("[MQTT-3.1.2-5]", "Session Present 0 on %c%d, whose session has not ended", 'a'+rune(d.number), c.number)
 	}
-	if !e.Present || d.session == nil {
+	// A session that was to end with its connection is over for the device, whatever one that began with a CONNECT of which
+	// it heard nothing is taken for.
+	if !e.Present || d.session == nil || d.session.last.before == 0 {
 		if s := d.session; s != nil {
 			s.end, s.over = i, c.at
 			if last := s.last; last.expiry == 0 || last.before == 0 || c.opened-last.closed[0] >= last.expiry {
@@ -325,6 +329,19 @@ func (j *judge) connack(d *device, c *conn, i int, e Event) {
 	c.session, d.session.last = d.session, c
 	d.session.stored = d.session.stored || c.expiry > 0
 }
+
+// unavailable says that a CONNECT is refused because what it needs of Kafka could not be had within connect_timeout, while
+// Kafka or the instance stood still again and again.
+func (j *judge) unavailable(c *conn, e Event) bool {
+	code := byte(0x88)
+	if c.hello.Version < 5 {
+		code = 0x03
+	}
+	return j.h.Stalled && e.Code == code && e.At-c.hello.At > connectTimeout*9/10
+}
+
+// connectTimeout is limits.connect_timeout.
+const connectTimeout = 10 * time.Second
 
 // present says whether there can be, and must be, a session for a CONNECT.
 func (j *judge) present(d *device, c *conn) (can, must bool) {
@@ -418,9 +435,6 @@ func (j *judge) answered(d *device, c *conn, i int, e Event) {
 		return
 	}
 	if want := map[byte]What{1: GotPuback, 2: GotPubrec}[m.QoS]; e.What != want {
-		if e.What == GotPubrec && j.repeated(c) {
-			return // of the earlier message with this identifier
-		}
 		j.forbid("[MQTT-4.3.2-4]", "%s for message %d with QoS %d", e.What, m.number, m.QoS)
 		return
 	}

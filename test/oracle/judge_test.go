@@ -196,6 +196,37 @@ func TestUnsubscribeEndsWhatWasNotBegun(t *testing.T) {
 	h.event(Receipt, 1, 0).Outcome = "offline"
 	h.Events = slices.Insert(h.Events, h.at(Over, 0, 0), Event{What: Unsubscribe, Dev: 1, Conn: 2, ID: 40, Message: -1, Options: h.event(Subscribe, 1, 1).Options})
 	require.Len(t, Judge(&h.History), 1, "it is not sent again")
+	h = right()
+	ack := h.at(GotSuback, 1, 1) + 1 // another filter takes the command with QoS 1, and this one is left before it is read
+	h.Events = slices.Insert(h.Events, h.at(GotPublish, 1, 3), Event{What: Unsubscribe, Dev: 1, Conn: 2, ID: 40, Message: -1, Options: h.event(Subscribe, 1, 1).Options})
+	h.Events = slices.Insert(h.Events, ack, Event{What: Subscribe, Dev: 1, Conn: 1, ID: 41, Message: -1, Options: Filter{Name: "cmd/h/+", QoS: 1}},
+		Event{What: GotSuback, Dev: 1, Conn: 1, ID: 41, Message: -1, Code: 1})
+	h.Messages[command].QoS = 2
+	require.Empty(t, Judge(&h.History))
+}
+
+// TestARefusal: with Kafka or the instance standing still again and again a CONNECT may be refused when its time
+// is over. It begins no session.
+func TestARefusal(t *testing.T) {
+	const none = -1
+	f := func(name string, falsify func(h *told), clauses ...string) {
+		t.Helper()
+		h := right()
+		h.Stalled = true
+		h.Events = slices.Insert(h.Events, 0, Event{What: Connect, Conn: 9, Version: 5, Expiry: 3600, Message: none},
+			Event{What: GotConnack, Conn: 9, Code: 0x88, Message: none, At: 10 * time.Second}, Event{What: GotEnd, Conn: 9, Message: none})
+		falsify(h)
+		var found []string
+		for _, v := range Judge(&h.History) {
+			found = append(found, v.Clause)
+		}
+		require.Equal(t, clauses, found, name)
+	}
+	f("late", func(h *told) {})
+	f("early", func(h *told) { h.Events[1].At = 5 * time.Second }, "CONNACK")
+	f("nothing stood still", func(h *told) { h.Stalled = false }, "CONNACK")
+	f("another reason", func(h *told) { h.Events[1].Code = 0x87 }, "CONNACK")
+	f("a session is left", func(h *told) { h.event(GotConnack, 0, 1).Present = true }, "[MQTT-3.2.2-3]")
 }
 
 // TestAMessageForAShareIsGivenBackWithItsConnection: it may have been offered to another member, and then it is new again and

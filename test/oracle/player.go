@@ -20,6 +20,7 @@ type player struct {
 	conn    *link
 	links   []*link
 	pending []*sent
+	brief   bool // the session was to end with its connection
 	// received are the identifiers of QoS 2 that are not released.
 	received map[uint16]bool
 	hold     bool
@@ -50,6 +51,7 @@ type link struct {
 	present bool
 	code    byte
 	acks    map[uint16]bool // SUBACK and UNSUBACK that came
+	twice   map[uint16]bool // identifiers of messages that were sent a second time
 	nextID  uint16          // of SUBSCRIBE and UNSUBSCRIBE
 }
 
@@ -90,7 +92,7 @@ func (d *player) greet(nc *net.TCPConn, s Step) bool {
 	d.conns++
 	d.held, d.heldIs = nil, nil
 	d.version = s.V
-	c := &link{d: d, nc: nc, number: d.conns, version: s.V, acks: map[uint16]bool{}, nextID: 1000}
+	c := &link{d: d, nc: nc, number: d.conns, version: s.V, acks: map[uint16]bool{}, twice: map[uint16]bool{}, nextID: 1000}
 	d.conn, d.links = c, append(d.links, c)
 	e := Event{What: Connect, Version: s.V, Clean: s.Clean, Expiry: int64(s.Expiry), Delay: int64(s.Delay), Message: -1}
 	hello := wire.Hello{Version: s.V, ID: d.clientID(d.number), Persist: !s.Clean}
@@ -117,9 +119,10 @@ func (d *player) greet(nc *net.TCPConn, s Step) bool {
 		c.cut(false)
 		return false
 	}
-	if !c.present {
+	if !c.present || d.brief {
 		d.pending, d.received = nil, map[uint16]bool{}
 	}
+	d.brief = s.V == 5 && s.Expiry == 0 || s.V < 5 && s.Clean
 	for _, o := range d.pending {
 		if c.dead {
 			break
@@ -228,10 +231,12 @@ func (d *player) publish(m Message, wait bool) {
 	}
 }
 
-// freeID is the lowest that is not in use, so that identifiers are used again soon.
+// freeID is the lowest that is not in use, so that identifiers are used again soon. That of a message that was sent again
+// on this connection is in use until its end: whoever had answered the first takes the second for a new message
+// [MQTT-4.3.2-5] and answers it too, and nobody can tell how many answers are still to come.
 func (d *player) freeID() uint16 {
 	for id := uint16(1); ; id++ {
-		if d.find(id) == nil {
+		if d.find(id) == nil && !d.conn.twice[id] {
 			return id
 		}
 	}
@@ -265,6 +270,7 @@ func (c *link) publish(o *sent, dup bool) {
 func (d *player) again() {
 	for _, o := range d.pending {
 		if !o.rec {
+			d.conn.twice[o.id] = true
 			d.conn.publish(o, true)
 			return
 		}

@@ -528,13 +528,20 @@ func (s *session) mayLose(m *facts) bool {
 	return false
 }
 
-// shares says whether a session was a member, with a QoS above 0, long enough before a message for its group to have begun.
+// shares says whether a session was a member, with a QoS above 0, long enough before a message for its group to have begun,
+// if nothing stood still meanwhile.
 func (j *judge) shares(s *session, m *facts) bool {
 	for _, l := range s.lives {
 		if isShare(l.filter) && l.mustFrom < m.from && m.to < l.mustUntil && l.versions[0].QoS > 0 && len(l.versions) == 1 &&
+			!j.stalled(j.h.Events[l.mustFrom].At-slack, m.from) &&
 			j.h.Events[m.from].At-j.h.Events[l.mustFrom].At > shareStarts*time.Millisecond*3/4 {
 			return true
 		}
 	}
 	return false
+}
+
+// stalled says whether something began to stand still after a time and before an event.
+func (j *judge) stalled(after time.Duration, before int) bool {
+	return slices.ContainsFunc(j.h.Events[:before], func(e Event) bool { return e.What == Stall && e.At > after })
 }
