@@ -73,12 +73,18 @@ func (l *Login) Believed() (*Identity, error) {
 	if l.Method != "" {
 		return nil, errNoSuchMethod
 	}
+	if l.Username == "" && l.Certificate == nil {
+		return unnamed, nil
+	}
 	i := &Identity{Name: l.Username}
 	if l.Certificate != nil {
 		i.CommonName, i.Until, i.Withdrawn = l.Certificate.CommonName, l.Certificate.NotAfter, l.Certificate.Revoked
 	}
 	return i, nil
 }
+
+// unnamed is who a device is that says nothing of itself. Most devices of an installation without users share it.
+var unnamed = &Identity{}
 
 // verdict lets a device in only if the Authenticator said so without a doubt.
 func verdict(who *Identity, err error) (*Identity, error) {

@@ -21,9 +21,6 @@ type Conn struct {
 
 	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
 	partial        []byte // bytes read and not yet consumed, from the start of a packet
-	chargedWaiting bool   // charged is counted in Server.waiting
-	holding        bool   // reading is paused; partial begins with the packet that must wait
-	flooded        bool   // and with more PINGREQ than are answered at once
 	scanned        int    // up to where partial was searched for PINGREQ
 	charged        int    // part of partial and held that is counted in Server.partial, or Server.waiting
 	aliases        [][]byte
@@ -41,6 +38,9 @@ type Conn struct {
 	rates          rates
 	version        byte // 0 until CONNECT
 	proxy          proxyState
+	chargedWaiting bool   // charged is counted in Server.waiting
+	holding        bool   // reading is paused; partial begins with the packet that must wait
+	flooded        bool   // and with more PINGREQ than are answered at once
 	tidy           bool   // DISCONNECT came: no will
 	persists       bool   // CONNECT asked for a Session Expiry Interval above 0
 	isBridge       bool   // the protocol level has bridgeBit

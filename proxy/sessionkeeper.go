@@ -9,7 +9,7 @@ import (
 // A keeper keeps the session of one connection: it is its mqtt.Keeper, and the driver's Device.
 type keeper struct {
 	s       *sessions
-	opening *mqtt.Opening
+	session *mqtt.Session
 	conn    *driver.Conn // set before mqtt has the keeper
 }
 
@@ -25,7 +25,7 @@ func (k *keeper) Released(id uint16, done func()) bool { return k.conn.Release(i
 // Lagging replays what waits for the session.
 func (k *keeper) Lagging() {
 	if k.s.replayer != nil {
-		k.s.replayer.want(k.opening.Session)
+		k.s.replayer.want(k.session)
 	}
 }
 
@@ -50,24 +50,24 @@ func (k *keeper) Left(l *mqtt.Leaving) {
 
 // Snapshot gives the session as it is.
 func (k *keeper) Snapshot() (state *fleet.Session, version uint64) {
-	snap := k.opening.Session.Snapshot(k.Streams())
+	snap := k.session.Snapshot(k.Streams())
 	return stateOf(&snap, k.s.streams), snap.Version
 }
 
 // HasProgressed says whether commands were settled since the last snapshot.
-func (k *keeper) HasProgressed() bool { return k.opening.Session.HasProgressed() }
+func (k *keeper) HasProgressed() bool { return k.session.HasProgressed() }
 
 // Saved says that a snapshot is stored.
-func (k *keeper) Saved(version uint64) { k.opening.Session.Saved(version) }
+func (k *keeper) Saved(version uint64) { k.session.Saved(version) }
 
 // Settle passes on what is known of messages that other connections of the session took in.
 func (k *keeper) Settle(stored, pending []uint16, unsure bool) (pass func()) {
-	return k.opening.Session.Settle(stored, pending, unsure)
+	return k.session.Settle(stored, pending, unsure)
 }
 
 // Received gives the QoS 2 ids that were received and not released.
 func (k *keeper) Received(changed func(id uint16, stored bool)) (stored, pending []uint16) {
-	return k.opening.Session.Received(changed)
+	return k.session.Received(changed)
 }
 
 // faults say how a connection ends whose session can't be kept.
@@ -80,8 +80,8 @@ var faults = map[driver.Why]mqtt.ProtocolFault{
 // Close ends the connection.
 func (k *keeper) Close(why driver.Why) {
 	if fault, ok := faults[why]; ok {
-		k.opening.Session.Disconnect(fault.Code, fault.Detail)
+		k.session.Disconnect(fault.Code, fault.Detail)
 	} else {
-		k.opening.Session.TakeOver()
+		k.session.TakeOver()
 	}
 }

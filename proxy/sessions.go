@@ -73,7 +73,7 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 		s.m.connects.WithLabelValues("too_many").Inc()
 		return nil, errTooMany
 	}
-	k := &keeper{s: s, opening: o}
+	k := &keeper{s: s, session: o.Session}
 	var a fleet.Action
 	var err error
 	if k.conn, a, err = s.driver.Open(ctx, o.ClientID, requestOf(o), k); err != nil {

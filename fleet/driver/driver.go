@@ -137,6 +137,7 @@ type incarnation struct {
 	name   string
 	began  int64
 	shards []*shard
+	txids  []string // of shards: each of them has many clients
 	dead   atomic.Bool
 	stop   context.CancelFunc // of its heart and shards
 
@@ -179,15 +180,6 @@ func newName() string {
 	random := make([]byte, 8)
 	_, _ = rand.Read(random) // never fails
 	return hex.EncodeToString(random)
-}
-
-func (i *incarnation) txid(shard int) string { return "sluice-" + i.name + "-" + strconv.Itoa(shard) }
-
-func (i *incarnation) txids() (ids []string) {
-	for n := range i.shards {
-		ids = append(ids, i.txid(n))
-	}
-	return ids
 }
 
 func (i *incarnation) shard(clientID string) *shard {
@@ -240,6 +232,7 @@ func (d *Driver) incarnate(ctx context.Context) error {
 	own, stop := context.WithCancel(d.ctx)
 	inc.stop = stop
 	for n := range shardCount {
+		inc.txids = append(inc.txids, "sluice-"+inc.name+"-"+strconv.Itoa(n))
 		sh, err := d.newShard(inc, n)
 		if err != nil {
 			stop()

@@ -27,7 +27,7 @@ func (d *Driver) runHeart(ctx context.Context, inc *incarnation) {
 }
 
 func (d *Driver) instance(inc *incarnation) *fleet.Instance {
-	return &fleet.Instance{Started: inc.began, TxIDs: inc.txids(), Alive: millis(), Beat: d.pulse.mono()}
+	return &fleet.Instance{Started: inc.began, TxIDs: inc.txids, Alive: millis(), Beat: d.pulse.mono()}
 }
 
 // write writes what is said of an incarnation.

@@ -221,7 +221,7 @@ type txWaiter struct {
 
 func (d *Driver) newShard(inc *incarnation, n int) (*shard, error) {
 	sh := &shard{d: d, n: n, lost: make(chan struct{}, 1)}
-	tx, err := d.cfg.Transactor(inc.txid(n), func(error) {
+	tx, err := d.cfg.Transactor(inc.txids[n], func(error) {
 		d.m.TransactionsLost.Inc()
 		sh.drop()
 		select {
