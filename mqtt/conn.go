@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// A Conn is one device's connection. One goroutine reads it and handles what it reads; it alone closes the
-// socket, everybody else calls shutdown. A second goroutine exists only while the socket takes no more
-// bytes.
+// A Conn is one device's connection. One goroutine at a time reads it and handles what it reads; it alone closes the
+// socket, everybody else calls shutdown. While the device is quiet there is none, see park. A second goroutine exists only
+// while the socket takes no more bytes.
 type Conn struct {
 	srv  *Server
 	nc   *net.TCPConn
@@ -45,13 +45,14 @@ type Conn struct {
 	persists       bool   // CONNECT asked for a Session Expiry Interval above 0
 	isBridge       bool   // the protocol level has bridgeBit
 	problems       bool   // Request Problem Information: reasons may be told
+	quiet          bool   // what came last came alone: nothing came just before, or has come since
 	holdsBack      bool   // messages with QoS 0 were held back when that was looked at last
 	handedID       uint16 // the packet identifier of handed
 	willWait       uint32
 	serial         uint32 // tells the connections of a server apart
 
 	maxPacket   uint32 // the client's Maximum Packet Size
-	sendMaximum int    // its Receive Maximum
+	sendMaximum uint16 // its Receive Maximum
 	heard       atomic.Int64
 	identity    atomic.Pointer[Identity] // nil until CONNECT was authenticated
 	paused      atomic.Bool              // keep-alive spares it
@@ -74,8 +75,11 @@ type Conn struct {
 	wants     bool   // reading is paused until slots or bytes are free
 	delayed   bool   // the pacer resumes the reading
 	nudged    bool   // the read deadline was set to end a wait, not the connection
-	ending    bool
-	silent    bool // the last word is in out: no acknowledgement may follow
+	parked    bool   // nobody reads
+	// unparkable says that it could not be parked once. Only the reading goroutine writes it, under mu.
+	unparkable bool
+	ending     bool
+	silent     bool // the last word is in out: no acknowledgement may follow
 	// spareSince is the tick since which a message with QoS 0 waits for memory; 0: none does. Only the reading goroutine
 	// writes it.
 	spareSince int64
@@ -95,21 +99,19 @@ func (c *Conn) ClientID() string {
 	return c.session.clientID
 }
 
-// run handles the connection from its first byte to its close. Between CONNECT and the rest it changes to
-// a fresh goroutine: the stack that CONNECT made grow is not kept for the life of the connection.
+// run handles the connection from its first byte until CONNECT was answered. What follows has a fresh goroutine, sooner
+// or later: the stack that CONNECT made grow is not kept for the life of the connection.
 func (c *Conn) run() {
-	defer c.srv.conns.done(c)
 	err := c.guard(c.readConnect)
 	c.srv.admission.finished(c)
-	if err == nil {
-		c.srv.conns.add(c)
-		go func() { // ends with the connection
-			defer c.srv.conns.done(c)
-			c.finish(c.guard(c.readAll))
-		}()
+	if err != nil {
+		c.finish(err)
+		c.srv.conns.done(c)
 		return
 	}
-	c.finish(err)
+	if !c.isQuiet() || !c.park() {
+		go c.serve() // ends with the connection, or when that is parked
+	}
 }
 
 // guard turns a panic in f into the end of this connection alone.
@@ -139,7 +141,7 @@ func (c *Conn) readConnect() error {
 		}
 	}
 	if c.version == 0 { // CONNECT may have come with the last of a handshake
-		if err := c.read(func() bool { return c.version != 0 }); err != nil {
+		if err := c.read(true); err != nil {
 			return err
 		}
 	}
@@ -156,22 +158,34 @@ func (c *Conn) readUntil(t time.Time) error {
 	return c.nc.SetReadDeadline(t)
 }
 
-// readAll reads until the end. The beginning of a packet that came in one piece with CONNECT is in partial.
-func (c *Conn) readAll() error { return c.read(func() bool { return false }) }
+// readAll reads until the end, or until the connection is parked. The beginning of a packet that came in one piece with
+// CONNECT is in partial.
+func (c *Conn) readAll() error {
+	for {
+		if err := c.read(false); err != errParked || c.park() {
+			return err
+		}
+		c.quiet = false // it could not be parked
+	}
+}
 
-// read feeds what the socket gives until done or an error. The wait for bytes happens inside RawConn.Read
+// read feeds what the socket gives until CONNECT was handled, if connecting, or an error, which is errParked if a device
+// that is quiet has nothing for us. The wait for bytes happens inside RawConn.Read
 // with no buffer taken; returning false from its function waits for the next edge of readiness. That is safe
 // only after EAGAIN. A read that did not fill the buffer is not enough: if bytes and the end of the stream
 // arrive together they make one edge, and nobody would ever tell of the end.
-func (c *Conn) read(done func() bool) (err error) {
+func (c *Conn) read(connecting bool) (err error) {
 	work := func(fd uintptr) bool {
 		for {
 			var more bool
-			if more, err = c.readOnce(int(fd)); err != nil || done() {
+			if more, err = c.readOnce(int(fd)); err != nil || connecting && c.version != 0 {
 				return true
 			}
 			if !more {
-				return false
+				if !connecting && c.isQuiet() {
+					err = errParked
+				}
+				return err != nil
 			}
 		}
 	}
@@ -197,7 +211,9 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 	buf := readBuffers.Get().(*[readBuffer]byte)
 	n, err := readFD(fd, buf[:])
 	if n > 0 {
-		c.now = time.Now()
+		now := time.Now()
+		c.quiet = now.Sub(c.now) >= parkAfter
+		c.now = now
 		c.srv.m.bytesIn.Add(float64(n))
 		err = c.arrived(buf[:n])
 	}
@@ -248,5 +264,6 @@ func (c *Conn) shutdownLocked(reason error) {
 	if c.cancel != nil {
 		c.cancel()
 	}
-	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	_ = c.nc.SetReadDeadline(longAgo)
+	c.unparkLocked()
 }

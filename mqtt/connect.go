@@ -136,7 +136,7 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	}
 	c.sendMaximum = math.MaxUint16 // [MQTT-3.1.2-23] and MQTT 3.1.1 know no other bound
 	if p.props.receiveMaximum > 0 {
-		c.sendMaximum = int(p.props.receiveMaximum)
+		c.sendMaximum = p.props.receiveMaximum
 	}
 	if err != nil {
 		return nil, err

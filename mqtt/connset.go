@@ -5,31 +5,29 @@ import "sync"
 // A connSet holds all open connections, also those that have not said CONNECT.
 type connSet struct {
 	mu     sync.Mutex
-	all    map[*Conn]int // goroutines at work for it: 1, or 2 while one takes over from the other
+	all    map[*Conn]struct{}
 	closed bool
 	empty  chan struct{} // closed when closed and all is empty
 }
 
-// add counts a goroutine of c; false after close for a new connection.
+// add takes a new connection; false after close.
 func (s *connSet) add(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
-		s.all = make(map[*Conn]int)
+		s.all = make(map[*Conn]struct{})
 	}
-	if s.closed && s.all[c] == 0 {
+	if s.closed {
 		return false
 	}
-	s.all[c]++
+	s.all[c] = struct{}{}
 	return true
 }
 
+// done takes one out that has ended.
 func (s *connSet) done(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all[c]--; s.all[c] > 0 {
-		return
-	}
 	delete(s.all, c)
 	if s.closed && len(s.all) == 0 {
 		close(s.empty)

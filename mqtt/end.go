@@ -32,6 +32,7 @@ func (c *Conn) finish(err error) {
 	if (fault != nil && c.version != 0 || c.awaitsClose()) && c.nc.CloseWrite() == nil {
 		c.linger()
 	}
+	c.srv.lot.leave(c)
 	_ = c.nc.Close()
 	c.srv.admission.leave(c)
 	c.forget()

@@ -51,6 +51,7 @@ func newWorldOn(t testing.TB, l net.Listener, change func(*Config)) *world {
 	var parts sync.WaitGroup
 	parts.Go(func() { s.runFlusher(stop) }) // not Run: its ticker would turn the clock
 	parts.Go(func() { s.runPacer(stop) })
+	parts.Go(func() { s.runLot(stop) })
 	e, g := underTest.endpoint(t)
 	parts.Go(func() { _ = s.ServeAt(l, e) })
 	t.Cleanup(func() {

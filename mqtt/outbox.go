@@ -218,7 +218,7 @@ func (o *outbox) push(d delivery) {
 func (o *outbox) attach(c *Conn) {
 	o.mu.Lock()
 	o.conn, o.resent, o.absent = c, 0, 0
-	o.window = min(o.srv.cfg.CommandsInFlight, c.sendMaximum)
+	o.window = min(o.srv.cfg.CommandsInFlight, int(c.sendMaximum))
 	o.withdraw(c.identity.Load())
 	o.joinShares()
 	o.unlock(o.pump(time.Now()))

@@ -313,17 +313,17 @@ func (c *Conn) wakeLocked() {
 	}
 	if !c.ending {
 		c.nudged = true
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		_ = c.nc.SetReadDeadline(longAgo)
 	}
 }
 
-// awake takes back the deadline by which wakeLocked ended the wait for bytes; false if it was another one.
+// awake takes back the deadline by which wakeLocked or hush ended the wait for bytes; false if it was another one.
 func (c *Conn) awake() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending || !c.nudged {
 		return false
 	}
-	c.nudged = false
+	c.nudged, c.quiet = false, true // if it is paused, it is not parked
 	return c.nc.SetReadDeadline(time.Time{}) == nil
 }

@@ -26,6 +26,7 @@ type Server struct {
 	rates    rateLimits
 	sessions *registry
 	conns    connSet
+	lot      lot
 	pacer    pacer
 	flusher  flusher
 	index    index
@@ -115,6 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer workers.Wait()
 	workers.Go(func() { s.runFlusher(ctx.Done()) })
 	workers.Go(func() { s.runPacer(ctx.Done()) })
+	workers.Go(func() { s.runLot(ctx.Done()) })
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
@@ -197,7 +199,8 @@ func (s *Server) launch(c *Conn) {
 }
 
 // sweep ends the connections that were silent for one and a half times their keep-alive [MQTT-3.1.2-22], those whose
-// credentials have expired or were withdrawn, and the sessions and will delays whose time has come.
+// credentials have expired or were withdrawn, and the sessions and will delays whose time has come. It has those parked
+// that are quiet.
 func (s *Server) sweep(now time.Time) {
 	tick := s.tick.Load()
 	s.conns.each(func(c *Conn) {
@@ -215,6 +218,7 @@ func (s *Server) sweep(now time.Time) {
 				c.shutdownLocked(err)
 			}
 		}
+		c.hush(tick)
 		c.mu.Unlock()
 	})
 	s.dropOverdue(now)
