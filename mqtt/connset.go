@@ -6,6 +6,7 @@ import "sync"
 type connSet struct {
 	mu     sync.Mutex
 	all    map[*Conn]struct{}
+	spare  []*Conn // for each
 	closed bool
 	empty  chan struct{} // closed when closed and all is empty
 }
@@ -58,15 +59,20 @@ func (s *connSet) count() int {
 }
 
 // each calls f for every connection that was there when it began, without holding the set's lock, since f
-// takes the connections' locks.
+// takes the connections' locks. The sweep calls it each second: the list is used again.
 func (s *connSet) each(f func(*Conn)) {
 	s.mu.Lock()
-	list := make([]*Conn, 0, len(s.all))
+	list := s.spare[:0]
+	s.spare = nil
 	for c := range s.all {
 		list = append(list, c)
 	}
 	s.mu.Unlock()
-	for _, c := range list {
+	for i, c := range list {
 		f(c)
+		list[i] = nil
 	}
+	s.mu.Lock()
+	s.spare = list
+	s.mu.Unlock()
 }

@@ -51,7 +51,7 @@ type presence struct {
 }
 
 func presenceOf(c *driver.Conn) Presence {
-	r := c.Request()
+	r := c.State
 	return Presence{ClientID: c.ClientID(), Instance: c.Incarnation(), Address: r.Remote, Protocol: r.Version, Username: r.Principal,
 		Connected: c.Began(), Epoch: c.Epoch()}
 }

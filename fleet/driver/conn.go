@@ -46,9 +46,8 @@ type Conn struct {
 	p   *part
 	h   *holder
 	dev Device
-	req fleet.ConnectRequest
 
-	// State is what the session was opened with.
+	// State is what the session was opened with, and what its CONNECT asked for.
 	State *fleet.Session
 
 	// Guarded by part.mu, and set before the connection is open.
@@ -89,7 +88,7 @@ const releaseWait = takeoverWait / 4
 
 // begin takes over the state that the session was opened with. part.mu is held.
 func (c *Conn) begin(a fleet.Action) {
-	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UnixNano(), a.Present || c.req.Expiry > 0
+	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UnixNano(), a.Present || a.State.Expiry > 0
 	c.session, c.Present, c.State = a.State.Began, a.Present, a.State
 	if !a.Present {
 		return
@@ -147,7 +146,7 @@ func (c *Conn) save() {
 	}
 	state, version := c.dev.Snapshot()
 	c.saving, c.again, c.version = true, false, version
-	state.Expiry, state.Will = c.req.Expiry, c.req.Will
+	state.Expiry, state.Will = c.State.Expiry, c.State.Will
 	var acts []fleet.Action
 	c.number, acts = c.h.m.Save(state, c.p.view(c.h.id))
 	c.h.do(acts)
@@ -256,8 +255,8 @@ func (c *Conn) depart() {
 	}
 	if l.Tidy {
 		final.Will = nil
-	} else if c.req.Will != nil {
-		w := *c.req.Will
+	} else if c.State.Will != nil {
+		w := *c.State.Will
 		w.Due = at + 1000*int64(min(w.Delay, l.Expiry))
 		final.Will = &w
 	}
@@ -347,9 +346,6 @@ var noBytes = []byte{}
 
 // ClientID is that of the device.
 func (c *Conn) ClientID() string { return c.h.id }
-
-// Request is what its CONNECT asked for.
-func (c *Conn) Request() *fleet.ConnectRequest { return &c.req }
 
 // Incarnation is the name under which this process has the connection.
 func (c *Conn) Incarnation() string { return c.h.inc.name }

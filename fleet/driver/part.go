@@ -216,7 +216,7 @@ func (p *part) holder(clientID string, inc *incarnation) *holder {
 }
 
 // begin begins the attempt of a CONNECT, once what an earlier connection here has left is written.
-func (p *part) begin(ctx context.Context, clientID string, c *Conn) (*attempt, error) {
+func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequest, c *Conn) (*attempt, error) {
 	for {
 		p.lock()
 		inc := p.d.me.Load()
@@ -228,8 +228,8 @@ func (p *part) begin(ctx context.Context, clientID string, c *Conn) (*attempt, e
 		if h.unused() {
 			at := &attempt{h: h, conn: c, answer: make(chan fleet.Action, 1)}
 			c.h, h.opening = h, at
-			c.req.Now = millis()
-			h.do(h.m.Connect(c.req, p.view(h.id)))
+			req.Now = millis()
+			h.do(h.m.Connect(req, p.view(h.id)))
 			p.unlock()
 			return at, nil
 		}
