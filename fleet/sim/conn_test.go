@@ -54,48 +54,50 @@ const connectTimeout = 10 * time.Second
 
 // accept takes a CONNECT in. One that is there for the same client ID is closed first.
 func (n *node) accept(c *conn) {
-	if n.conn != nil && !n.d.Admits(client, c.req.Principal) {
-		n.w.ghost.refused(n.w, c)
+	at := n.seat(c.dev.of)
+	if at.conn != nil && !n.d.Admits(c.dev.of.id, c.req.Principal) {
+		c.dev.of.ghost.refused(n.w, c)
 		c.over, c.done = true, true
 		return
 	}
-	n.queue = append(n.queue, c)
-	if n.conn == nil {
-		n.begin()
-	} else if old := n.conn; old.live {
+	at.queue = append(at.queue, c)
+	if at.conn == nil {
+		n.begin(at)
+	} else if old := at.conn; old.live {
 		n.later("closes the older connection", func() { old.close(false, 0) })
 	}
 }
 
 // begin begins with the next CONNECT.
-func (n *node) begin() {
-	if n.conn != nil || len(n.queue) == 0 {
+func (n *node) begin(at *seat) {
+	if at.conn != nil || len(at.queue) == 0 {
 		return
 	}
-	c := n.queue[0]
-	n.queue, n.conn = n.queue[1:], c
+	c := at.queue[0]
+	at.queue, at.conn = at.queue[1:], c
 	c.inc = n.d.Name()
-	if c.dev == &n.w.eve {
-		closed := n.w.dev.cur != nil && n.w.dev.cur.closed > 0 // its session may have ended, and it does not know
-		c.guarded, c.zero = !n.w.ghost.ok[0] && len(n.w.ghost.ok) > 0 && !closed, n.w.ghost.zeros
+	if cl := c.dev.of; c.dev == &cl.eve {
+		closed := cl.dev.cur != nil && cl.dev.cur.closed > 0 // its session may have ended, and it does not know
+		c.guarded, c.zero = !cl.ghost.ok[0] && len(cl.ghost.ok) > 0 && !closed, cl.ghost.zeros
 	}
 	ctx, cancel := context.WithTimeout(n.life, connectTimeout)
 	c.cancel = cancel
 	n.w.running.Go(func() { // ends with the answer, or ctx
 		defer cancel()
-		opened, a, err := n.d.Open(ctx, client, c.req, c)
+		opened, a, err := n.d.Open(ctx, c.dev.of.id, c.req, c)
 		n.later("answers "+c.dev.name, func() { c.answered(opened, a, err) })
 	})
 }
 
 // fin says that the device has left an attempt.
 func (n *node) fin(c *conn) {
-	if i := slices.Index(n.queue, c); i >= 0 {
-		n.queue = slices.Delete(n.queue, i, i+1)
+	at := n.seat(c.dev.of)
+	if i := slices.Index(at.queue, c); i >= 0 {
+		at.queue = slices.Delete(at.queue, i, i+1)
 		c.done = true
 		return
 	}
-	if n.conn == c {
+	if at.conn == c {
 		c.cancel()
 	}
 }
@@ -103,10 +105,11 @@ func (n *node) fin(c *conn) {
 // free lets the next CONNECT begin.
 func (c *conn) free() {
 	c.done = true
-	if c.n.conn == c {
-		c.n.conn = nil
+	at := c.n.seat(c.dev.of)
+	if at.conn == c {
+		at.conn = nil
 	}
-	c.n.begin()
+	c.n.begin(at)
 }
 
 func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
@@ -118,13 +121,13 @@ func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
 		return
 	case a.Kind != fleet.ActOpened:
 		if a.Kind == fleet.ActRefused {
-			c.n.w.ghost.refused(c.n.w, c)
+			c.dev.of.ghost.refused(c.n.w, c)
 		}
 		c.over = true
 		c.free()
 		return
 	}
-	w := c.n.w
+	w, g, at := c.n.w, &c.dev.of.ghost, c.n.seat(c.dev.of)
 	c.driver, c.live, c.inc = opened, true, opened.Incarnation()
 	c.mu.Lock()
 	c.known = union(c.known, opened.Received())
@@ -133,19 +136,19 @@ func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
 		c.ver = opened.State.Subs[0].ID
 	}
 	w.tracef("%s: CONNACK to %s, present %t, epoch %d, began %d, change %d, received %v", c.n.name, c.dev.name, opened.Present, a.Epoch, opened.State.Began, c.ver, c.known)
-	w.ghost.connack(w, c, a.Epoch)
-	c.n.queue = slices.DeleteFunc(c.n.queue, func(next *conn) bool { // it is asked again whether they may end this one
-		admitted := c.n.d.Admits(client, next.req.Principal)
+	g.connack(w, c, a.Epoch)
+	at.queue = slices.DeleteFunc(at.queue, func(next *conn) bool { // it is asked again whether they may end this one
+		admitted := c.n.d.Admits(c.dev.of.id, next.req.Principal)
 		if !admitted {
-			w.ghost.refused(w, next)
+			g.refused(w, next)
 			next.over, next.done = true, true
 		}
 		return !admitted
 	})
 	switch {
-	case c.dev.cur != c || c.over || c.n.stops || len(c.n.queue) > 0:
+	case c.dev.cur != c || c.over || c.n.stops || len(at.queue) > 0:
 		c.n.later("close", func() { c.close(false, 0) })
-		if will := w.ghost.wills[c.will]; will != nil && c.dev.cur != c {
+		if will := g.wills[c.will]; will != nil && c.dev.cur != c {
 			will.left = w.now() // the device had left before
 		}
 	}
@@ -184,9 +187,9 @@ func (c *conn) Snapshot() (*fleet.Session, uint64) {
 // Saved answers the device for a change.
 func (c *conn) Saved(version uint64) {
 	c.n.later("answers a change", func() {
-		if c.live && c.dev.cur == c && c.dev == &c.n.w.dev && !c.closing {
-			began := c.driver.State.Began
-			c.n.w.ghost.acked[began] = max(c.n.w.ghost.acked[began], uint32(version))
+		if c.live && c.dev.cur == c && c.dev == &c.dev.of.dev && !c.closing {
+			acked, began := c.dev.of.ghost.acked, c.driver.State.Began
+			acked[began] = max(acked[began], uint32(version))
 		}
 	})
 }
@@ -283,7 +286,7 @@ func (c *conn) take() {
 		c.dev.pub.at(p.message, taker{c.n, c.inc})
 	default:
 		c.held = append(c.held, p)
-		rec := &kafka.TxRecord{Topic: upTopic, Key: []byte{byte(p.message)}}
+		rec := &kafka.TxRecord{Topic: upTopic, Key: []byte{byte(p.message)}, PartitionKey: []byte(c.dev.of.id)}
 		c.driver.Ingest(2, p.id, []*kafka.TxRecord{rec}, func(err error) {
 			c.outcome(p.id, err == nil)
 			if err != nil {

@@ -8,8 +8,38 @@ import (
 	"sluice/kafka"
 )
 
-// A device connects with the one client ID, changes its session, leaves.
+// A client is a client ID, with the devices that connect with it and what must be true of them. The other device, eve, is
+// another principal's.
+type client struct {
+	id       string
+	number   int
+	ghost    ghost
+	dev, eve device
+}
+
+// clientIDs are in order: the first two have a transactional id of an instance together, and their partition.
+var clientIDs = [...]string{"c", "e", "d"}
+
+func (w *world) addClient() {
+	n := len(w.clients)
+	c := &client{id: clientIDs[n], number: n, ghost: newGhost()}
+	c.dev = device{of: c, name: "dev " + c.id, principal: "p", connects: 5}
+	c.eve = device{of: c, name: "eve " + c.id, principal: "q"}
+	if w.rng.IntN(4) == 0 {
+		c.eve.connects = 2
+	}
+	c.ghost.of, c.dev.pub.message = c, w.rng.IntN(2)
+	w.clients = append(w.clients, c)
+}
+
+// client gives that of an ID.
+func (w *world) client(id string) *client {
+	return w.clients[slices.IndexFunc(w.clients, func(c *client) bool { return c.id == id })]
+}
+
+// A device connects with a client ID, changes its session, leaves.
 type device struct {
+	of              *client
 	name, principal string
 	connects        int
 	cur             *conn
@@ -30,7 +60,7 @@ func (d *device) enabled(w *world, all []step) []step {
 		if c.ver < 8 {
 			all = append(all, step{d.name + " changes", c.change})
 		}
-		if d == &w.dev && !d.pub.sent {
+		if d == &d.of.dev && !d.pub.sent {
 			all = append(all, step{d.name + " publishes", d.publish})
 		}
 	}
@@ -66,7 +96,7 @@ func (d *device) connect(w *world, n *node) {
 	}
 	w.tracef("%s: connects to %s, clean %t, expiry %d, will %+v", d.name, n.name, c.req.Clean, c.req.Expiry, c.req.Will)
 	d.cur = c
-	w.ghost.tried = w.ghost.tried || d == &w.eve
+	d.of.ghost.tried = d.of.ghost.tried || d == &d.of.eve
 	n.accept(c)
 }
 
@@ -75,7 +105,7 @@ func (d *device) connect(w *world, n *node) {
 func (d *device) leave(w *world, tidy bool, expiry uint32) {
 	c := d.cur
 	d.cur = nil
-	w.ghost.left(w, c, tidy, expiry)
+	d.of.ghost.left(w, c, tidy, expiry)
 	switch {
 	case !c.n.up:
 	case !c.live:
@@ -88,7 +118,7 @@ func (d *device) leave(w *world, tidy bool, expiry uint32) {
 // lostNode says that the process is gone with its sockets.
 func (d *device) lostNode(w *world, n *node) {
 	if d.cur != nil && d.cur.n == n {
-		w.ghost.left(w, d.cur, false, 0)
+		d.of.ghost.left(w, d.cur, false, 0)
 		d.cur = nil
 	}
 }
@@ -144,7 +174,7 @@ func (p *publisher) enabled(w *world, all []step) []step {
 		case !w.stalled[spot{topic: upTopic}] && !w.held(w.slow):
 			all = append(all, step{r.c.n.name + " message lands", func() {
 				r.landed = true
-				p.recordedPlain(w, r.p.message)
+				p.recordedPlain(w, &r.c.dev.of.ghost, r.p.message)
 				if !r.c.n.up {
 					over()
 				}
@@ -223,12 +253,12 @@ func (p *publisher) recorded(w *world, r *kafka.TxRecord) {
 }
 
 // recordedPlain holds that only a crash makes two records of one message.
-func (p *publisher) recordedPlain(w *world, message int) {
+func (p *publisher) recordedPlain(w *world, g *ghost, message int) {
 	if p.count(message) < 2 {
 		return
 	}
-	if slices.ContainsFunc(p.takers[message], func(t taker) bool { return w.ghost.died(t) }) {
-		w.ghost.doubled++
+	if slices.ContainsFunc(p.takers[message], func(t taker) bool { return g.died(t) }) {
+		g.doubled++
 	} else {
 		w.fail("message %d is in two records, and nobody has died", message)
 	}

@@ -9,6 +9,7 @@ import (
 
 // A ghost is what must be true, kept beside the run: what the device was told.
 type ghost struct {
+	of         *client
 	ok         map[int64]bool   // sessions that the next CONNACK may present, by the epoch they began with; 0: none
 	acked      map[int64]uint32 // session -> highest change acknowledged to the device
 	zeros      int              // how often "none" became possible
@@ -40,10 +41,10 @@ type ghostState struct {
 }
 
 // over says that the Session Expiry Interval has passed at a time; of who died connected it is counted from the verdict.
-func (s ghostState) over(w *world, at int64) bool {
+func (g *ghost) over(w *world, s ghostState, at int64) bool {
 	from := s.offline
 	if from == 0 {
-		from, _ = w.tables[w.partition()].Dead(s.inc)
+		from, _ = w.tables[w.partition(g.of)].Dead(s.inc)
 	}
 	return from > 0 && s.expiry != fleet.NeverExpires && from+int64(s.expiry)*1000 <= at
 }
@@ -89,12 +90,12 @@ func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 	if s.Began == s.Claim {
 		g.forgetReturns()
 	}
-	if s.Principal != w.dev.principal {
+	if s.Principal != g.of.dev.principal {
 		g.eve = true
 		g.none()
 		return
 	}
-	w.dev.pub.at(w.dev.pub.message, t)
+	g.of.dev.pub.at(g.of.dev.pub.message, t)
 	g.expiry = min(g.expiry, s.Expiry)
 	if s.Began == s.Claim {
 		g.ok[s.Began] = true
@@ -127,7 +128,7 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 		w.fail("Session Present %t for the session that began with %d", present, began)
 	case present && c.req.Clean:
 		w.fail("Session Present after a clean start") // [MQTT-3.2.2-2]
-	case present && c.found.began == began && c.found.over(w, c.asks) && g.states[c.foundAt].over(w, c.asks):
+	case present && c.found.began == began && g.over(w, c.found, c.asks) && g.over(w, g.states[c.foundAt], c.asks):
 		w.fail("resurrected: session %d had expired", began) // section 3.1.2.11.2
 	}
 	if c.will != "" {
@@ -137,14 +138,14 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 	if at, ended := g.ended[began]; ended && epoch > at {
 		w.fail("resurrected: session %d has ended at %d, and is presented to the claim of %d", began, at, epoch)
 	}
-	if c.dev != &w.dev {
+	if c.dev != &g.of.dev {
 		g.mayHaveExpired(w)
 		if c.guarded && c.zero == g.zeros-1 || present && c.driver.State.Principal != "q" {
 			w.fail("another principal has opened the session")
 		}
 		return
 	}
-	if w.dev.cur != c {
+	if g.of.dev.cur != c {
 		return
 	}
 	g.mayHaveExpired(w)
@@ -199,7 +200,7 @@ func (g *ghost) left(w *world, c *conn, tidy bool, expiry uint32) {
 			will.left = c.closed
 		}
 	}
-	if c.dev != &w.dev || !c.live {
+	if c.dev != &g.of.dev || !c.live {
 		return
 	}
 	g.leftAt, g.at = w.now(), c.inc
@@ -219,7 +220,7 @@ func (g *ghost) left(w *world, c *conn, tidy bool, expiry uint32) {
 }
 
 func (g *ghost) refused(w *world, c *conn) {
-	if c.dev == &w.dev && !g.tried {
+	if c.dev == &g.of.dev && !g.tried {
 		w.fail("the device was refused its own session")
 	}
 }
@@ -248,7 +249,7 @@ func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
 	must(err)
 	if s.Claim == 0 {
 		s.Claim = rec.Offset + 1
-		if c := n.conn; c != nil && !c.live {
+		if c := n.seat(g.of).conn; c != nil && !c.live {
 			c.claimed, c.asks, c.foundAt, c.found = w.now(), s.Connected, g.lastOpened, g.states[g.lastOpened]
 		}
 	}
@@ -279,7 +280,7 @@ func (g *ghost) hasEnded(w *world, n *node, s *fleet.Session, offset int64) {
 	if c := g.conns[s.StateEpoch]; c != nil && c.closing && c.expiry == 0 && s.Released && g.dead[c.inc] == 0 && s.StateEpoch >= g.lastOpened && g.ended[s.Began] == 0 {
 		g.ended[s.Began] = offset
 	}
-	if _, state, ok := w.view().Base(w.now()); s.Ended && s.StateEpoch > 0 && (!ok || state.Began != s.Began) && s.StateEpoch >= g.lastOpened && g.ended[s.Began] == 0 {
+	if _, state, ok := w.view(g.of).Base(w.now()); s.Ended && s.StateEpoch > 0 && (!ok || state.Began != s.Began) && s.StateEpoch >= g.lastOpened && g.ended[s.Began] == 0 {
 		g.ended[s.Began] = offset
 	}
 }
@@ -294,7 +295,7 @@ func (g *ghost) published(w *world, name string) {
 		w.fail("the Will %s was published after DISCONNECT", name)
 	case will.void:
 		w.fail("the Will %s was published although the device was back", name)
-	case will.conn != nil && will.conn.live && !will.conn.closing && will.conn.n.up && will.conn.n.conn == will.conn && g.dead[will.conn.inc] == 0:
+	case will.conn != nil && will.conn.live && !will.conn.closing && will.conn.n.up && will.conn.n.seat(g.of).conn == will.conn && g.dead[will.conn.inc] == 0:
 		w.fail("the Will %s was published, and the connection lives", name)
 	}
 }
@@ -307,7 +308,7 @@ func (g *ghost) quiet(w *world) {
 	g.oneConnection(w)
 	for name, will := range g.wills {
 		c := will.conn
-		if c == nil || c.n.up && c.n.conn == c || will.dropped || will.late || will.published == 1 || c.req.Will.Delay > 0 && g.lastOpened > will.epoch {
+		if c == nil || c.n.up && c.n.seat(g.of).conn == c || will.dropped || will.late || will.published == 1 || c.req.Will.Delay > 0 && g.lastOpened > will.epoch {
 			continue
 		}
 		w.fail("the Will %s of %d was never published", name, will.epoch)
@@ -321,8 +322,8 @@ func (g *ghost) quiet(w *world) {
 			_, _, err := fresh.Apply(rec)
 			must(err)
 		}
-		whole, _ := w.tables[p].Client(client)
-		left, _ := fresh.Client(client)
+		whole, _ := w.tables[p].Client(g.of.id)
+		left, _ := fresh.Client(g.of.id)
 		if !reflect.DeepEqual(whole.Entries(), left.Entries()) {
 			w.fail("the log says %+v, compacted it says %+v", whole.Entries(), left.Entries())
 		}
@@ -332,15 +333,15 @@ func (g *ghost) quiet(w *world) {
 			w.fail("%s has %d records with %d bytes, the log has %d with %d", n.name, r, b, records, bytes)
 		}
 	}
-	g.removal(w, w.view())
+	g.removal(w, w.view(g.of))
 }
 
 func (g *ghost) oneConnection(w *world) {
 	live := 0
 	for _, n := range w.ups() {
-		switch {
-		case n.conn == nil:
-		case n.conn.live:
+		switch c := n.seat(g.of).conn; {
+		case c == nil:
+		case c.live:
 			live++
 		default:
 			w.fail("%s neither answers nor refuses the connection", n.name)

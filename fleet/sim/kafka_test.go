@@ -81,7 +81,13 @@ func (n *node) land(p int32, s *sent) {
 	w.tracef("%s: %q lands at %d/%d: %s", n.name, rec.Key, p, offset, rec.Value)
 	_, _, err := w.tables[p].Apply(rec)
 	must(err)
-	w.ghost.landed(w, n, rec)
+	_, id, _, err := fleet.ParseKey(rec.Key)
+	must(err)
+	for _, c := range w.clients {
+		if id == "" || id == c.id {
+			c.ghost.landed(w, n, rec)
+		}
+	}
 }
 
 // acknowledge tells a process that its record has landed, or that this is not known.
@@ -225,9 +231,9 @@ func (w *world) decide(id string, n *node, groups []*kafka.TxGroup) {
 			case ledgerTopic:
 				d.records = append(d.records, &kafka.TxRecord{Key: slices.Clone(r.Key), Value: slices.Clone(r.Value), PartitionKey: r.PartitionKey})
 			case willsTopic:
-				w.ghost.published(w, string(r.Key))
+				w.client(string(r.PartitionKey)).ghost.published(w, string(r.Key))
 			case upTopic:
-				w.dev.pub.recorded(w, r)
+				w.client(string(r.PartitionKey)).dev.pub.recorded(w, r)
 			}
 		}
 	}

@@ -34,9 +34,16 @@ type node struct {
 	tasks       []step // what is to be done here, in any order
 	owns        map[int32]bool
 
-	conn  *conn   // the CONNECT that has the client ID here
-	queue []*conn // those that wait for it to end
+	seats []seat // by client
 }
+
+// A seat is a client ID at a process.
+type seat struct {
+	conn  *conn   // the CONNECT that has it
+	queue []*conn // those that wait for that to end
+}
+
+func (n *node) seat(c *client) *seat { return &n.seats[c.number] }
 
 // silent counts nothing.
 type silent struct{}
@@ -45,7 +52,7 @@ func (silent) Inc() {}
 
 // start adds a process, which has read the compacted topics.
 func (w *world) start() {
-	n := &node{w: w, name: string(rune('A' + len(w.nodes))), up: true, owns: map[int32]bool{}}
+	n := &node{w: w, name: string(rune('A' + len(w.nodes))), up: true, owns: map[int32]bool{}, seats: make([]seat, len(w.clients))}
 	n.life, n.kill = context.WithCancel(context.Background())
 	n.sent, n.pos, n.lpos = make([][]*sent, w.partitions), make([]int, w.partitions), make([]int, w.partitions)
 	var c silent
@@ -116,8 +123,10 @@ func (n *node) enabled(all []step) []step {
 			all = append(all, step{n.name + " read ledger", func() { n.readLedger(p, 1+n.w.rng.IntN(left)) }})
 		}
 	}
-	if c := n.conn; c != nil && c.canTake() {
-		all = append(all, step{n.name + " packet", c.take})
+	for _, at := range n.seats {
+		if c := at.conn; c != nil && c.canTake() {
+			all = append(all, step{n.name + " packet", c.take})
+		}
 	}
 	all = n.enabledAsks(all)
 	for i, t := range n.tasks {
@@ -178,24 +187,26 @@ func (n *node) crash() {
 	}
 	w.mu.Unlock()
 	n.kill()
-	pub := &w.dev.pub
-	pub.produces = slices.DeleteFunc(pub.produces, func(p *produce) bool { return p.c.n == n && (p.landed || w.chance(2)) })
-	w.dev.lostNode(w, n)
-	w.eve.lostNode(w, n)
+	for _, c := range w.clients {
+		pub := &c.dev.pub
+		pub.produces = slices.DeleteFunc(pub.produces, func(p *produce) bool { return p.c.n == n && (p.landed || w.chance(2)) })
+	}
+	n.lost()
 }
 
 // stop ends the process in order.
 func (n *node) stop() {
 	n.stops, n.ready = true, false
-	if n.conn != nil && n.conn.live {
-		c := n.conn
-		n.later("close", func() { c.close(false, 0) })
+	for _, at := range n.seats {
+		if c := at.conn; c != nil && c.live {
+			n.later("close", func() { c.close(false, 0) })
+		}
 	}
 	n.w.running.Go(func() { // ends with life
 		n.d.Stop(n.life, func() bool {
 			n.w.mu.Lock()
 			defer n.w.mu.Unlock()
-			return n.conn == nil
+			return !slices.ContainsFunc(n.seats, func(at seat) bool { return at.conn != nil })
 		})
 		n.later("is gone", n.gone)
 	})
@@ -208,9 +219,16 @@ func (n *node) gone() {
 	n.asks, n.tasks = nil, nil
 	n.w.mu.Unlock()
 	n.kill()
-	n.w.dev.lostNode(n.w, n)
-	n.w.eve.lostNode(n.w, n)
+	n.lost()
 	n.w.reown()
+}
+
+// lost tells the devices.
+func (n *node) lost() {
+	for _, c := range n.w.clients {
+		c.dev.lostNode(n.w, n)
+		c.eve.lostNode(n.w, n)
+	}
 }
 
 // Connected is nothing to the simulator, which knows it by CONNACK.
@@ -242,8 +260,8 @@ func (n *node) Positions(driver.Ends) *fleet.Progress { return &fleet.Progress{}
 func (n *node) Ahead(*fleet.Progress) driver.Ends { return nil }
 
 // WillRecords makes the one record of a Will, whose topic names it.
-func (n *node) WillRecords(_ string, will *fleet.Will) ([]*kafka.TxRecord, fleet.WillEnd, func(error)) {
-	return []*kafka.TxRecord{{Topic: willsTopic, Key: []byte(will.Topic)}}, fleet.WillPublished, func(error) {}
+func (n *node) WillRecords(client string, will *fleet.Will) ([]*kafka.TxRecord, fleet.WillEnd, func(error)) {
+	return []*kafka.TxRecord{{Topic: willsTopic, Key: []byte(will.Topic), PartitionKey: []byte(client)}}, fleet.WillPublished, func(error) {}
 }
 
 // Fail is a finding: nothing here ends a process.

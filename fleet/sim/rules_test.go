@@ -15,14 +15,14 @@ type rules struct {
 
 // send has a record on its way as the rules that were taken away have it.
 func (r rules) send(n *node, rec *kafka.Record) *sent {
-	kind, _, _, err := fleet.ParseKey(rec.Key)
+	kind, id, _, err := fleet.ParseKey(rec.Key)
 	must(err)
 	s := &sent{rec: rec}
 	if kind == fleet.KeySession && rec.Value != nil {
 		st, err := fleet.DecodeSession(rec.Value)
 		must(err)
-		if r.noOpen && st.Opened() && !st.Released && n.conn != nil && !n.conn.asked {
-			n.conn.asked = true
+		if c := n.seat(n.w.client(id)).conn; r.noOpen && st.Opened() && !st.Released && c != nil && !c.asked {
+			c.asked = true
 			s.landed, rec.Offset = true, st.Claim-1
 		}
 		r.change(rec, st)

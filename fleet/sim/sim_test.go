@@ -59,9 +59,11 @@ func TestProtocolHoldsInAnySchedule(t *testing.T) {
 			}
 		}
 		steps += w.steps
-		opened += w.ghost.opened
-		returned += w.ghost.present
-		doubled += w.ghost.doubled
+		for _, c := range w.clients {
+			opened += c.ghost.opened
+			returned += c.ghost.present
+			doubled += c.ghost.doubled
+		}
 		if w.tainted {
 			tainted++
 		}

@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	client    = "c"
 	deadAfter = 5 * time.Second
 	blink     = time.Nanosecond
 )
@@ -40,9 +39,7 @@ type world struct {
 	lags       bool // the ledger is read late
 	quiet      bool // no new trouble: everything runs until nothing moves
 	tainted    bool // a zombie's record came after the owner had removed its key: the protocol's exception
-	ghost      ghost
-	dev        device
-	eve        device
+	clients    []*client
 	steps      int
 	willNumber int
 	running    sync.WaitGroup
@@ -64,7 +61,7 @@ type step struct {
 func simulate(t *testing.T, seed uint64, r rules, trace func(string, ...any)) (w *world) {
 	synctest.Test(t, func(*testing.T) {
 		w = newWorld(seed, r, trace)
-		w.run(200)
+		w.run(150 + 50*len(w.clients))
 		for _, n := range w.nodes {
 			n.kill()
 		}
@@ -77,11 +74,10 @@ func simulate(t *testing.T, seed uint64, r rules, trace func(string, ...any)) (w
 func newWorld(seed uint64, r rules, trace func(string, ...any)) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 1)), rules: r, partitions: 1, began: time.Now(), epochs: make(map[string]int),
-		stalled: make(map[spot]bool), incs: make(map[string]*node), trace: trace, ghost: newGhost(),
-		dev: device{name: "dev", principal: "p", connects: 5}, eve: device{name: "eve", principal: "q"},
+		stalled: make(map[spot]bool), incs: make(map[string]*node), trace: trace,
 	}
-	if w.rng.IntN(4) == 0 {
-		w.eve.connects = 2
+	for range 1 + w.rng.IntN(2)*(1+w.rng.IntN(2)) {
+		w.addClient()
 	}
 	if w.rng.IntN(4) == 0 {
 		w.partitions = 2
@@ -92,7 +88,6 @@ func newWorld(seed uint64, r rules, trace func(string, ...any)) *world {
 	}
 	w.owners = make([]*node, w.partitions)
 	w.slow, w.lags = w.chance(3), w.chance(3)
-	w.dev.pub.message = w.rng.IntN(2)
 	for range 1 + min(1, w.rng.IntN(4)) {
 		w.start()
 	}
@@ -131,12 +126,12 @@ func (w *world) trouble(oneIn int) bool { return !w.quiet && w.chance(oneIn) }
 // held says that what is slow, or lags, does not happen yet.
 func (w *world) held(slow bool) bool { return slow && !w.quiet && !w.chance(10) }
 
-// partition is that of the client.
-func (w *world) partition() int32 { return kafka.PartitionOf([]byte(client), w.partitions) }
+// partition is that of a client.
+func (w *world) partition(c *client) int32 { return kafka.PartitionOf([]byte(c.id), w.partitions) }
 
-// view is what the whole log says of the client.
-func (w *world) view() fleet.View {
-	v, _ := w.tables[w.partition()].Client(client)
+// view is what the whole log says of a client.
+func (w *world) view(c *client) fleet.View {
+	v, _ := w.tables[w.partition(c)].Client(c.id)
 	return v
 }
 
@@ -184,8 +179,10 @@ func (w *world) run(steps int) {
 		}
 	}
 	w.settle()
-	if w.bad == "" {
-		w.ghost.quiet(w)
+	for _, c := range w.clients {
+		if w.bad == "" {
+			c.ghost.quiet(w)
+		}
 	}
 }
 
@@ -312,7 +309,9 @@ func (w *world) enabled() []step {
 			all = append(all, step{"the transaction of " + d.id + " can be read", func() { w.showNext(d.id) }})
 		}
 	}
-	all = w.dev.pub.enabled(w, all)
+	for _, c := range w.clients {
+		all = c.dev.pub.enabled(w, all)
+	}
 	if !w.quiet {
 		all = w.happenings(all)
 	}
@@ -322,8 +321,10 @@ func (w *world) enabled() []step {
 // happenings are what may go wrong, and what devices do.
 func (w *world) happenings(all []step) []step {
 	all = append(all, step{"time", func() { w.sleep(time.Duration(w.rng.IntN(200)) * time.Millisecond) }})
-	all = w.dev.enabled(w, all)
-	all = w.eve.enabled(w, all)
+	for _, c := range w.clients {
+		all = c.dev.enabled(w, all)
+		all = c.eve.enabled(w, all)
+	}
 	if w.chance(8) {
 		all = append(all, step{"a second", w.second})
 	}
@@ -387,7 +388,7 @@ func (w *world) reown() {
 // condemn has a verdict on a living incarnation land, as if an owner had been parted from what it heard.
 func (w *world) condemn(n *node, p int32) {
 	name := n.d.Name()
-	if name == "" || w.ghost.dead[name] > 0 || w.nodes[0].names > 3 {
+	if name == "" || w.clients[0].ghost.dead[name] > 0 || w.nodes[0].names > 3 {
 		return
 	}
 	var ids []string
