@@ -78,7 +78,7 @@ func (n *node) begin(at *seat) {
 	c.inc = n.d.Name()
 	if cl := c.dev.of; c.dev == &cl.eve {
 		closed := cl.dev.cur != nil && cl.dev.cur.closed > 0 // its session may have ended, and it does not know
-		c.guarded, c.zero = !cl.ghost.ok[0] && len(cl.ghost.ok) > 0 && !closed, cl.ghost.zeros
+		c.guarded, c.zero = !cl.ghost.ok[0] && len(cl.ghost.ok) > 0 && len(cl.ghost.untold) == 0 && !closed, cl.ghost.zeros
 	}
 	ctx, cancel := context.WithTimeout(n.life, connectTimeout)
 	c.cancel = cancel

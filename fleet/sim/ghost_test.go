@@ -26,6 +26,8 @@ type ghost struct {
 	removed    map[string]int64     // keys that an owner has removed, and the state epoch they had
 	held       map[string]int64     // the highest state epoch that a key has had
 	states     map[int64]ghostState // as they were written last, by the epoch under which they were opened
+	untold     []int64              // sessions that have begun since the device was told of one
+	wanted     map[int64]bool       // claims for which a device waited when they landed
 	conns      map[int64]*conn      // that were answered, by their epoch
 	dead       map[string]int64     // when the verdict landed
 	judged     map[string]bool      // by another
@@ -49,6 +51,17 @@ func (g *ghost) over(w *world, s ghostState, at int64) bool {
 	return from > 0 && s.expiry != fleet.NeverExpires && from+int64(s.expiry)*1000 <= at
 }
 
+// openedBetween says that an opening record of an epoch between those of a state and of a claim has landed after the claim.
+// It may have resumed the session in time.
+func (g *ghost) openedBetween(state, claim int64) bool {
+	for epoch := range g.states {
+		if state < epoch && epoch < claim {
+			return true
+		}
+	}
+	return false
+}
+
 type ghostWill struct {
 	conn      *conn
 	epoch     int64
@@ -61,7 +74,7 @@ type ghostWill struct {
 
 func newGhost() ghost {
 	return ghost{
-		ok: map[int64]bool{0: true}, acked: make(map[int64]uint32), wills: make(map[string]*ghostWill), held: make(map[string]int64), states: make(map[int64]ghostState), conns: make(map[int64]*conn),
+		ok: map[int64]bool{0: true}, acked: make(map[int64]uint32), wills: make(map[string]*ghostWill), held: make(map[string]int64), states: make(map[int64]ghostState), conns: make(map[int64]*conn), wanted: make(map[int64]bool),
 		removed: make(map[string]int64), expiry: fleet.NeverExpires, dead: make(map[string]int64), judged: make(map[string]bool), ended: make(map[int64]int64),
 	}
 }
@@ -99,7 +112,10 @@ func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 	g.expiry = min(g.expiry, s.Expiry)
 	if s.Began == s.Claim {
 		g.ok[s.Began] = true
-		g.none() // a session that the device is never told of ends with the attempt
+		if g.wanted[s.Claim] { // if the device is never told of it, it ends with the attempt
+			g.untold = append(g.untold, s.Claim)
+			g.zeros++
+		}
 	}
 	if s.Expiry == 0 {
 		g.none()
@@ -128,7 +144,7 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 		w.fail("Session Present %t for the session that began with %d", present, began)
 	case present && c.req.Clean:
 		w.fail("Session Present after a clean start") // [MQTT-3.2.2-2]
-	case present && c.found.began == began && g.over(w, c.found, c.asks) && g.over(w, g.states[c.foundAt], c.asks):
+	case present && c.found.began == began && !g.openedBetween(c.foundAt, epoch) && g.over(w, c.found, c.asks) && g.over(w, g.states[c.foundAt], c.asks):
 		w.fail("resurrected: session %d had expired", began) // section 3.1.2.11.2
 	}
 	if c.will != "" {
@@ -154,9 +170,10 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 		w.fail("resurrected: session %d, not one of %v", began, g.ok)
 	case present && c.ver < g.acked[began]:
 		w.fail("acknowledged change lost: %d, was %d", c.ver, g.acked[began])
-	case !present && !c.req.Clean && !g.ok[0]:
+	case !present && !c.req.Clean && !g.ok[0] && !slices.ContainsFunc(g.untold, func(began int64) bool { return began != epoch }):
 		w.fail("session lost: %v", g.ok)
 	}
+	g.untold = nil
 	g.returned(c, epoch)
 	g.ok, g.expiry = map[int64]bool{began: true}, c.req.Expiry
 	if g.eve {
@@ -250,6 +267,7 @@ func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
 	if s.Claim == 0 {
 		s.Claim = rec.Offset + 1
 		if c := n.seat(g.of).conn; c != nil && !c.live {
+			g.wanted[s.Claim] = c.dev.cur == c
 			c.claimed, c.asks, c.foundAt, c.found = w.now(), s.Connected, g.lastOpened, g.states[g.lastOpened]
 		}
 	}
