@@ -292,7 +292,7 @@ func (c *Conn) readBack(ctx context.Context) error {
 			}
 			break
 		}
-		if pause(ctx, readBackPause); ctx.Err() != nil {
+		if pause(ctx, readBackPause+c.d.apart()); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}

@@ -128,6 +128,7 @@ type Driver struct {
 	leaving atomic.Int64   // connections whose end is not stored
 	lasting atomic.Int64   // sessions that outlive their connection, of all instances, as far as was read
 	held    atomic.Int64   // bytes of all sessions' records
+	moments atomic.Int64   // see apart
 	rebirth sync.Mutex
 	stopped atomic.Bool
 }
@@ -339,6 +340,9 @@ func pause(ctx context.Context, wait time.Duration) {
 	case <-timer.C:
 	}
 }
+
+// apart is a moment, another one for each call: of timers that are due at one time it would be chance which comes first.
+func (d *Driver) apart() time.Duration { return time.Duration(d.moments.Add(1) % 1000) }
 
 // readEnd waits until a part of the table has been read up to an end that is fetched now.
 func (d *Driver) readEnd(ctx context.Context, p *part) error {

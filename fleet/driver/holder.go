@@ -140,7 +140,7 @@ func (h *holder) wait(a fleet.Action) {
 	if a.Short {
 		wait /= 2
 	}
-	time.AfterFunc(wait, func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Waited(a.N, v) }) })
+	time.AfterFunc(wait+h.p.d.apart(), func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Waited(a.N, v) }) })
 }
 
 // opened answers the CONNECT.
@@ -357,7 +357,7 @@ func (d *Driver) errand(f func(ctx context.Context) error) {
 				return
 			}
 			d.lines.Warn().Err(err).Stringer("retry_in", wait).Msg("cannot go on with a session yet")
-			pause(d.ctx, wait)
+			pause(d.ctx, wait+d.apart())
 		}
 	})
 }
