@@ -41,7 +41,7 @@ type admission struct {
 // An entrance is what a connection holds in the admission.
 type entrance struct {
 	source  *source[*Conn] // while it is unfinished
-	address netip.Addr     // that it counts for; none: the zero Addr
+	address *netip.Addr    // that it counts for; nil: none
 	taken   bool
 }
 
@@ -201,7 +201,7 @@ func (a *admission) count(c *Conn, addr net.Addr) bool {
 		return false
 	}
 	a.addresses[from]++
-	c.entrance.address = from
+	c.entrance.address = &from
 	return true
 }
 
@@ -266,9 +266,9 @@ func (a *admission) leaveLocked(c *Conn) {
 		return
 	}
 	a.open--
-	if from := c.entrance.address; from.IsValid() {
-		if a.addresses[from]--; a.addresses[from] == 0 {
-			delete(a.addresses, from)
+	if from := c.entrance.address; from != nil {
+		if a.addresses[*from]--; a.addresses[*from] == 0 {
+			delete(a.addresses, *from)
 		}
 	}
 	c.entrance = entrance{}

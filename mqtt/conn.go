@@ -20,11 +20,10 @@ type Conn struct {
 	link *link // nil: packets come straight from the socket
 
 	// Only the reading goroutine uses these. The server's sweep reads session, under mu.
-	partial        []byte // bytes read and not yet consumed, from the start of a packet
-	scanned        int    // up to where partial was searched for PINGREQ
-	charged        int    // part of partial and held that is counted in Server.partial, or Server.waiting
-	aliases        [][]byte
-	aliasBytes     int // what they take
+	partial        []byte        // bytes read and not yet consumed, from the start of a packet
+	scanned        int           // up to where partial was searched for PINGREQ
+	charged        int           // part of partial and held that is counted in Server.partial, or Server.waiting
+	aliases        *topicAliases // nil: none was set
 	will           *Message
 	session        *session
 	method         string    // of enhanced authentication; "": none
@@ -63,8 +62,7 @@ type Conn struct {
 	inFlight  int // bytes of the messages in slots, and of those with QoS 0 that are held back
 	lagging   int // how many those are
 	out       []byte
-	tail      []byte // belongs into out at tailAt, shared with other connections
-	tailAt    int
+	tail      *tail  // nil: there is none
 	taken     int    // bytes taken from out, not yet written
 	flushed   uint64 // bytes written
 	marks     []mark // commands that are not yet written whole

@@ -36,7 +36,7 @@ func (c *Conn) finish(err error) {
 	_ = c.nc.Close()
 	c.srv.admission.leave(c)
 	c.forget()
-	c.srv.extra.give(c.aliasesCounted())
+	c.srv.extra.give(c.aliases.counted())
 	c.aliases = nil
 	c.srv.ended(c, err)
 }

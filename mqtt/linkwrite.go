@@ -54,9 +54,9 @@ func (c *Conn) wrap() ([]byte, error) {
 
 // takePiece is take without layers, for a piece at most.
 func (c *Conn) takePiece() (b []byte) {
-	if c.tail != nil && c.tailAt == 0 {
-		n := min(len(c.tail), pieceBytes)
-		if b, c.tail = c.tail[:n], c.tail[n:]; len(c.tail) == 0 {
+	if t := c.tail; t != nil && t.at == 0 {
+		n := min(len(t.b), pieceBytes)
+		if b, t.b = t.b[:n], t.b[n:]; len(t.b) == 0 {
 			c.tail = nil
 		}
 		c.taken = n
@@ -64,8 +64,8 @@ func (c *Conn) takePiece() (b []byte) {
 	}
 	n := min(len(c.out), pieceBytes)
 	if c.tail != nil {
-		n = min(n, c.tailAt)
-		c.tailAt -= n
+		n = min(n, c.tail.at)
+		c.tail.at -= n
 	}
 	b, rest := c.out[:n], c.out[n:]
 	switch {

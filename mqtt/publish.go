@@ -252,34 +252,37 @@ func (c *Conn) resolveAlias(m *Message) error {
 	if len(m.Topic) > 0 {
 		return c.setAlias(alias, m.Topic)
 	}
-	if alias > len(c.aliases) || c.aliases[alias-1] == nil {
+	if m.Topic = c.aliases.topic(alias); m.Topic == nil {
 		return violation("a topic alias that was not set")
 	}
-	m.Topic = c.aliases[alias-1] // never written again, only replaced
 	return nil
 }
 
 // setAlias keeps a topic alias, unless it would take too much.
 func (c *Conn) setAlias(alias int, topic []byte) error {
-	bytes := c.aliasBytes + len(topic)
-	if alias > len(c.aliases) {
-		bytes += (alias - len(c.aliases)) * aliasOverhead
+	if c.aliases == nil {
+		c.aliases = new(topicAliases)
+	}
+	a := c.aliases
+	bytes := a.bytes + len(topic)
+	if alias > len(a.topics) {
+		bytes += (alias - len(a.topics)) * aliasOverhead
 	} else {
-		bytes -= len(c.aliases[alias-1])
+		bytes -= len(a.topics[alias-1])
 	}
 	if bytes > c.srv.cfg.TopicAliasMaximum*aliasMost || !c.countAliases(bytes) {
 		return &ProtocolFault{QuotaExceeded, "the topic aliases take too much memory"}
 	}
-	if len(c.aliases) < alias {
-		c.aliases = append(c.aliases, make([][]byte, alias-len(c.aliases))...)
+	if len(a.topics) < alias {
+		a.topics = append(a.topics, make([][]byte, alias-len(a.topics))...)
 	}
-	c.aliases[alias-1] = append([]byte(nil), topic...)
+	a.topics[alias-1] = append([]byte(nil), topic...)
 	return nil
 }
 
 // countAliases notes that the topic aliases take so many bytes; false: all connections' take too much.
 func (c *Conn) countAliases(bytes int) bool {
-	before := c.aliasesCounted()
+	before := c.aliases.counted()
 	more := max(0, bytes-aliasesUncounted) - before
 	if more > 0 && !c.srv.extra.take(more) {
 		return false
@@ -287,12 +290,31 @@ func (c *Conn) countAliases(bytes int) bool {
 	if more < 0 {
 		c.srv.extra.give(-more)
 	}
-	c.aliasBytes = bytes
+	c.aliases.bytes = bytes
 	return true
 }
 
-// aliasesCounted is how much of the topic aliases is counted in Server.extra.
-func (c *Conn) aliasesCounted() int { return max(0, c.aliasBytes-aliasesUncounted) }
+// topicAliases are those that a device has set. Only the reading goroutine uses them.
+type topicAliases struct {
+	topics [][]byte // by alias-1; a topic is never written again, only replaced
+	bytes  int      // what they take
+}
+
+// topic gives what an alias stands for; nil: it was not set.
+func (a *topicAliases) topic(alias int) []byte {
+	if a == nil || alias > len(a.topics) {
+		return nil
+	}
+	return a.topics[alias-1]
+}
+
+// counted is how much of the topic aliases is counted in Server.extra.
+func (a *topicAliases) counted() int {
+	if a == nil {
+		return 0
+	}
+	return max(0, a.bytes-aliasesUncounted)
+}
 
 // enter gives a message with QoS 1 or 2 its slot. fresh is false for a QoS 2 message that was received
 // before: its slot is settled by what is known of the first.

@@ -195,7 +195,7 @@ func (c *Conn) put(p *outgoing) {
 		return
 	}
 	c.out = p.appendHead(c.out) // out was empty, see takes
-	c.tail, c.tailAt = p.cmd.rest(p.version), len(c.out)
+	c.tail = &tail{b: p.cmd.rest(p.version), at: len(c.out)}
 }
 
 // freeID gives the next packet identifier that is not in use [MQTT-2.2.1-3].

@@ -151,7 +151,18 @@ func (c *Conn) send() {
 }
 
 // waiting is how many bytes wait to be written. mu is held.
-func (c *Conn) waiting() int { return len(c.out) + len(c.tail) }
+func (c *Conn) waiting() int {
+	if c.tail == nil {
+		return len(c.out)
+	}
+	return len(c.out) + len(c.tail.b)
+}
+
+// A tail is the end of a large command, which is shared with other connections. It belongs into Conn.out at at.
+type tail struct {
+	b  []byte
+	at int
+}
 
 // due says whether there is something to write. mu is held.
 func (c *Conn) due() bool { return c.waiting() > 0 || c.owes() }
@@ -165,10 +176,11 @@ func (c *Conn) take() ([]byte, error) {
 	switch {
 	case c.tail == nil:
 		c.out = nil
-	case c.tailAt > 0:
-		b, c.out, c.tailAt = b[:c.tailAt:c.tailAt], b[c.tailAt:], 0
+	case c.tail.at > 0:
+		at := c.tail.at
+		b, c.out, c.tail.at = b[:at:at], b[at:], 0
 	default:
-		b, c.tail = c.tail, nil
+		b, c.tail = c.tail.b, nil
 	}
 	c.taken = len(b)
 	return b, nil
@@ -176,7 +188,7 @@ func (c *Conn) take() ([]byte, error) {
 
 // discard forgets what waits to be written. mu is held.
 func (c *Conn) discard() {
-	c.out, c.tail, c.tailAt = nil, nil, 0
+	c.out, c.tail = nil, nil
 	if c.link != nil {
 		c.link.discard()
 	}
