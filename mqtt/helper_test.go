@@ -92,6 +92,26 @@ func (w *world) open() int {
 	return len(w.s.conns.all)
 }
 
+// parked counts the connections that have no goroutine.
+func (w *world) parked() (n int) {
+	w.s.conns.each(func(c *Conn) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.parked {
+			n++
+		}
+	})
+	return n
+}
+
+// allParked turns the clock until n connections are parked.
+func (w *world) allParked(n int) {
+	until(w.t, "parked", func() bool {
+		w.pass(1)
+		return w.parked() == n
+	})
+}
+
 // until waits for a condition.
 func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()

@@ -7,26 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// parked counts the connections that have no goroutine.
-func (w *world) parked() (n int) {
-	w.s.conns.each(func(c *Conn) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.parked {
-			n++
-		}
-	})
-	return n
-}
-
-// allParked turns the clock until n connections are parked.
-func (w *world) allParked(n int) {
-	until(w.t, "parked", func() bool {
-		w.pass(1)
-		return w.parked() == n
-	})
-}
-
 // lotIsOpen waits until connections can be parked.
 func (w *world) lotIsOpen() {
 	until(w.t, "the lot is open", func() bool {

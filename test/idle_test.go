@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,28 +117,45 @@ func settledRSS(s *instance) int64 {
 // TestIdleConnectionsCostLittleAndSurviveTheHostile: thousands of idle devices answer, before and after others send
 // what should hurt.
 func TestIdleConnectionsCostLittleAndSurviveTheHostile(t *testing.T) {
-	kafka := cluster.Shared(t)
-	s := serve(t, kafka.Brokers(), oneTopic(newTopic(t, kafka, 1)), "")
-	n := either(3000, 19000)
-	before := s.rss()
-	conns := idle(t, s.address, n)
-	answer(t, conns)
-	require.EqualValues(t, n, s.metric("sluice_mqtt_connections"))
-	if runtime.GOOS == "linux" {
-		require.Eventually(t, func() bool { return s.metric("go_goroutines") < float64(n)/4 }, patience, 100*time.Millisecond, "idle connections are parked")
-	}
-	perConnection := float64(settledRSS(s)-before) / float64(n)
-	t.Logf("%d idle connections, %.2f KB of process memory each", n, perConnection/1024)
-	require.Less(t, perConnection, 16*1024.0, "far above any measurement: something is kept per connection")
+	for _, claim := range []string{"always", "stored"} {
+		t.Run(claim, func(t *testing.T) {
+			kafka := cluster.Shared(t)
+			s := prepare(t, kafka.Brokers(), oneTopic(newTopic(t, kafka, 1)), "")
+			s.reconfigure("sessions: {", fmt.Sprintf("sessions: {claim: %s, ", claim))
+			s.start()
+			s.awaitReady()
+			n := either(3000, 19000)
+			before := s.rss()
+			conns := idle(t, s.address, n)
+			answer(t, conns)
+			require.EqualValues(t, n, s.metric("sluice_mqtt_connections"))
+			if runtime.GOOS == "linux" {
+				require.Eventually(t, func() bool { return s.metric("go_goroutines") < float64(n)/4 }, patience, 100*time.Millisecond, "idle connections are parked")
+			}
+			perConnection := float64(settledRSS(s)-before) / float64(n)
+			t.Logf("%d idle connections, %.2f KB of process memory each", n, perConnection/1024)
+			require.Less(t, perConnection, 16*1024.0, "far above any measurement: something is kept per connection")
 
-	calm := s.rss()
-	hostile(t, s.address)
-	answer(t, conns)
-	require.EqualValues(t, n, s.metric("sluice_mqtt_connections"))
-	require.Zero(t, s.metric("sluice_mqtt_recovered_panics_total"))
-	require.Less(t, s.rss()-calm, int64(64<<20))
-	t.Logf("memory after the hostile: %+d KB", (s.rss()-calm)>>10)
-	require.True(t, s.running())
+			calm := s.rss()
+			hostile(t, s.address)
+			answer(t, conns)
+			require.EqualValues(t, n, s.metric("sluice_mqtt_connections"))
+			require.Zero(t, s.metric("sluice_mqtt_recovered_panics_total"))
+			require.Less(t, s.rss()-calm, int64(64<<20))
+			t.Logf("memory after the hostile: %+d KB", (s.rss()-calm)>>10)
+			require.True(t, s.running())
+		})
+	}
+}
+
+// reconfigure replaces a text in the configuration of an instance that does not run.
+func (s *instance) reconfigure(text, with string) {
+	s.t.Helper()
+	file := s.args[len(s.args)-1]
+	b, err := os.ReadFile(file)
+	require.NoError(s.t, err)
+	require.Contains(s.t, string(b), text)
+	require.NoError(s.t, os.WriteFile(file, []byte(strings.Replace(string(b), text, with, 1)), 0o600))
 }
 
 // hostile sends 30 half packets of 250 MB, a CONNECT of one byte, a SUBSCRIBE that ends before its options, and more
