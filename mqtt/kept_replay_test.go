@@ -134,6 +134,7 @@ func TestReplayGoesOnlyToThoseWhoJoined(t *testing.T) {
 	w.records(0, 1, 2, 3)
 	w.deposits(deposit{snapshot: Snapshot{Subscriptions: []Subscription{{Filter: "t"}}, Next: []Place{{1, 2}}}})
 	c := w.stored(5, "dev")
+	c.ping() // CONNACK comes before the session is the connection's
 	s := w.v.keeper("dev").o.Session
 	play := func(from, next int64) {
 		for ; from < next; from++ {
