@@ -162,7 +162,7 @@ func TestMissingTopicDelaysNobodyElse(t *testing.T) {
 	rules := oneTopic(healthy) + fmt.Sprintf("  - match: doomed/{d}\n    topic: %q\n  - match: made/{name}\n    topic: \"never-{name}\"\n", doomed)
 	s := serve(t, kafka.Brokers(), rules, "")
 	publishOne := func(topic string) *load.Result {
-		f := &load.Fleet{Addr: s.address, Run: runID(), Devices: 1, QoS: 1, Window: 1, Topic: topic, Drain: 3 * time.Second}
+		f := &load.Fleet{Addr: s.address, Run: runID(), Devices: 1, QoS: 1, Window: 1, Topic: topic, Drain: patience}
 		return within(t, f, 300*time.Millisecond)
 	}
 	r := publishOne("made/nothing")
