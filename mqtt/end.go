@@ -124,7 +124,8 @@ func (c *Conn) leaveKept(err error) {
 }
 
 // leaveCommands gives the commands back that this connection has not completed. Those with QoS 0 that the
-// network did not take are over.
+// network did not take are over. If somebody is writing, nobody knows yet what it takes, and one of a share must not go to
+// another member: it could come twice.
 func (c *Conn) leaveCommands() {
 	o := c.session.outbox.Load()
 	if o == nil {
@@ -132,13 +133,18 @@ func (c *Conn) leaveCommands() {
 	}
 	o.detach()
 	c.mu.Lock()
-	marks := c.marks
+	marks, writing := c.marks, c.writing
 	c.marks = nil
 	c.mu.Unlock()
 	for _, m := range marks {
-		if m.qos == 0 {
-			c.srv.report(c.session.clientID, []settlement{{delivery: m.delivery, fate: Offline, reason: reasonNotSent}})
+		if m.qos > 0 {
+			continue
 		}
+		reason := reasonNotSent
+		if writing && isTurn(m.cmd) {
+			reason = reasonNotAnswered
+		}
+		c.srv.report(c.session.clientID, []settlement{{delivery: m.delivery, fate: Offline, reason: reason}})
 	}
 }
 

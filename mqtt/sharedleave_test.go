@@ -72,6 +72,28 @@ func TestBegunQoS2IsCompletedByItsSession(t *testing.T) {
 	})
 }
 
+// TestQoS0OfAShareThatIsBeingWrittenIsNotHandedOn: the device may have it, and would be two with another that gets it.
+func TestQoS0OfAShareThatIsBeingWrittenIsNotHandedOn(t *testing.T) {
+	w := shared(t, nil)
+	w.member(5, "a", 0)
+	w.members(1)
+	a := w.holder("a")
+	a.mu.Lock()
+	a.writing = true // as while the socket is given what was taken from the output
+	a.mu.Unlock()
+	begun := w.give("0", 0)
+	until(t, "in the output", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.marks) == 1
+	})
+	b := w.member(5, "b", 0)
+	w.members(2)
+	w.drop("a")
+	w.became(begun, "a offline: "+reasonNotAnswered)
+	b.ping()
+}
+
 func TestSharedCommandComesBackWhenTheLastMemberLeaves(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })

@@ -46,7 +46,7 @@ func (t *turn) CommandSent(c *Command) { t.owner.CommandSent(c) }
 
 // CommandSettled takes what became of the command at a member: an end, or another member's turn.
 func (t *turn) CommandSettled(_ *Command, clientID string, fate Fate, code Code, reason string) {
-	begun := t.qos == 2 && reason == reasonNotAnswered // nobody else may have it [MQTT-4.8.2-5]
+	begun := t.qos != 1 && reason == reasonNotAnswered // nobody else may have it [MQTT-4.8.2-5] [MQTT-4.3.1-1]
 	if fate == Offline && !begun {
 		t.share.shares.m.handedOn.Inc()
 		t.share.back(t)
