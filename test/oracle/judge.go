@@ -519,10 +519,14 @@ func (j *judge) got(d *device, c *conn, i int, e Event) {
 	if e.ID == 0 {
 		j.forbid("[MQTT-2.2.1-4]", "message %d without a packet identifier", e.Message)
 	}
+	if e.QoS == 1 && j.rough() {
+		s.sentAgain(g)
+	}
 	if old := s.open[e.ID]; old != nil && !old.givenBack(c) {
 		switch {
 		case old.c == c:
 			j.forbid("[MQTT-2.2.1-4]", "identifier %d of message %d stands for %d as well", e.ID, old.Message, e.Message)
+		case j.rough() && old.QoS == 1: // which identifier it had may be lost with the instance (docs/commands.md)
 		case old.Message != e.Message || old.QoS != e.QoS:
 			j.forbid("[MQTT-4.4.0-1]", "identifier %d of message %d stands for %d on the next connection", e.ID, old.Message, e.Message)
 		case !e.Dup && !j.rough():
@@ -540,6 +544,16 @@ func (j *judge) got(d *device, c *conn, i int, e Event) {
 		}
 	}
 	s.received[e.ID] = g
+}
+
+// sentAgain takes a delivery for the repetition of one on an earlier connection, whatever its identifier was.
+func (s *session) sentAgain(g *delivery) {
+	for id, old := range s.open {
+		if old.QoS == 1 && old.m == g.m && old.c != g.c {
+			delete(s.open, id)
+			return
+		}
+	}
 }
 
 // givenBack says whether the server may have offered a message to another member of the share, because the connection that it

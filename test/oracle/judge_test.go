@@ -254,6 +254,22 @@ func TestAWillForWhichNobodyWaitedHasNoOrder(t *testing.T) {
 	require.Empty(t, Judge(&h.History))
 }
 
+// TestAfterACrashAMessageMayHaveAnotherIdentifier with QoS 1, which is not stored before it is sent; but it has to come again.
+func TestAfterACrashAMessageMayHaveAnotherIdentifier(t *testing.T) {
+	for _, crashed := range []bool{true, false} {
+		h := right()
+		h.Crashed = crashed
+		h.event(GotPublish, 1, 2).ID, h.event(Puback, 1, 0).ID = 7, 7
+		h.event(GotPublish, 1, 3).ID, h.event(Puback, 1, 1).ID = 2, 2
+		require.Equal(t, crashed, len(Judge(&h.History)) == 0)
+		h.drop(h.at(GotPublish, 1, 2))
+		h.drop(h.at(Puback, 1, 0))
+		h.drop(h.at(GotPublish, 1, 2))
+		h.drop(h.at(Puback, 1, 0))
+		require.NotEmpty(t, Judge(&h.History))
+	}
+}
+
 // TestWhatTheSpecificationsForbidIsAViolation takes the right history, falsifies one thing, and wants the clause named.
 func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 	for _, c := range []struct {
