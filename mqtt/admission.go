@@ -42,7 +42,6 @@ type admission struct {
 type entrance struct {
 	source  *source[*Conn] // while it is unfinished
 	address *netip.Addr    // that it counts for; nil: none
-	taken   bool
 }
 
 // patienceInQueue is how long a connection waits for admission: devices give up before that.
@@ -170,7 +169,7 @@ func (a *admission) enter(c *Conn, now time.Time, m *limitMetrics) (first, evict
 		return nil, evicted, m.fromOne
 	}
 	a.open++
-	c.entrance.taken = true
+	c.counted = true
 	if a.queue == nil || a.closed { // the server's set of connections refuses it when the server stops
 		return c, evicted, nil
 	}
@@ -262,7 +261,7 @@ func (a *admission) leave(c *Conn) {
 }
 
 func (a *admission) leaveLocked(c *Conn) {
-	if !c.entrance.taken {
+	if !c.counted {
 		return
 	}
 	a.open--
@@ -271,7 +270,7 @@ func (a *admission) leaveLocked(c *Conn) {
 			delete(a.addresses, *from)
 		}
 	}
-	c.entrance = entrance{}
+	c.entrance, c.counted = entrance{}, false
 }
 
 // overdue takes those out of the queue that joined before then.

@@ -44,7 +44,10 @@ func (c *Conn) authenticate(p *connectParams) error {
 			return &ProtocolFault{NotAuthorized, "the will is not allowed"}
 		}
 	}
-	p.who, c.method = who, l.Method
+	if p.who = who; l.Method != "" {
+		method := l.Method // and not all of l
+		c.method = &method
+	}
 	c.identity.Store(who)
 	return nil
 }
@@ -130,7 +133,7 @@ func (c *Conn) reauthenticate(body []byte) error {
 	c.paused.Store(true) // what the device sends meanwhile waits: it must not be taken for silent
 	who, err := c.identityOf(&Login{
 		ClientID: c.session.clientID, Certificate: c.Certificate(), Remote: c.RemoteAddr(),
-		Method: c.method, Data: p.authData, Again: c.identity.Load(),
+		Method: *c.method, Data: p.authData, Again: c.identity.Load(),
 	})
 	c.heard.Store(c.srv.tick.Load())
 	c.paused.Store(false)
@@ -145,7 +148,7 @@ func (c *Conn) reauthenticate(body []byte) error {
 		o.review(who)
 	}
 	pk := c.newPacket(packets.Auth)
-	pk.Properties.AuthenticationMethod = c.method
+	pk.Properties.AuthenticationMethod = *c.method
 	c.respond(pk, (*packets.Packet).AuthEncode)
 	return nil
 }
@@ -156,7 +159,7 @@ const reauthenticationCost = 10
 // decodeAuth holds an AUTH to section 3.15. We never ask to continue, so there is one that a device may send: that which
 // begins anew, with the method of its CONNECT [MQTT-4.12.1-1].
 func (c *Conn) decodeAuth(body []byte) (p properties, err error) {
-	if c.method == "" {
+	if c.method == nil {
 		return p, violation("AUTH without an Authentication Method in CONNECT") // [MQTT-4.12.0-7]
 	}
 	r := cursor{b: body}
@@ -175,7 +178,7 @@ func (c *Conn) decodeAuth(body []byte) (p properties, err error) {
 		return p, r.err
 	case code != ReAuthenticate:
 		return p, violation("AUTH that does not begin a re-authentication")
-	case string(p.authMethod) != c.method:
+	case string(p.authMethod) != *c.method:
 		return p, violation("another Authentication Method than in CONNECT")
 	}
 	return p, nil

@@ -26,13 +26,13 @@ type Conn struct {
 	aliases        *topicAliases // nil: none was set
 	will           *Message
 	session        *session
-	method         string    // of enhanced authentication; "": none
-	now            time.Time // when the bytes at hand were read
-	since          time.Time
-	handed         *Message // in the Handler's Publish now
-	turn           Turn     // of the message that waits for memory; nil: none does
-	attached       any      // the Handler's
-	device         net.Addr // as the PROXY header says; nil: there is none
+	method         *string       // of enhanced authentication; nil: none
+	now            time.Time     // when the bytes at hand were read
+	since          time.Duration // CONNECT was answered, from clockStart on
+	handed         *Message      // in the Handler's Publish now
+	turn           Turn          // of the message that waits for memory; nil: none does
+	attached       any           // the Handler's
+	device         *net.TCPAddr  // as the PROXY header says; nil: there is none
 	entrance       entrance
 	rates          rates
 	version        byte // 0 until CONNECT
@@ -40,6 +40,7 @@ type Conn struct {
 	chargedWaiting bool   // charged is counted in Server.waiting
 	holding        bool   // reading is paused; partial begins with the packet that must wait
 	flooded        bool   // and with more PINGREQ than are answered at once
+	counted        bool   // the admission counts it
 	tidy           bool   // DISCONNECT came: no will
 	persists       bool   // CONNECT asked for a Session Expiry Interval above 0
 	isBridge       bool   // the protocol level has bridgeBit
@@ -59,11 +60,11 @@ type Conn struct {
 	mu        sync.Mutex // guards all below
 	keepAlive uint32     // seconds, 0: none
 	slots     slots
-	inFlight  int // bytes of the messages in slots, and of those with QoS 0 that are held back
-	lagging   int // how many those are
+	inFlight  int   // bytes of the messages in slots, and of those with QoS 0 that are held back
+	lagging   int32 // how many those are
+	taken     int32 // bytes taken from out, not yet written
 	out       []byte
 	tail      *tail  // nil: there is none
-	taken     int    // bytes taken from out, not yet written
 	flushed   uint64 // bytes written
 	marks     []mark // commands that are not yet written whole
 	writing   bool   // somebody writes out to the socket
@@ -81,9 +82,9 @@ type Conn struct {
 	// spareSince is the tick since which a message with QoS 0 waits for memory; 0: none does. Only the reading goroutine
 	// writes it.
 	spareSince int64
-	refusal    error  // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
-	end        error  // why it ends
-	cancel     func() // ends a wait of the reading goroutine
+	refusal    *ProtocolFault // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
+	end        error          // why it ends
+	cancel     func()         // ends a wait of the reading goroutine
 	wake       chan struct{}
 	idle       chan struct{} // closed when no slot waits, if somebody waits for that
 	written    chan struct{} // closed when writing ends, if somebody waits for that

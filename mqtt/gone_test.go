@@ -131,18 +131,18 @@ func TestWhatWaitsForARateWaitsAMinuteAtMost(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.PublishBytesPerSecond = 1 })
 		server, device := socketPair(t)
 		c := w.s.connOf(server)
-		c.version, c.since, c.now = v, begin, begin
+		c.version, c.since, c.now = v, begin.Sub(clockStart), begin
 		c.session = &session{clientID: "dev"}
 		c.identity.Store(&Identity{})
 		week := pub{topic: "t", payload: strings.Repeat("x", 100_000)}.packet(v)
 		require.Equal(t, errPause, c.feed(cat(week, pub{topic: "t"}.packet(v))))
-		c.since = time.Now()
-		c.now = c.since
+		c.now = time.Now()
+		c.since = c.now.Sub(clockStart)
 		c.rates.messages, c.rates.bytes = 0, bucket(24*time.Hour)
 		c.pause()
 		require.NoError(t, c.goOn(socketOf(t, server)), "it waits again")
 		require.True(t, c.holding)
-		c.since = c.since.Add(-longestDelay)
+		c.since -= longestDelay
 		require.Equal(t, errOverdue, c.goOn(socketOf(t, server)))
 		c.endPause()
 		require.NoError(t, device.Close())
@@ -154,15 +154,15 @@ func TestPauseCopiesNothingOfWhatWaits(t *testing.T) {
 	w := newWorld(t, nil)
 	server, _ := socketPair(t)
 	c := w.s.connOf(server)
-	c.version, c.since, c.session = 4, time.Now(), &session{clientID: "dev"}
-	c.now = c.since
+	c.version, c.now, c.session = 4, time.Now(), &session{clientID: "dev"}
+	c.since = c.now.Sub(clockStart)
 	require.Equal(t, errPause, c.feed(bytes.Repeat(puback(9), 16_000)))
 	c.pause()
 	defer c.endPause()
 	fd := socketOf(t, server)
 	for range 10 {
 		left, before := len(c.partial), &c.partial[len(c.partial)-1]
-		c.since = c.since.Add(-leastDelay) // that much time passes
+		c.since -= leastDelay // that much time passes
 		require.NoError(t, c.goOn(fd))
 		require.True(t, c.holding)
 		require.Less(t, len(c.partial), left, "some was handled")

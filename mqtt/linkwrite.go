@@ -59,7 +59,7 @@ func (c *Conn) takePiece() (b []byte) {
 		if b, t.b = t.b[:n], t.b[n:]; len(t.b) == 0 {
 			c.tail = nil
 		}
-		c.taken = n
+		c.taken = int32(n)
 		return b
 	}
 	n := min(len(c.out), pieceBytes)
@@ -76,7 +76,7 @@ func (c *Conn) takePiece() (b []byte) {
 	default:
 		c.out = nil
 	}
-	c.taken = n
+	c.taken = int32(n)
 	return b
 }
 

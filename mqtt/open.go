@@ -25,7 +25,7 @@ func (c *Conn) open(p *connectParams) error {
 	c.persists = p.props.sessionExpiry > 0
 	c.problems = c.version == 5 && (!p.props.has(propRequestProblem) || p.props.requestProblem == 1)
 	c.heard.Store(c.srv.tick.Load())
-	c.since = time.Now()
+	c.since = time.Since(clockStart)
 	c.mu.Lock()
 	c.keepAlive = p.keep
 	c.mu.Unlock()
@@ -157,7 +157,9 @@ func (c *Conn) offer(p *connectParams) packets.Properties {
 	if cfg.Shares != nil {
 		o.SharedSubAvailable = 1
 	}
-	o.AuthenticationMethod = c.method
+	if c.method != nil {
+		o.AuthenticationMethod = *c.method
+	}
 	if p.assigned {
 		o.AssignedClientID = p.clientID
 	}

@@ -250,7 +250,7 @@ type mark struct {
 }
 
 // position is the number of bytes written and to be written on this connection. mu is held.
-func (c *Conn) position() uint64 { return c.flushed + uint64(c.taken+c.waiting()) }
+func (c *Conn) position() uint64 { return c.flushed + uint64(int(c.taken)+c.waiting()) }
 
 // marked gives the commands that the network took since the last call. mu is held.
 func (c *Conn) marked() (sent []mark) {

@@ -56,7 +56,10 @@ const (
 )
 
 // age is the time of the bytes at hand, since CONNECT was answered; they may have come with it.
-func (c *Conn) age() time.Duration { return max(0, c.now.Sub(c.since)) }
+func (c *Conn) age() time.Duration { return max(0, c.now.Sub(clockStart.Add(c.since))) }
+
+// clockStart is what the times of connections are counted from: 8 bytes each, where a time.Time has 24.
+var clockStart = time.Now()
 
 // withinRate asks whether a PUBLISH may be handled now. errPause: not yet.
 func (c *Conn) withinRate() error {

@@ -45,7 +45,7 @@ func TestTheLargestPacketAtTheSmallestRateOverflowsNothing(t *testing.T) {
 	c := &Conn{srv: w.s}
 	c.countPublish(largestPacket)
 	require.Positive(t, c.withinRateWait())
-	c.now = c.since.Add((largestPacket + 1) * time.Second)
+	c.now = clockStart.Add((largestPacket + 1) * time.Second)
 	require.Zero(t, c.withinRateWait())
 }
 
@@ -319,7 +319,7 @@ func TestPlacesOfSessionsThatExpireAreFree(t *testing.T) {
 // TestLimitsCostNoAllocation: the publish path allocates no more with rates than without.
 func TestLimitsCostNoAllocation(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.PublishesPerSecond, c.PublishBytesPerSecond = mostPerSecond, 1<<40 })
-	c := &Conn{srv: w.s, since: begin, now: begin}
+	c := &Conn{srv: w.s, since: begin.Sub(clockStart), now: begin}
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		if c.withinRate() != nil || c.withinControl() != nil || c.tooDeep([]byte("a/b")) {
 			t.Fatal("within all limits")
@@ -331,7 +331,7 @@ func TestLimitsCostNoAllocation(t *testing.T) {
 
 func BenchmarkRates(b *testing.B) {
 	w := newWorld(b, func(c *Config) { c.PublishesPerSecond, c.PublishBytesPerSecond = mostPerSecond, 1<<40 })
-	c := &Conn{srv: w.s, since: begin, now: begin}
+	c := &Conn{srv: w.s, since: begin.Sub(clockStart), now: begin}
 	b.ReportAllocs()
 	for b.Loop() {
 		if c.withinRate() != nil {

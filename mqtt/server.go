@@ -308,7 +308,7 @@ func (s *Server) ended(c *Conn, err error) {
 	}
 	line := s.lines.WithLevel(level).Stringer("remote", c.RemoteAddr()).Str("reason", reason)
 	if c.session != nil {
-		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Stringer("after", time.Since(c.since).Round(time.Millisecond))
+		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Stringer("after", (time.Since(clockStart) - c.since).Round(time.Millisecond))
 	}
 	var fault *ProtocolFault
 	if errors.As(err, &fault) {

@@ -182,7 +182,7 @@ func (c *Conn) take() ([]byte, error) {
 	default:
 		b, c.tail = c.tail.b, nil
 	}
-	c.taken = len(b)
+	c.taken = int32(len(b))
 	return b, nil
 }
 
@@ -241,10 +241,10 @@ func (c *Conn) gone(n, left int) {
 	if c.link != nil {
 		plain = 0
 		if left == 0 {
-			plain = c.taken
+			plain = int(c.taken)
 		}
 	}
-	c.taken -= plain
+	c.taken -= int32(plain)
 	c.flushed += uint64(plain)
 	c.srv.m.bytesOut.Add(float64(n))
 }
