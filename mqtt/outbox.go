@@ -64,7 +64,7 @@ func (o *outbox) subscribe(r filterRequest) bool {
 		o.subs = append(o.subs, r)
 	}
 	if isShared(r.filter) {
-		o.join(r)
+		o.join(r, nil)
 		return true
 	}
 	o.srv.index.add(r.filter, o.session, r.subscription)

@@ -155,6 +155,7 @@ func (x *Shares) join(m *shareMember) {
 	m.share = s
 	x.dues.take(m.outbox.session.clientID, m.filter)
 	if s.members++; s.members == 1 {
+		s.first = m.begins
 		x.start(s)
 	}
 }
@@ -164,7 +165,7 @@ func (x *Shares) start(s *Share) {
 	if s.fed || s.members == 0 || x.ctx == nil || x.stopped {
 		return
 	}
-	s.fed = true
+	s.fed, s.Begins = true, s.first
 	s.open()
 	ctx, cancel := context.WithCancel(x.ctx)
 	s.cancel = cancel

@@ -17,8 +17,13 @@ type Share struct {
 	srv    *Server
 	key    string // the filter as it was subscribed to
 
+	// Begins says where the first member was in the streams, if it has come back with its session: before what comes next,
+	// in those that are named. A share that nobody has begun with begins there. It is set when the share is fed.
+	Begins []Place
+
 	// Guarded by Shares.mu.
 	members int
+	first   []Place // Begins, of the member that was the first
 	fed     bool
 	cancel  context.CancelFunc // of the feed; nil: there was none yet
 

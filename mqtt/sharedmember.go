@@ -15,7 +15,8 @@ type sharing struct {
 type shareMember struct {
 	outbox *outbox
 	filter string
-	share  *Share // set by Shares.join
+	share  *Share  // set by Shares.join
+	begins []Place // where the session was in its streams; nil: it subscribes now
 
 	sub  subscription // guarded by outbox.mu
 	idle bool         // had no room when it was asked, so it is not in Share.ready; guarded by outbox.mu
@@ -23,8 +24,9 @@ type shareMember struct {
 	out  bool         // the same, guarded by Share.mu
 }
 
-// join makes a connected session a member for a shared subscription that it has, or takes the new options. mu is held.
-func (o *outbox) join(r filterRequest) {
+// join makes a connected session a member for a shared subscription that it has, or takes the new options. begins says where
+// the session was when it had the subscription before. mu is held.
+func (o *outbox) join(r filterRequest, begins []Place) {
 	if o.conn == nil {
 		return
 	}
@@ -32,7 +34,7 @@ func (o *outbox) join(r filterRequest) {
 		o.memberships[i].sub = r.subscription
 		return
 	}
-	m := &shareMember{outbox: o, filter: r.filter, sub: r.subscription, idle: true}
+	m := &shareMember{outbox: o, filter: r.filter, begins: begins, sub: r.subscription, idle: true}
 	o.memberships = append(o.memberships, m)
 	o.unready++
 	o.srv.cfg.Shares.join(m)
@@ -49,9 +51,26 @@ func (o *outbox) joinShares() {
 	}
 	for _, s := range o.subs {
 		if isShared(s.filter) {
-			o.join(s)
+			o.join(s, o.sharedFrom(s.origin))
 		}
 	}
+}
+
+// sharedFrom says from where on a shared subscription takes commands that nobody else has taken, in the streams in which
+// that is before what comes next. mu is held.
+func (o *outbox) sharedFrom(origin *Origin) (begins []Place) {
+	for stream, l := range o.behind {
+		at := Place{stream, l.from}
+		if origin != nil {
+			for _, p := range origin.Places {
+				if p.Stream == stream {
+					at.Offset = max(at.Offset, p.Offset)
+				}
+			}
+		}
+		begins = append(begins, at)
+	}
+	return begins
 }
 
 // refusesShare says that filter is of a share for which there is no room. A session that comes from the Store has its

@@ -173,3 +173,33 @@ func TestInstanceThatWasDeclaredDeadGoesOnUnderANewName(t *testing.T) {
 	}
 	all[0].published("wills/d1")
 }
+
+// TestShareBeginsWhereItsMemberSubscribed though its only instance is killed before the consumer group has written down
+// where that was: what was written meanwhile waits for the member's return.
+func TestShareBeginsWhereItsMemberSubscribed(t *testing.T) {
+	t.Parallel() // some of it is waiting
+	s := found(t, 4, toAll)
+	in := s.instance()
+	in.serve()
+	doomed := s.child(4, toAll)
+	s.owned(in)
+	d := lasting("d1").to(t, doomed.addr, false)
+	d.subscribe("$share/g/fleet", 1)
+	doomed.kill() // long before the group has come together
+	var want []string
+	for i := range 8 {
+		want = append(want, fmt.Sprint(i))
+		s.write(now("commands", fmt.Sprint(i), want[i]))
+	}
+	in.until("they are read", func() bool { return in.value("sluice_command_unmatched_records_total") >= 8 })
+	d = lasting("d1").to(t, in.addr, true)
+	var got []string
+	for range want {
+		m := d.next()
+		d.ack(m, 0)
+		got = append(got, m.payload)
+	}
+	require.ElementsMatch(t, want, got)
+	d.leave()
+	in.stop()
+}

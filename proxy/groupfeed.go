@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/kafka"
+	"sluice/mqtt"
 )
 
 // A groupFeed reads the command topics as a member of a consumer group, so that each record is taken by one instance
@@ -21,8 +22,12 @@ type groupFeed struct {
 	take   func(ctx context.Context, r *kafka.Fetched, done func(settled bool)) bool // as kafka.GroupConfig.Handle
 	log    zerolog.Logger
 
-	// from is where the devices here were when the feed was made: a new group begins there, and not where the topics end
-	// when it has come together.
+	// begins are places that a new group is not to begin behind: an instance that was killed may have been the group, and not
+	// have written down yet where it began.
+	begins []mqtt.Place
+
+	// from is where the devices here were when the feed was made, or begins: a new group begins there, and not where the
+	// topics end when it has come together.
 	from map[streamKey]groupPlace
 }
 
@@ -42,7 +47,7 @@ const feedLook = time.Second
 
 // run is a member until ctx ends. It begins anew with the group's offsets when there are other topics.
 func (f *groupFeed) run(ctx context.Context) {
-	f.from = f.c.streams.places()
+	f.from = f.c.streams.places(f.begins)
 	for ctx.Err() == nil {
 		topics := f.c.topicsNow()
 		if len(topics) > 0 {
@@ -80,12 +85,17 @@ func (f *groupFeed) first(kafkaTopic, topicID string, partition int32) (int64, b
 	return p.next, true
 }
 
-// places gives where the devices here are in each stream.
-func (s *streams) places() map[streamKey]groupPlace {
+// places gives where the devices here are in each stream, and no later than limits say.
+func (s *streams) places(limits []mqtt.Place) map[streamKey]groupPlace {
 	at := make(map[streamKey]groupPlace)
 	for _, st := range s.all() {
 		if next := st.next.Load(); next >= 0 {
 			at[streamKey{st.topic, st.partition}] = groupPlace{st.topicID, next}
+			for _, p := range limits {
+				if p.Stream == st.id && p.Offset < next {
+					at[streamKey{st.topic, st.partition}] = groupPlace{st.topicID, p.Offset}
+				}
+			}
 		}
 	}
 	return at

@@ -81,9 +81,6 @@ var openApart = []string{
 	// resumed_with_expiry_0 on a busy machine. An opened session would have to say where it begins, as an ended one says
 	// where it ends.
 	"docs/commands.md, receipts",
-	// A share whose only member's instance is killed within a second of SUBACK, before its consumer group has written down
-	// where it begins, begins at the return of the member: 3 of 300 histories with kills.
-	"[MQTT-4.8.2-4]",
 }
 
 // playing is how many histories are played at a time.
