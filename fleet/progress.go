@@ -14,18 +14,39 @@ type Progress struct {
 	// another ID is another topic. Not known where Kafka has none, and in records from before there was this field.
 	IDs     map[string]string               `json:"ids,omitempty"`
 	Settled map[string]map[int32][][2]int64 `json:"settled,omitempty"` // ranges [from,to), ascending, apart
+	// Met has the offset after the last command that the session was offered, or that somebody was told is not for it, where
+	// that is above Pos: who goes on with it may have read less.
+	Met map[string]map[int32]int64 `json:"met,omitempty"`
 }
 
 // Start sets where the session begins in a partition; what was settled there is forgotten.
 func (p *Progress) Start(topic string, partition int32, offset int64) {
-	if p.Pos == nil {
-		p.Pos = make(map[string]map[int32]int64)
-	}
-	if p.Pos[topic] == nil {
-		p.Pos[topic] = make(map[int32]int64)
-	}
-	p.Pos[topic][partition] = offset
+	put(&p.Pos, topic, partition, offset)
 	p.setRanges(topic, partition, nil)
+}
+
+// Meet sets Met for a partition.
+func (p *Progress) Meet(topic string, partition int32, offset int64) {
+	put(&p.Met, topic, partition, offset)
+}
+
+func put(offsets *map[string]map[int32]int64, topic string, partition int32, offset int64) {
+	if *offsets == nil {
+		*offsets = make(map[string]map[int32]int64)
+	}
+	if (*offsets)[topic] == nil {
+		(*offsets)[topic] = make(map[int32]int64)
+	}
+	(*offsets)[topic][partition] = offset
+}
+
+// Reach is how far the session has come in a partition: what is below is settled, or it was offered, or is not for it.
+func (p *Progress) Reach(topic string, partition int32) int64 {
+	to := max(p.Pos[topic][partition], p.Met[topic][partition])
+	if ranges := p.Settled[topic][partition]; len(ranges) > 0 {
+		to = max(to, ranges[len(ranges)-1][1])
+	}
+	return to
 }
 
 // Bind says which topic of its name is meant; "" is not known.
@@ -146,6 +167,7 @@ func (p *Progress) Keep(known func(topic string) bool) {
 		if !known(topic) {
 			delete(p.Pos, topic)
 			delete(p.Settled, topic)
+			delete(p.Met, topic)
 			delete(p.IDs, topic)
 		}
 	}
@@ -162,6 +184,11 @@ func (p *Progress) Clone() Progress {
 	for topic, partitions := range p.Settled {
 		for partition, ranges := range partitions {
 			c.setRanges(topic, partition, slices.Clone(ranges))
+		}
+	}
+	for topic, partitions := range p.Met {
+		for partition, offset := range partitions {
+			c.Meet(topic, partition, offset)
 		}
 	}
 	c.IDs = maps.Clone(p.IDs)

@@ -66,19 +66,42 @@ func TestResumeInTopicsAndPartitionsThatAreNew(t *testing.T) {
 	require.EqualValues(t, 7, p.Resume("known", 0, 100))
 	require.EqualValues(t, 0, p.Resume("known", 1, 100), "added since: all of it is new")
 	require.EqualValues(t, 100, p.Resume("new", 0, 100))
+	p.Meet("known", 0, 9)
 	p.Keep(func(topic string) bool { return topic != "known" })
 	require.Empty(t, p.Pos)
+	require.Empty(t, p.Met)
+}
+
+func TestReachIsBehindAllThatTheSessionHasMet(t *testing.T) {
+	var p Progress
+	require.Zero(t, p.Reach("t", 0))
+	p.Start("t", 0, 3)
+	require.EqualValues(t, 3, p.Reach("t", 0))
+	p.Settle("t", 0, 5)
+	p.Settle("t", 0, 7)
+	require.EqualValues(t, 8, p.Reach("t", 0), "records from before there was Met have this much")
+	p.Meet("t", 0, 12)
+	require.EqualValues(t, 12, p.Reach("t", 0))
+	require.Zero(t, p.Reach("t", 1))
+	value, err := (&Session{Progress: p}).Encode()
+	require.NoError(t, err)
+	again, err := DecodeSession(value)
+	require.NoError(t, err)
+	require.EqualValues(t, 12, again.Reach("t", 0))
 }
 
 func TestSnapshotSharesNothing(t *testing.T) {
 	var p Progress
 	p.Start("t", 0, 1)
 	p.Settle("t", 0, 5)
+	p.Meet("t", 0, 6)
 	snapshot := p.Clone()
 	p.Settle("t", 0, 6)
+	p.Meet("t", 0, 7)
 	p.Settle("t", 0, 1)
 	require.EqualValues(t, 1, snapshot.Pos["t"][0])
 	require.Equal(t, [][2]int64{{5, 6}}, snapshot.Settled["t"][0])
+	require.EqualValues(t, 6, snapshot.Met["t"][0])
 }
 
 // TestPositionsAreThoseOfOneTopic: another one of the same name has another ID. Records from before there were IDs, and

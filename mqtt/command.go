@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,7 +213,7 @@ func (s *Server) report(clientID string, done []settlement) {
 type Reach struct {
 	Devices int  // that it is settled for, each by one call of its owner
 	Known   bool // for a command with To: there is a session it could go to, subscribed or not
-	Later   bool // a session has it, gets it from the store, or had not subscribed when it was told of
+	Later   bool // a session has it, gets it from the store, or somebody was told that it is not for it
 }
 
 // Send gives c to the devices with a matching subscription. The order of calls of one goroutine is the order at each
@@ -256,9 +255,9 @@ func (s *Server) sendTo(c *Command) (reach Reach) {
 	if o == nil {
 		return Reach{Known: true}
 	}
-	found, all, over := o.meet(c)
+	found, told, over := o.meet(c)
 	if len(found) == 0 {
-		return Reach{Known: !over, Later: slices.ContainsFunc(all, func(d subscriber) bool { return d.origin.isAfter(c.Place) })}
+		return Reach{Known: !over, Later: told}
 	}
 	a := ss.offer(found[0].delivery, time.Now())
 	reach.count(a)

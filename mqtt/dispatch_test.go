@@ -67,17 +67,22 @@ func (d *dispatcher) CommandSettled(c *Command, clientID string, fate Fate, code
 	d.told++
 }
 
-// send is Send and Flush, and gives what Send gives.
+// send is Send and Flush, and gives what is asked for most.
 func (d *dispatcher) send(c *Command) (devices int, known bool) {
+	reach := d.reach(c)
+	return reach.Devices, reach.Known
+}
+
+// reach is send with all that Send gives.
+func (d *dispatcher) reach(c *Command) Reach {
 	c.Owner = d
 	reach := d.s.Send(c)
-	devices, known = reach.Devices, reach.Known
 	d.mu.Lock()
-	d.counted[c] += devices
-	d.promised += devices
+	d.counted[c] += reach.Devices
+	d.promised += reach.Devices
 	d.mu.Unlock()
 	d.s.Flush()
-	return devices, known
+	return reach
 }
 
 // command sends a command that one device is there for.

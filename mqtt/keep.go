@@ -116,7 +116,8 @@ func (s *Session) Passed(stream int32, next int64) bool {
 }
 
 // GoLive ends the replay of a stream if the session has got everything below next, the offset of the next command that
-// Send will be called with. No such call may be under way. False: go on with the replay.
+// Send will be called with, and all of which something may be in flight or settled. No such call may be under way. False:
+// go on with the replay.
 func (s *Session) GoLive(stream int32, next int64) bool {
 	o := s.lock()
 	if o == nil {
@@ -127,8 +128,8 @@ func (s *Session) GoLive(stream int32, next int64) bool {
 	if !behind || o.ended {
 		return true
 	}
-	if l.from < next {
-		return false
+	if l.from < max(next, o.past[stream]) {
+		return false // Send does not ask what is in flight or settled
 	}
 	delete(o.behind, stream)
 	o.saw(stream, l.from) // Send may come to what the replay has passed already
@@ -161,23 +162,33 @@ func (s *Session) Settle(stored, pending []uint16, unsure bool) (pass func()) {
 // Replay gives a command from the store to the sessions that joined its stream and have a matching subscription.
 // Flush must follow. It does not block.
 func (s *Server) Replay(c *Command) (devices int) {
-	var found []subscriber
+	var found []addressed
 	if c.To == "" {
-		found = s.index.match(c.Topic, nil)
+		found = gather(s.index.match(c.Topic, nil), c)
 	} else if ss, _ := s.sessions.find(c.To); ss != nil {
 		if o := ss.outbox.Load(); o != nil {
-			o.mu.Lock()
-			found = o.match(c)
-			o.mu.Unlock()
+			found = o.remeet(c)
 		}
 	}
 	now := time.Now()
-	for _, d := range gather(found, c) {
+	for _, d := range found {
 		if d.session.replay(d.delivery, now) {
 			devices++
 		}
 	}
 	return devices
+}
+
+// remeet is meet for a command from the store. If it is for nobody, it is for nobody who subscribes from now on, and who
+// calls Send with it tells of it.
+func (o *outbox) remeet(c *Command) []addressed {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	found := gather(o.match(c), c)
+	if l := o.behind[c.Place.Stream]; len(found) == 0 && l.joined && l.from <= c.Place.Offset {
+		o.behind[c.Place.Stream] = lag{c.Place.Offset + 1, true}
+	}
+	return found
 }
 
 // replay is offer for a command from the store.
@@ -200,6 +211,7 @@ func (ss *session) replay(d delivery, now time.Time) bool {
 	}
 	o.behind[p.Stream] = lag{p.Offset + 1, true}
 	o.push(d)
+	o.met(d.cmd)
 	o.unlock(o.pump(now))
 	return true
 }

@@ -14,7 +14,8 @@ type kept struct {
 	asked   bool   // Changed was called for a version that is not saved
 	acks    []savedAnswer
 	behind  map[int32]lag   // streams whose commands wait in the store
-	seen    map[int32]int64 // the offset after the last command that was taken, replayed or left in the store, by stream
+	seen    map[int32]int64 // the offset after the last command that was taken, replayed, left in the store or told of, by stream
+	past    map[int32]int64 // where another server had come with the session, or one before it, and this one had not, by stream
 	done    []Place         // settled, and perhaps above one that is not
 	settled int             // since the last snapshot
 	lagging bool            // Lagging is to be called when there is room
@@ -125,14 +126,27 @@ func (e errands) run() {
 // never replayed.
 func (o *outbox) keeps(c *Command) bool { return o.durable && c.Place.Stream > 0 && !c.Connected }
 
-// passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there. mu is
-// held.
+// passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there, or another
+// server had it. mu is held.
 func (o *outbox) passes(c *Command) bool {
+	if o.isPast(c.Place) {
+		return true
+	}
 	if c.Place.Stream == 0 || c.Connected {
 		return false
 	}
 	_, behind := o.behind[c.Place.Stream]
 	return behind || c.Place.Offset < o.seen[c.Place.Stream]
+}
+
+// isPast says that another server had a command that comes by Send: the session got it there, or gets it by the replay, or
+// it is not for it. mu is held.
+func (o *outbox) isPast(p Place) bool {
+	to, ok := o.past[p.Stream]
+	if ok && p.Offset >= to {
+		delete(o.past, p.Stream) // what comes from now on is new
+	}
+	return p.Offset < to
 }
 
 // fallBehind leaves the commands of a stream from p on in the store. mu is held.
@@ -151,6 +165,13 @@ func (o *outbox) saw(stream int32, next int64) {
 		o.seen = make(map[int32]int64)
 	}
 	o.seen[stream] = max(o.seen[stream], next)
+}
+
+// met notes that a command of a stream of the session's came. mu is held.
+func (o *outbox) met(c *Command) {
+	if o.durable && !o.ended && c.Place.Stream > 0 {
+		o.saw(c.Place.Stream, c.Place.Offset+1)
+	}
 }
 
 // finish notes that a command is settled. mu is held.
@@ -211,6 +232,10 @@ func (o *outbox) restore(state *State) {
 	}
 	o.done = slices.Clone(state.Done)
 	for _, p := range state.Past {
+		if o.past == nil {
+			o.past = make(map[int32]int64)
+		}
+		o.past[p.Stream] = max(o.past[p.Stream], p.Offset)
 		o.saw(p.Stream, p.Offset)
 	}
 	for _, p := range state.Behind {

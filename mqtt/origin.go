@@ -8,8 +8,8 @@ type Origin struct {
 	// At is a time in unix milliseconds: what the device itself published earlier, by Command.Published, is not for them.
 	// 0: not known.
 	At int64
-	// Places are where they begin in streams of which the session had something open at that moment; in all others it is
-	// where the session was.
+	// Places are where they begin in streams of which the session had something open at that moment, or was ahead of what
+	// Send is called with; in all others it is where the session was.
 	Places []Place
 }
 
@@ -26,7 +26,7 @@ func (s *session) begin(now time.Time) *Origin {
 // mostPlaces bounds those of all origins of a session, which are in its record. A SUBSCRIBE above it has none.
 const mostPlaces = 1024
 
-// places gives where the live commands of the streams are in which the session has something open.
+// places gives where the session is in the streams in which it has something open, or is ahead of the live commands.
 func (o *outbox) places() (places []Place) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -34,13 +34,12 @@ func (o *outbox) places() (places []Place) {
 		return nil
 	}
 	lows := o.lows()
-	if len(lows) == 0 {
-		return nil
-	}
 	streams, next := o.keeper.Streams()
 	for _, stream := range streams {
+		live, ok := next(stream)
 		low, open := lows[stream]
-		if at, ok := next(stream); open && ok && low < at {
+		at := max(live, o.seen[stream], o.behind[stream].from) // what a replay has passed is not for them either
+		if ok && (open && low < at || live < at) {
 			places = append(places, Place{stream, at})
 		}
 	}

@@ -125,17 +125,16 @@ func (o *outbox) match(c *Command) (found []subscriber) {
 	return found
 }
 
-// meet gives the one delivery of a command for the session alone, if it subscribed to it, and all subscriptions that match.
-// If there is none, the command is not for those who subscribe from now on either. over: the session has left.
-func (o *outbox) meet(c *Command) (found []addressed, all []subscriber, over bool) {
+// meet gives the one delivery of a command for the session alone, if it subscribed to it. If there is none, the command is
+// not for those who subscribe from now on either; told: somebody was told so elsewhere. over: the session has left.
+func (o *outbox) meet(c *Command) (found []addressed, told, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	all = o.match(c)
-	found = gather(all, c)
-	if len(found) == 0 && o.keeps(c) && !o.ended {
-		o.saw(c.Place.Stream, c.Place.Offset+1)
+	if found = gather(o.match(c), c); len(found) == 0 {
+		told = o.isPast(c.Place)
+		o.met(c)
 	}
-	return found, all, o.ended
+	return found, told, o.ended
 }
 
 // An answer says what an outbox did with a command that was offered.
@@ -159,14 +158,12 @@ func (ss *session) offer(d delivery, now time.Time) answer {
 		return absent
 	}
 	if o.passes(d.cmd) {
-		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
+		o.met(d.cmd)
 		o.mu.Unlock()
 		return later
 	}
 	done, a := o.enqueue(d, now)
-	if a == later {
-		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
-	}
+	o.met(d.cmd)
 	o.unlock(done)
 	return a
 }
@@ -209,9 +206,6 @@ func (o *outbox) full(d *delivery) string {
 func (o *outbox) push(d delivery) {
 	o.held += d.weight()
 	o.queue = append(o.queue, d)
-	if o.keeps(d.cmd) {
-		o.saw(d.cmd.Place.Stream, d.cmd.Place.Offset+1)
-	}
 }
 
 // attach makes c the connection: first it gets again what it had not answered, in the order of the first time.

@@ -80,7 +80,9 @@ type State struct {
 	Received      []uint16 // QoS 2 packet ids that were received and not released; see Session.Settle for others
 	Behind        []Place  // streams that are to be replayed from an offset, before their commands come by Send again
 	Done          []Place  // settled commands that are not below that offset
-	Past          []Place  // streams of which all below an offset is the session's before, which has told of it
+	// Past has the offsets up to which the commands of streams were offered to the session, or to the client's one before
+	// it, elsewhere. Of what is below, Send gives it nothing, and only Behind, Flight and Done say what is open.
+	Past []Place
 }
 
 // A Subscription is a topic filter with its options (section 3.8.3.1).

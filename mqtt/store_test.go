@@ -157,6 +157,7 @@ func (v *vault) leave(id string) {
 // state gives a deposit as a server gets it. v.mu is held.
 func (v *vault) state(d deposit) State {
 	s := State{Subscriptions: d.snapshot.Subscriptions, Received: d.received, Behind: d.snapshot.Next, Done: d.snapshot.Done}
+	s.Past = append(slices.Clone(d.snapshot.Next), d.snapshot.Met...)
 	for _, u := range d.snapshot.Flight {
 		if u.Command = v.copyOf(u.Place); u.Command != nil {
 			v.d.expect(u.Command)
@@ -172,7 +173,7 @@ func (v *vault) copyOf(p Place) *Command {
 	if r == nil {
 		return nil
 	}
-	return &Command{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, To: r.To, Retain: r.Retain, Expires: v.expires, Place: p, Owner: v.d}
+	return &Command{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, To: r.To, Connected: r.Connected, Retain: r.Retain, Expires: v.expires, Place: p, Owner: v.d}
 }
 
 // expect counts a command that a server got otherwise than by Send.

@@ -169,34 +169,48 @@ func (in *instance) standsStill() (goOn func()) {
 }
 
 // TestUnwantedCommandHasOneReceiptAtATakeover: the instance that the device comes to may read the command later than the one
-// that it leaves, which has told of it.
+// that it leaves, which has told of it, whether or not the session has something open before it.
 func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
 	for name, clean := range map[string]bool{"resumed": false, "clean": true} {
-		t.Run(name, func(t *testing.T) {
-			all := fleetOf(t, 2, toOne)
-			d := lasting("d1").to(t, all[0].addr, false)
-			d.subscribe("devices/+/other", 1)
-			goOn := all[1].standsStill()
-			all[0].write(now("commands", "d1", "x", "name", "x", "id", "1"))
-			all[0].became("d1 d1 dropped not_subscribed (1)")
-			next := connecting{id: "d1", clean: clean, expiry: 3600}.to(t, all[1].addr, !clean)
-			d.ended(0x8E)
-			all[1].until("the end of the session before is known", func() bool {
-				return len(all[1].sessions.driver.Ahead("d1")) > 0
+		for _, open := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, open %v", name, open), func(t *testing.T) {
+				all := fleetOf(t, 2, toOne)
+				d := lasting("d1").to(t, all[0].addr, false)
+				d.subscribe("devices/+/other", 1)
+				goOn := all[1].standsStill()
+				want := []string{"d1 d1 dropped not_subscribed (1)"}
+				if open {
+					all[0].write(now("commands", "d1", "x", "name", "other", "id", "0"))
+					d.next()
+				}
+				all[0].write(now("commands", "d1", "x", "name", "x", "id", "1"))
+				all[0].became(want...)
+				next := connecting{id: "d1", clean: clean, expiry: 3600}.to(t, all[1].addr, !clean)
+				d.ended(0x8E)
+				all[1].until("the end of the session before is known", func() bool {
+					return len(all[1].sessions.driver.Ahead("d1")) > 0
+				})
+				goOn()
+				if clean {
+					next.subscribe("devices/+/other", 1)
+				}
+				switch {
+				case open && clean:
+					want = append(want, "d1 d1 offline not_acknowledged (0)")
+				case open:
+					next.ack(next.next(), 0)
+					want = append(want, "d1 d1 delivered (0)")
+				}
+				all[0].write(now("commands", "d1", "x", "name", "x", "id", "2"), now("commands", "d1", "x", "name", "other", "id", "3"))
+				next.ack(next.next(), 0)
+				want = append(want, "d1 d1 dropped not_subscribed (2)", "d1 d1 delivered (3)")
+				all[0].became(want...)
+				for _, in := range all {
+					in.stop()
+				}
+				all[0].became(want...)
 			})
-			goOn()
-			if clean {
-				next.subscribe("devices/+/other", 1)
-			}
-			all[0].write(now("commands", "d1", "x", "name", "x", "id", "2"), now("commands", "d1", "x", "name", "other", "id", "3"))
-			next.ack(next.next(), 0)
-			want := []string{"d1 d1 dropped not_subscribed (1)", "d1 d1 dropped not_subscribed (2)", "d1 d1 delivered (3)"}
-			all[0].became(want...)
-			for _, in := range all {
-				in.stop()
-			}
-			all[0].became(want...)
-		})
+		}
 	}
 }
 

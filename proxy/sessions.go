@@ -142,7 +142,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	}
 	st.Subscriptions = s.subscriptions(ctx, a.State)
 	if s.finder.c != nil {
-		if st.Behind, st.Done, err = s.replays(ctx, a.State); err != nil {
+		if err = s.replays(ctx, a.State, st); err != nil {
 			return nil, err
 		}
 	}

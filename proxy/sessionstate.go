@@ -84,6 +84,11 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 			}
 		}
 	}
+	for _, p := range snap.Met {
+		if st := all.get(p.Stream); !st.ended() {
+			s.Meet(st.topic, st.partition, p.Offset)
+		}
+	}
 	for _, p := range snap.Done {
 		if st := all.get(p.Stream); st.has(p.Offset) {
 			s.Settle(st.topic, st.partition, p.Offset)
@@ -118,10 +123,11 @@ func originOf(from *mqtt.Origin, all *streams) fleet.Origin {
 	return o
 }
 
-// resume says from where on the streams are to be replayed for a stored session, and what is settled there.
-func (s *sessions) replays(ctx context.Context, state *fleet.Session) (behind, done []mqtt.Place, err error) {
+// replays says from where on the streams are to be replayed for a stored session, what is settled there, and where it had
+// come to elsewhere.
+func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.State) error {
 	if err := s.agree(ctx, state); err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, st := range s.streams.all() {
 		tail := st.next.Load()
@@ -130,24 +136,25 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session) (behind, d
 		}
 		if !st.means(&state.Progress) {
 			s.finder.c.lost(st, lostAnew, 1)
-			behind = append(behind, mqtt.Place{Stream: st.id})
+			to.Behind = append(to.Behind, mqtt.Place{Stream: st.id})
 			continue
 		}
-		from := state.Resume(st.topic, st.partition, tail)
-		if from > tail { // another instance was farther, or the log was cut
-			if end := s.logEnd(ctx, st, from); end < from {
+		from, reach := state.Resume(st.topic, st.partition, tail), state.Reach(st.topic, st.partition)
+		if reach > tail { // another instance was farther, or the log was cut
+			if end := s.logEnd(ctx, st, reach); end < reach {
 				s.finder.c.lost(st, lostCut, 1)
-				from = end
+				from, reach = min(from, end), end
 			}
+			to.Past = append(to.Past, mqtt.Place{Stream: st.id, Offset: reach})
 		}
-		behind = append(behind, mqtt.Place{Stream: st.id, Offset: from})
+		to.Behind = append(to.Behind, mqtt.Place{Stream: st.id, Offset: from})
 		for _, r := range state.Settled[st.topic][st.partition] {
-			for offset := r[0]; offset < min(r[1], tail) && len(done) < mostSettled; offset++ {
-				done = append(done, mqtt.Place{Stream: st.id, Offset: offset})
+			for offset := r[0]; offset < min(r[1], reach) && len(to.Done) < mostSettled; offset++ {
+				to.Done = append(to.Done, mqtt.Place{Stream: st.id, Offset: offset})
 			}
 		}
 	}
-	return behind, done, nil
+	return nil
 }
 
 // agree waits until this instance knows the topics that a session has its positions in, if those are newer than what is

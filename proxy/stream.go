@@ -150,7 +150,7 @@ func (s *streams) positions(ends driver.Ends) *fleet.Progress {
 // ahead gives how far a session has got in the streams in which that is farther than the devices here.
 func (s *streams) ahead(p *fleet.Progress) (ahead driver.Ends) {
 	for _, st := range s.all() {
-		if at := p.Pos[st.topic][st.partition]; at > st.next.Load() && st.means(p) {
+		if at := p.Reach(st.topic, st.partition); at > st.next.Load() && st.means(p) {
 			if ahead == nil {
 				ahead = make(driver.Ends)
 			}

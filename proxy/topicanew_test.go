@@ -10,6 +10,7 @@ import (
 	"sluice/fleet"
 	"sluice/kafka"
 	"sluice/kafka/kafkatest"
+	"sluice/mqtt"
 )
 
 // anew deletes a topic and makes it anew.
@@ -163,9 +164,9 @@ func TestLogThatWasCutGoesOnAtItsEnd(t *testing.T) {
 
 	past := &fleet.Session{}
 	past.Start("commands", 0, 5000)
-	behind, _, err := in.sessions.replays(t.Context(), past)
-	require.NoError(t, err)
-	require.EqualValues(t, 10, behind[0].Offset, "the end, as Kafka says")
+	var to mqtt.State
+	require.NoError(t, in.sessions.replays(t.Context(), past, &to))
+	require.EqualValues(t, 10, to.Behind[0].Offset, "the end, as Kafka says")
 	require.EqualValues(t, 2, in.value("sluice_command_lost_positions_total", lostCut))
 }
 
@@ -227,16 +228,16 @@ func TestInstanceThatIsBehindWaitsForTheTopicOfASession(t *testing.T) {
 	s := &fleet.Session{}
 	s.Start("commands", 0, 0)
 	s.Bind("commands", id)
-	behind, _, err := in.sessions.replays(t.Context(), s)
-	require.NoError(t, err)
-	require.Len(t, behind, 1)
-	require.Equal(t, id, in.sessions.streams.get(behind[0].Stream).topicID)
+	var to mqtt.State
+	require.NoError(t, in.sessions.replays(t.Context(), s, &to))
+	require.Len(t, to.Behind, 1)
+	require.Equal(t, id, in.sessions.streams.get(to.Behind[0].Stream).topicID)
 
 	s.Bind("commands", "one that is no more")
 	s.Start("commands", 0, 3)
 	began := time.Now()
-	behind, _, err = in.sessions.replays(t.Context(), s)
-	require.NoError(t, err)
-	require.Zero(t, behind[0].Offset)
+	to = mqtt.State{}
+	require.NoError(t, in.sessions.replays(t.Context(), s, &to))
+	require.Zero(t, to.Behind[0].Offset)
 	require.Less(t, time.Since(began), patience)
 }

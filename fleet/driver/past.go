@@ -52,6 +52,9 @@ func (h *holder) tellPast() {
 	}
 	if past.ends != nil {
 		h.p.advance(h.id, &past.state.Progress)
+		for stream, at := range h.p.d.host.Ahead(&past.state.Progress) { // what it had met there is not for the new one
+			past.ends[stream] = max(past.ends[stream], at)
+		}
 		h.pastOver()
 	}
 }

@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
+)
+
+// hasRead has an instance stand at an offset of a partition of the commands.
+func (in *instance) hasRead(partition int32, next int64) {
+	st := in.sessions.streams.of("commands", partition)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.next.Store(next)
+}
+
+// replayed waits until no session is behind on a stream, or waits for what is still to be read.
+func (in *instance) replayed() {
+	in.t.Helper()
+	in.until("nothing is replayed", func() bool {
+		r := in.sessions.replayer
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.passes) == 0
+	})
+}
+
+// TestCommandsHaveOneOutcomeAtInstancesThatHaveReadLess than the session that comes to them has got, there and on the way to a
+// third one: what is in flight is sent again as what it was, what is settled is not, and nobody is told twice.
+func TestCommandsHaveOneOutcomeAtInstancesThatHaveReadLess(t *testing.T) {
+	const n = 8
+	client := "    client: \"{key}\"\n"
+	require.Contains(t, toOne, client)
+	for rule, text := range map[string]string{
+		"to one":            toOne,
+		"to all":            strings.Replace(toOne, client, "", 1),
+		"to one, connected": strings.Replace(toOne, client, client+"    offline: drop\n", 1),
+		"to all, connected": strings.Replace(toOne, client, "    offline: drop\n", 1),
+	} {
+		t.Run(rule, func(t *testing.T) {
+			all := fleetOf(t, 3, text)
+			var want []string
+			for i, tails := range [][2]int64{{0, 0}, {1, 6}, {4, 2}, {6, 1}, {n, 3}, {7, n}} {
+				for j, early := range []bool{false, true} {
+					c := lasting(fmt.Sprint("d", 2*i+j))
+					t.Logf("%s: tails %v, early %v", c.id, tails, early)
+					become := func(outcomes ...string) {
+						for _, o := range outcomes {
+							want = append(want, c.id+" "+c.id+" "+o)
+						}
+						all[0].became(want...)
+					}
+					partition := kafka.PartitionOf([]byte(c.id), 4)
+					st := func(in *instance) *stream { return in.sessions.streams.of("commands", partition) }
+					base := st(all[0]).next.Load()
+					d := c.to(t, all[0].addr, false)
+					d.subscribe("devices/+/x", 2)
+					var records []*kafka.Fetched
+					var got []delivered
+					for i, qos := range []byte{1, 1, 2, 2, 2, 1, 0, 1} {
+						name := "x"
+						if i == n-1 {
+							name = "nobody"
+						}
+						r := now("commands", c.id, fmt.Sprint(i), "name", name, "id", fmt.Sprint(i), "mqtt.qos", fmt.Sprint(qos))
+						r.Partition, r.Offset = partition, base+int64(i)
+						records = append(records, r)
+						all[0].write(r)
+						if i < n-1 {
+							got = append(got, d.next())
+						}
+					}
+					for _, in := range all {
+						in.until("it has read all", func() bool { return st(in).next.Load() == base+n })
+					}
+					d.ack(got[1], 0)
+					d.send(0x50, []byte{0, byte(got[3].id)})
+					first, _ := d.read()
+					require.EqualValues(t, 0x62, first, "PUBREL")
+					d.complete(got[4])
+					d.ack(got[5], 0)
+					settled := []string{"delivered (1)", "delivered (4)", "delivered (5)", "sent (6)"}
+					if strings.HasPrefix(rule, "to one") {
+						settled = append(settled, "dropped not_subscribed (7)")
+					}
+					become(settled...)
+					for i, in := range all[1:] {
+						in.hasRead(partition, base+tails[i])
+						d = c.to(t, in.addr, true)
+						require.Equal(t, got[0], d.next())
+						require.Equal(t, got[2], d.next())
+						first, body := d.read()
+						require.EqualValues(t, 0x62, first, "PUBREL")
+						require.EqualValues(t, got[3].id, body[1])
+						if !early {
+							in.replayed()
+						}
+						for _, r := range records[tails[i]:] {
+							in.commands.handle(r)
+						}
+						in.server.Flush()
+						in.replayed()
+						d.nothing()
+					}
+					d.ack(got[0], 0)
+					d.complete(got[2])
+					d.send(0x70, []byte{0, byte(got[3].id)})
+					all[0].write(now("commands", c.id, "8", "name", "x", "id", "8", "mqtt.qos", "1"))
+					m := d.next()
+					require.Equal(t, "8", m.payload)
+					d.ack(m, 0)
+					become("delivered (0)", "delivered (2)", "delivered (3)", "delivered (8)")
+					for _, in := range all {
+						in.until("it has read all", func() bool { return st(in).next.Load() == base+n+1 })
+					}
+					d.leave()
+					connecting{id: c.id, clean: true}.to(t, all[0].addr, false).leave()
+				}
+			}
+			for _, in := range all {
+				in.stop()
+			}
+			all[0].became(want...)
+		})
+	}
+}
