@@ -132,8 +132,21 @@ func (s *instance) cleanup() {
 	}
 	if s.t.Failed() {
 		log := s.log.String()
-		s.t.Logf("the instance's log (end):\n%s", log[max(0, len(log)-6000):])
+		s.t.Logf("the instance's log (what is not usual, and the end):\n%s\n%s", unusual(log), log[max(0, len(log)-6000):])
 	}
+}
+
+// unusual gives the first lines of a log that are not about the daily coming and going.
+func unusual(log string) string {
+	var b strings.Builder
+	for line := range strings.Lines(log) {
+		daily := strings.Contains(line, `"level":"info"`) && strings.Contains(line, `"remote":`) &&
+			(strings.Contains(line, "normal disconnection") || strings.Contains(line, "session taken over"))
+		if !daily && b.Len() < 12_000 {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 func (s *instance) running() bool {
