@@ -21,9 +21,11 @@ func (r rules) send(n *node, rec *kafka.Record) *sent {
 	if kind == fleet.KeySession && rec.Value != nil {
 		st, err := fleet.DecodeSession(rec.Value)
 		must(err)
-		if c := n.seat(n.w.client(id)).conn; r.noOpen && st.Opened() && !st.Released && c != nil && !c.asked {
-			c.asked = true
-			s.landed, rec.Offset = true, st.Claim-1
+		if r.noOpen && st.Opened() && !st.Released {
+			if c := n.seat(n.w.client(id)).conn; c != nil && !c.asked {
+				c.asked = true
+				s.landed, rec.Offset = true, st.Claim-1
+			}
 		}
 		r.change(rec, st)
 	}
