@@ -154,6 +154,7 @@ func (c *Conn) readUntil(t time.Time) error {
 	if c.ending {
 		return os.ErrDeadlineExceeded
 	}
+	c.nudged = false // the deadline that was set with it is no more
 	return c.nc.SetReadDeadline(t)
 }
 
