@@ -349,6 +349,9 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 		}
 	}
 	c.doubting(d)
+	if resumed == nil {
+		s.Begins = c.req.begins
+	}
 	// The record takes the place of the state under our key, and nobody would know of the Will in that any more.
 	s.Owed = nil
 	owes := c.owesWill(v, resumed)

@@ -13,11 +13,17 @@ type ConnectRequest struct {
 	Version   string
 }
 
+// An attempt is a CONNECT until it is answered.
+type attempt struct {
+	ConnectRequest
+	begins *Progress
+}
+
 // A Claimer is this incarnation's side for one client ID, for one connection after another. All that it knows of
 // the others it takes from the [View] that each method is given: the client's, of the table as it is now.
 type Claimer struct {
 	client, me, txid string
-	req              *ConnectRequest // of the attempt or connection, nil if there is none
+	req              *attempt // of the attempt or connection, nil if there is none
 	phase            phase
 	writing          writeKind
 	lost             bool // ActLost or ActRefused was given: the runtime is about to call Gone
@@ -79,9 +85,17 @@ func (c *Claimer) Connect(req ConnectRequest, v View) []Action {
 	if owner, foreign := c.Refuses(req, v); foreign {
 		return []Action{{Kind: ActRefused, Principal: owner}}
 	}
-	c.req, c.phase, c.clear = &req, phaseWanted, nil
+	c.req, c.phase, c.clear = &attempt{ConnectRequest: req}, phaseWanted, nil
 	c.lost, c.present = false, false
 	return c.step(v)
+}
+
+// Begins gives Session.Begins for the session that the attempt opens, if it is a new one. It is to be called before the claim
+// is acknowledged.
+func (c *Claimer) Begins(at *Progress) {
+	if c.req != nil {
+		c.req.begins = at
+	}
 }
 
 // Read says that the table has moved: a record of the client was read, or the offset that Awaits names.

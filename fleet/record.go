@@ -52,7 +52,10 @@ type Session struct {
 	Progress
 	// Ends is, in a state that has ended with its connection, how far its holder had got in the command topics: of what is
 	// below, it tells what became of it. nil: the session was in none.
-	Ends     *Progress `json:"ends,omitempty"`
+	Ends *Progress `json:"ends,omitempty"`
+	// Begins is where the session begins in the command topics, where its first holder had read commands for the client
+	// before it: what is below is not for the session to tell of. It is kept as long as the session lives.
+	Begins   *Progress `json:"begins,omitempty"`
 	Out      []Out     `json:"out,omitempty"`      // deliveries to the device that are under way
 	Received []uint16  `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
 	Pending  []Pending `json:"pending,omitempty"`  // those of which it is not known yet

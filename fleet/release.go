@@ -9,6 +9,7 @@ func (c *Claimer) stamp(state *Session) *Session {
 	s.TxID, s.Principal, s.Connected, s.Clean = c.txid, c.book.Principal, c.book.Connected, c.book.Clean
 	s.Released, s.Withdrawn, s.Ended = false, false, false
 	s.Remote, s.Version, s.Owed = c.book.Remote, c.book.Version, c.book.Owed
+	s.Begins = c.book.Begins
 	s.Pending = merged(state.Pending, c.doubt().pending)
 	return &s
 }

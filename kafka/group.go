@@ -30,6 +30,8 @@ type GroupConfig struct {
 	// called before the partition can be given to another member; if Kafka is away, before the session has expired, as
 	// measured here. May be nil.
 	Assigned, Revoked func(topic string, partition int32)
+	// Joined is called when all partitions of a round were Assigned, which may be none. May be nil.
+	Joined func()
 	// Handle gets the committed records of the partitions that are ours, in the order of offsets within a partition,
 	// from the group's offset on, or from where Begin says if there is none. False: there is no room for it now; it is
 	// offered again when others of its partition are settled, and after a moment in any case, before those behind it.
@@ -104,6 +106,9 @@ func (cfg GroupConfig) withDefaults() (GroupConfig, error) {
 	nothing := func(string, int32) {}
 	if cfg.Begin == nil {
 		cfg.Begin = func(string, string, int32) (int64, bool) { return 0, false }
+	}
+	if cfg.Joined == nil {
+		cfg.Joined = func() {}
 	}
 	if cfg.Assigned == nil {
 		cfg.Assigned = nothing

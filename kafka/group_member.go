@@ -168,6 +168,7 @@ func (g *Group) gain(ctx context.Context, assigned map[spot]bool) {
 		g.cfg.Assigned(h.at.topic, h.at.id)
 		h.start()
 	}
+	g.cfg.Joined()
 	g.log.Info().Int("gained", len(gained)).Int("partitions", total).Msg("a share of the consumer group's partitions is assigned")
 }
 

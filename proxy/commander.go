@@ -25,10 +25,10 @@ type commander struct {
 	pending   pending
 	withdrawn *withdrawn
 	streams   *streams
-	absent    func(cmd *command) bool // ends a command for one client ID that is not here; true: it is left to a session
-	arrived   func(cmd *command) bool // it is here by now
-	told      func(cmd *command) bool // the instance that had the session before has told of the command
-	tells     func(cmd *command) bool // it is for this instance, of all, to tell of a command that has no device
+	absent    func(cmd *command) bool         // ends a command for one client ID that is not here; true: it is left to a session
+	arrived   func(cmd *command) bool         // it is here by now
+	told      func(cmd *command) bool         // the instance that had the session before has told of the command
+	tells     func(cmd *command, tell func()) // has the one instance tell of a command that has no device
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
 	stop      <-chan struct{}
@@ -55,7 +55,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 	}
 	c.absent = func(cmd *command) bool { cmd.notConnected(); return false }
 	c.arrived, c.told = func(*command) bool { return false }, func(*command) bool { return false }
-	c.tells = func(*command) bool { return true }
+	c.tells = func(_ *command, tell func()) { tell() }
 	c.translator.c = c
 	return c, nil
 }
@@ -163,13 +163,12 @@ func (c *commander) refuse(cmd *command, err error) {
 	if cmd.settings == nil {
 		return // no rule, so nobody to tell
 	}
-	if !c.tells(cmd) {
-		return
-	}
-	if cmd.settings.Receipts != "" {
-		c.awaitRoom(cmd, c.stop) // if the process stops first, this last receipt of the partition has its room all the same
-	}
-	cmd.settle(cmd.To, mqtt.Dropped, 0, refusal.reason)
+	c.tells(cmd, func() {
+		if cmd.settings.Receipts != "" {
+			c.awaitRoom(cmd, c.stop) // if the process stops first, this last receipt of the partition has its room all the same
+		}
+		cmd.settle(cmd.To, mqtt.Dropped, 0, refusal.reason)
+	})
 }
 
 // The reasons of commands that reach no session.
@@ -182,9 +181,7 @@ const (
 // is over: who has the device, or has its session at its return, is who tells.
 func (c *commander) send(cmd *command) {
 	if cmd.To == "" && cmd.over() {
-		if c.tells(cmd) {
-			cmd.settle("", mqtt.Expired, 0, "")
-		}
+		c.tells(cmd, func() { cmd.settle("", mqtt.Expired, 0, "") })
 		return
 	}
 	c.pending.add(cmd)

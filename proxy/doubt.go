@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"time"
 
 	"sluice/fleet"
 	"sluice/fleet/driver"
@@ -19,11 +20,14 @@ type doubts struct {
 	reading bool
 }
 
-// A doubt is one of them.
+// A doubt is one of them, or a command that no device gets, as long as it is undecided who tells of those.
 type doubt struct {
-	*command
-	quest *driver.Quest
+	of   string // the client ID, or what stands for it
+	tell func()
 }
+
+// undecidedPause is between looks whether it is decided who looks after a partition.
+const undecidedPause = 10 * time.Millisecond
 
 // doubtsKept bounds how many wait. What is more is told by what is known.
 const doubtsKept = 1000
@@ -37,6 +41,10 @@ func (s *sessions) absent(cmd *command) bool {
 		Subscribed: func(state *fleet.Session) bool {
 			return (&forfeit{client: cmd.To, state: state}).subscribed(cmd)
 		},
+		Below: func(p *fleet.Progress) bool {
+			st := s.streams.get(cmd.Place.Stream)
+			return st.means(p) && cmd.Place.Offset < p.Pos[st.topic][st.partition]
+		},
 		Told: func(state *fleet.Session, ends driver.Ends) bool {
 			e, st := forfeit{client: cmd.To, state: state, ends: ends}, s.streams.get(cmd.Place.Stream)
 			from, end := e.span(st)
@@ -48,18 +56,23 @@ func (s *sessions) absent(cmd *command) bool {
 		cmd.missed(found)
 		return found == driver.Elsewhere
 	}
-	d := s.doubts[s.driver.PartitionOf(cmd.To)]
-	d.mu.Lock()
-	full := len(d.waiting) >= doubtsKept
-	if !full {
-		d.waiting = append(d.waiting, doubt{cmd, q})
-		d.resolve()
-	}
-	d.mu.Unlock()
-	if full {
-		cmd.missed(s.driver.Resolve(q))
+	tell := func() { cmd.missed(s.driver.Resolve(q)) }
+	if !s.doubts[s.driver.PartitionOf(cmd.To)].add(doubt{cmd.To, tell}) {
+		tell()
 	}
 	return false
+}
+
+// add has a doubt wait; false: there are too many.
+func (d *doubts) add(w doubt) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.waiting) >= doubtsKept {
+		return false
+	}
+	d.waiting = append(d.waiting, w)
+	d.resolve()
+	return true
 }
 
 // missed ends the command if it is for this instance to do that.
@@ -102,11 +115,16 @@ func (d *doubts) read(ctx context.Context) error {
 	d.mu.Lock()
 	all := d.waiting[:len(d.waiting):len(d.waiting)]
 	d.mu.Unlock()
-	if err := d.s.driver.ReadEnd(ctx, all[0].To); err != nil {
+	for d.s.driver.Owns(all[0].of) == driver.Undecided {
+		if pause(ctx, undecidedPause); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	if err := d.s.driver.ReadEnd(ctx, all[0].of); err != nil {
 		return err
 	}
 	for _, w := range all {
-		w.missed(d.s.driver.Resolve(w.quest))
+		w.tell()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

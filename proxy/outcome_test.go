@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
 )
 
 // toOne sends each command to the device that its key names.
@@ -220,5 +222,21 @@ func TestLargeCommandsArePassedOnWhole(t *testing.T) {
 	require.Equal(t, fmt.Sprintf("correlation=%q name:x a:%s", header, header), m.props)
 	d.ack(m, 0)
 	require.Nil(t, in.receipts(1)[0].CorrelationData, "longer than what a receipt repeats")
+	in.stop()
+}
+
+// TestOutcomesAreToldFromTheStartOn: also of what is read before it is known which instance looks after the clients' partitions.
+func TestOutcomesAreToldFromTheStartOn(t *testing.T) {
+	in := prepare(t, 4, toOne)
+	in.serve()
+	var records []*kafka.Fetched
+	var want []string
+	for i := range 8 {
+		id := fmt.Sprint("d", i)
+		records = append(records, now("commands", id, "x", "name", "x"), now("commands", id, "x", "name", "x", "mqtt.qos", "9"))
+		want = append(want, fmt.Sprintf("%[1]s %[1]s offline not_connected", id), fmt.Sprintf("%[1]s %[1]s dropped invalid_header", id))
+	}
+	in.write(records...)
+	in.became(want...)
 	in.stop()
 }

@@ -124,8 +124,8 @@ func TestExpiryDividesTheCommands(t *testing.T) {
 			told := make(map[string]string)
 			for _, r := range all[0].receipts(stored) {
 				at := fmt.Sprintf("%d@%d", r.Partition, r.Offset)
-				require.Empty(t, told[at], "%s has another receipt, %s", at, r)
-				told[at] = r.String()
+				require.Empty(t, told[at], "%s has another receipt, %s by %s", at, r, r.Instance)
+				told[at] = r.String() + " by " + r.Instance
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"sluice/fleet/driver"
 	"sluice/kafka"
 )
 
@@ -139,7 +140,7 @@ func TestEndAtAnotherInstanceDividesTheCommands(t *testing.T) {
 	var ids []string
 	for i := 0; len(ids) < 2; i++ {
 		id := fmt.Sprint("d", i)
-		if owner.sessions.driver.Owns(id) {
+		if owner.sessions.driver.Owns(id) == driver.Mine {
 			ids = append(ids, id)
 		}
 	}
@@ -179,6 +180,74 @@ func TestEndAtAnotherInstanceDividesTheCommands(t *testing.T) {
 		in.stop()
 	}
 	holder.became(want...)
+}
+
+// lags finds a client whose partition the second instance looks after, and keeps that from reading commands for it, until
+// release is called. want are the receipts there are.
+func lags(all []*instance) (id string, want []string, next func(in *instance) int64, release func()) {
+	holder, owner := all[0], all[1]
+	for i := 0; owner.sessions.driver.Owns(id) != driver.Mine; i++ {
+		id = fmt.Sprint("d", i)
+	}
+	want = []string{fmt.Sprintf("%s %s offline not_connected (first)", id, id)}
+	holder.write(now("commands", id, "x", "name", "x", "id", "first"))
+	first := holder.became(want...)[0]
+	st := func(in *instance) *stream { return in.sessions.streams.of("commands", first.Partition) }
+	next = func(in *instance) int64 { return st(in).next.Load() - first.Offset - 1 }
+	for _, in := range all {
+		in.until("it is read everywhere", func() bool { return next(in) == 0 })
+	}
+	st(owner).mu.Lock()
+	return id, want, next, func() {
+		st(owner).mu.Unlock()
+		owner.until("it has read on", func() bool { return next(owner) > 0 })
+	}
+}
+
+// TestBeginElsewhereDividesTheCommands: what its instance had read before a session began is told of by who tells of absent
+// devices, also if that one reads it when the session is open; and once, wherever the session goes then.
+func TestBeginElsewhereDividesTheCommands(t *testing.T) {
+	all := fleetOf(t, 2, toOne)
+	holder, owner := all[0], all[1]
+	id, want, next, release := lags(all)
+	holder.write(now("commands", id, "x", "name", "x", "id", "second"))
+	holder.until("the other one has read it", func() bool { return next(holder) > 0 })
+	d := lasting(id).to(t, holder.addr, false)
+	d.subscribe("devices/+/y", 1)
+	owner.until("the session is known", func() bool { _, connected := owner.sessions.driver.Whereabouts(id, millis()); return connected })
+	release()
+	want = append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id))
+	holder.became(want...)
+	d = lasting(id).to(t, owner.addr, true)
+	d.subscribe("devices/+/x", 1)
+	holder.write(now("commands", id, "x", "name", "x", "id", "third"))
+	d.ack(d.next(), 0)
+	want = append(want, fmt.Sprintf("%s %s delivered (third)", id, id))
+	holder.became(want...)
+	d.leave()
+	for _, in := range all {
+		in.stop()
+	}
+	holder.became(want...)
+}
+
+// TestCommandOfASessionThatHasLeftIsToldOfOnce, by the instance that had it: it had read the command, for which the session has
+// no subscription, before who tells of absent devices.
+func TestCommandOfASessionThatHasLeftIsToldOfOnce(t *testing.T) {
+	all := fleetOf(t, 2, toOne)
+	id, want, _, release := lags(all)
+	d := lasting(id).to(t, all[0].addr, false)
+	d.subscribe("devices/+/y", 1)
+	all[0].write(now("commands", id, "x", "name", "x", "id", "second"))
+	want = append(want, fmt.Sprintf("%s %s dropped not_subscribed (second)", id, id))
+	all[0].became(want...)
+	d.leave()
+	seenAway(all, id)
+	release()
+	for _, in := range all {
+		in.stop()
+	}
+	all[0].became(want...)
 }
 
 // TestStopTellsOfSessionsThatEndWithIt also of the commands that wait for them in Kafka, and though the memory for receipts

@@ -61,6 +61,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 		Config: kcfg, Name: cfg.Sessions.Topic + "-owners", Topics: []string{cfg.Sessions.Topic},
 		Assigned: func(_ string, partition int32) { s.driver.Assigned(partition) },
 		Revoked:  func(_ string, partition int32) { s.driver.Revoked(partition) },
+		Joined:   s.driver.Joined,
 	})
 	return s, err
 }
@@ -211,8 +212,18 @@ func (e *ender) End(ctx context.Context, topic string, partition int32) (int64, 
 	return c.End(ctx, topic, partition)
 }
 
-// tells says whether it is this instance that tells of a command which no device gets: the owner of the partition that
-// the device, or else the record's key, belongs to.
-func (s *sessions) tells(cmd *command) bool {
-	return s.driver.Owns(cmp.Or(cmd.To, string(cmd.key)))
+// tells has this instance tell of a command which no device gets, if it is the owner of the partition that the device, or
+// else the record's key, belongs to.
+func (s *sessions) tells(cmd *command, tell func()) {
+	of := cmp.Or(cmd.To, string(cmd.key))
+	owns := s.driver.Owns(of)
+	if owns == driver.Mine {
+		tell()
+	} else if owns == driver.Undecided {
+		_ = s.doubts[s.driver.PartitionOf(of)].add(doubt{of: of, tell: func() { // no room: nobody tells
+			if s.driver.Turned(of) == driver.Mine {
+				tell()
+			}
+		}})
+	}
 }

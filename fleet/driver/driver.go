@@ -131,6 +131,8 @@ type Driver struct {
 	moments atomic.Int64   // see apart
 	rebirth sync.Mutex
 	stopped atomic.Bool
+	company atomic.Bool // a heartbeat of another one, or a verdict, was read since this process has begun
+	joined  atomic.Bool // the group has given this process its partitions, if any
 }
 
 // An incarnation is this process under one name. One that was declared dead is followed by another.

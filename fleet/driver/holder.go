@@ -151,6 +151,9 @@ func (h *holder) opened(a fleet.Action) {
 	h.epoch = a.Epoch
 	if a.Present {
 		h.p.advance(h.id, &a.State.Progress)
+		if a.State.Begins != nil && !h.p.owner.Owns() { // else it is told of here
+			h.p.advance(h.id, a.State.Begins)
+		}
 	} else {
 		h.born = a.Epoch
 	}

@@ -27,9 +27,22 @@ func (d *Driver) Assigned(partition int32) {
 	p := d.parts[partition]
 	p.lock()
 	defer p.unlock()
-	p.assigned = true
+	p.assigned, p.initial = true, p.initial || !d.joined.Load()
 	if inc := d.me.Load(); inc != nil && !inc.dead.Load() {
 		p.own()
+	}
+}
+
+// Joined is called when the group has given this process its first partitions, which may be none. If another instance was heard
+// of until then, that has looked after them.
+func (d *Driver) Joined() {
+	if d.joined.Swap(true) || !d.company.Load() {
+		return
+	}
+	for _, p := range d.parts {
+		p.lock()
+		p.initial = false
+		p.unlock()
 	}
 }
 
@@ -41,7 +54,7 @@ func (d *Driver) Revoked(partition int32) {
 	p := d.parts[partition]
 	p.lock()
 	defer p.unlock()
-	p.assigned = false
+	p.assigned, p.initial = false, false
 	p.disown()
 }
 

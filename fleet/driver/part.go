@@ -26,11 +26,13 @@ type part struct {
 	clients   map[string]*holder
 	owner     *fleet.Owner
 	assigned  bool       // the group has given the partition to this process
+	initial   bool       // when it joined, and still
 	ownership *ownership // nil: this incarnation is not its owner
 	due       dues
 	left      map[int32]lastLeft // by stream
 	ahead     map[string]Ends    // by client ID: it is told what became of its commands below, which are still to be read here
 	quests    map[*Quest]struct{}
+	passed    passed
 	after     []func() // to be called when mu is not held any more
 }
 
@@ -113,6 +115,9 @@ func (p *part) heard(r *kafka.Fetched) {
 	kind, _, name, err := fleet.ParseKey(r.Key)
 	if err != nil || r.Value == nil {
 		return
+	}
+	if name != p.d.me.Load().name {
+		p.d.company.Store(true)
 	}
 	if kind == fleet.KeyInstance {
 		beat, _ := p.table.Instance(name)
@@ -229,7 +234,9 @@ func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequ
 			at := &attempt{h: h, conn: c, answer: make(chan fleet.Action, 1)}
 			c.h, h.opening = h, at
 			req.Now = millis()
-			h.do(h.m.Connect(req, p.view(h.id)))
+			acts := h.m.Connect(req, p.view(h.id))
+			h.m.Begins(p.sessionBegins(clientID))
+			h.do(acts)
 			p.unlock()
 			return at, nil
 		}

@@ -4,13 +4,56 @@ import "sluice/fleet"
 
 // What is known of the sessions, for who asks from outside.
 
-// Owns says that this instance looks after the partition of a client ID.
-func (d *Driver) Owns(clientID string) bool { return d.part(clientID).owns() }
+// Owns says whether this instance looks after the partition of a client ID.
+func (d *Driver) Owns(clientID string) Owning {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	return p.owns()
+}
+
+// Turned says what became of an Owning that was Undecided.
+func (d *Driver) Turned(clientID string) Owning {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	return p.turned()
+}
+
+// An Owning says whether this instance looks after a partition.
+type Owning uint8
+
+// The owners.
+const (
+	Other Owning = iota
+	Mine
+	Undecided // this process has just begun: the group has not divided the partitions yet, or its work has not begun
+)
+
+// owns is told at Driver.Owns. mu is held.
+func (p *part) owns() Owning {
+	switch {
+	case p.owner.Owns():
+		return Mine
+	case !p.d.joined.Load() || p.initial:
+		return Undecided
+	}
+	return Other
+}
+
+// turned is told at Driver.Turned: of what was read before this process joined, nobody else tells if a partition was given to
+// it then. One that it gets later was another instance's. mu is held.
+func (p *part) turned() Owning {
+	if p.initial {
+		return p.owns()
+	}
+	return Other
+}
 
 // OwnsFirst says that it looks after the first partition: what one instance of all is to do, it does.
-func (d *Driver) OwnsFirst() bool { return d.parts[0].owns() }
+func (d *Driver) OwnsFirst() bool { return d.parts[0].mine() }
 
-func (p *part) owns() bool {
+func (p *part) mine() bool {
 	p.lock()
 	defer p.unlock()
 	return p.owner.Owns()
@@ -85,7 +128,7 @@ func (d *Driver) Given() (n int) {
 // Owned is told at Given.
 func (d *Driver) Owned() (n int) {
 	for _, p := range d.parts {
-		if p.owns() {
+		if p.mine() {
 			n++
 		}
 	}

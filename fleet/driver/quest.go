@@ -2,6 +2,7 @@ package driver
 
 import (
 	"maps"
+	"slices"
 
 	"sluice/fleet"
 )
@@ -15,13 +16,16 @@ type Quest struct {
 	Stream    int32 // by the number that the Host gave it
 	Offset    int64
 	Connected bool // it is for connected devices alone
-	// Subscribed says that a session subscribed to the command, Told that one which ends there tells of it. Both are called
+	// Subscribed says that a session subscribed to the command, Told that one which ends there tells of it. All are called
 	// with a lock held.
 	Subscribed func(s *fleet.Session) bool
-	Told       func(s *fleet.Session, ends Ends) bool
+	// Below says that it is below a position.
+	Below func(p *fleet.Progress) bool
+	Told  func(s *fleet.Session, ends Ends) bool
 
-	born int64 // the epoch of the last session that had begun here when the command was read
-	told bool  // by a session that has ended meanwhile
+	owns Owning // when the command was read
+	born int64  // the epoch of the last session that had begun here when the command was read
+	told bool   // by a session that has ended meanwhile
 }
 
 // A Finding is who is to say what became of a command.
@@ -32,7 +36,7 @@ const (
 	Elsewhere     Finding = iota // another instance or the session, or it is said already
 	NotConnected                 // this instance: there is no session
 	NotSubscribed                // this instance: the session has not subscribed
-	Doubtful                     // this instance, as it seems: Resolve is to be asked when the partition was read to its end
+	Doubtful                     // this instance, as it seems: Resolve is to be asked when it is decided who owns, and the partition was read to its end
 )
 
 // Seek is asked when the command was read.
@@ -41,7 +45,12 @@ func (d *Driver) Seek(q *Quest) Finding {
 	p.lock()
 	defer p.unlock()
 	h := p.clients[q.ClientID]
-	if h == nil && !p.owner.Owns() || q.Offset < p.ahead[q.ClientID][q.Stream] {
+	q.owns = p.owns()
+	switch {
+	case q.Offset < p.ahead[q.ClientID][q.Stream]:
+		return Elsewhere
+	case h == nil && q.owns == Other:
+		p.passed.add(q)
 		return Elsewhere
 	}
 	if h != nil {
@@ -56,7 +65,7 @@ func (d *Driver) Seek(q *Quest) Finding {
 		return Elsewhere
 	case h != nil && h.lasting(): // its session is here still, or is about to be
 		return found
-	case !p.owner.Owns():
+	case q.owns == Other:
 		return Elsewhere
 	}
 	if p.quests == nil {
@@ -72,6 +81,9 @@ func (d *Driver) Resolve(q *Quest) Finding {
 	p.lock()
 	defer p.unlock()
 	delete(p.quests, q)
+	if q.owns == Undecided && p.turned() != Mine {
+		return Elsewhere
+	}
 	return p.find(q)
 }
 
@@ -92,11 +104,13 @@ func (p *part) find(q *Quest) Finding {
 	// A session whose time is over when the command is written is none, and one whose time is not over then tells of it
 	// itself, whenever the command is read.
 	switch state, connected := p.whereabouts(q.ClientID, min(millis(), q.Written)); {
+	case state != nil && state.Begins != nil && q.Below(state.Begins):
+		return NotConnected
 	case connected:
 		return Elsewhere
 	case state == nil, q.Connected:
 		return NotConnected
-	case !q.Subscribed(state):
+	case !q.Subscribed(state) && !q.Below(&state.Progress): // else it was told of when the session had no subscription for it, or has it
 		return NotSubscribed
 	}
 	return Elsewhere
@@ -179,6 +193,41 @@ func (p *part) advance(client string, progress *fleet.Progress) {
 		}
 		p.ahead[client][stream] = max(p.ahead[client][stream], at)
 	}
+}
+
+// passed are the last commands that were read here and left to who looks after the partitions of their clients, which had no
+// connection here: a session that begins here begins behind them. The zero value is ready to use.
+type passed struct {
+	by    map[string]Ends // by client ID
+	order []string        // in which the clients came
+}
+
+// passedKept bounds the clients of a partition.
+const passedKept = 1000
+
+func (a *passed) add(q *Quest) {
+	if a.by == nil {
+		a.by = make(map[string]Ends)
+	}
+	at := a.by[q.ClientID]
+	if at == nil {
+		if len(a.order) == passedKept {
+			delete(a.by, a.order[0])
+			a.order = slices.Delete(a.order, 0, 1)
+		}
+		at = make(Ends)
+		a.by[q.ClientID], a.order = at, append(a.order, q.ClientID)
+	}
+	at[q.Stream] = max(at[q.Stream], q.Offset+1)
+}
+
+// sessionBegins gives where a session that begins now does so, if there is none that it takes the place of: of what waited
+// for such a one it is told by who opens the new one. nil: it has all. mu is held.
+func (p *part) sessionBegins(client string) *fleet.Progress {
+	if _, _, replaces := p.view(client).Base(millis()); replaces || len(p.passed.by[client]) == 0 {
+		return nil
+	}
+	return p.d.host.Positions(p.passed.by[client])
 }
 
 // forget drops what the devices here have passed. mu is held.
