@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,9 +25,10 @@ func numbered(i int) string { return fmt.Sprintf("t/%07d", i) }
 // Others get theirs meanwhile, and it gets all of them later.
 func TestDeviceThatDoesNotReadTakesNoMemory(t *testing.T) {
 	const n = 100_000
+	payload := strings.Repeat("0123456789", 10) // all of it is more than what buffers of sockets hold
 	for qos := range 3 {
 		w, x := retaining(t, func(c *Config) { c.CommandsInFlight = 100 })
-		x.fill(t, n, 2, "0123456789")
+		x.fill(t, n, 2, payload)
 		slow := w.device(5, "slow")
 		slow.suback(qos, "#")
 		o := w.outbox("slow")
@@ -41,7 +43,7 @@ func TestDeviceThatDoesNotReadTakesNoMemory(t *testing.T) {
 			c := w.device(4, fmt.Sprint("other", i))
 			c.suback(0, "t/+")
 			for i := range 200 {
-				c.expect(pub{topic: numbered(i), payload: "0123456789", retain: true}.packet(4))
+				c.expect(pub{topic: numbered(i), payload: payload, retain: true}.packet(4))
 			}
 			_ = c.nc.Close()
 		}
