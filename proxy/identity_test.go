@@ -71,6 +71,25 @@ func TestWithoutAuthADeviceIsWhoItSaysItIs(t *testing.T) {
 	require.Equal(t, mqtt.BadAuthenticationMethod, fault.Code)
 }
 
+// TestDevicesThatSayNothingOfThemselvesHaveTheirOwnRights, whatever they share.
+func TestDevicesThatSayNothingOfThemselvesHaveTheirOwnRights(t *testing.T) {
+	cfg := parse(t, rulesForTests, "acl:\n  - {allow: [publish], filter: \"c/{mqtt.client_id}/#\"}\n")
+	g, err := newGate(cfg, zerolog.Nop(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	names := []string{"a", "b"}
+	var ids []*mqtt.Identity
+	for _, name := range names {
+		id, err := g.Authenticate(t.Context(), &mqtt.Login{ClientID: name})
+		require.NoError(t, err)
+		ids = append(ids, id)
+	}
+	for i, id := range ids {
+		for k, name := range names {
+			require.Equal(t, i == k, id.Access.Publish([]byte("c/"+name+"/x")))
+		}
+	}
+}
+
 // TestTheLogSaysAtStartWhatIsOpen: and nothing else.
 func TestTheLogSaysAtStartWhatIsOpen(t *testing.T) {
 	said := func(extra string) string {
