@@ -152,7 +152,7 @@ func (b *shareBench) has(name string, payloads []string) {
 }
 
 // TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse when it leaves with DISCONNECT while its group is being
-// assembled anew, which takes as long as the slowest member: here the leader needs a second and a half to divide the
+// assembled anew, which takes as long as the slowest member: here the leader needs most of a second to divide the
 // partitions, since a member at another instance has come. Kafka takes no commit in that time.
 func TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse(t *testing.T) {
 	b := openShares(t, 1)
@@ -230,7 +230,7 @@ type slowLeader struct {
 func (l *slowLeader) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
 	l.divides <- struct{}{}
 	if l.slow.Load() {
-		time.Sleep(1500 * time.Millisecond) // this is what it needs
+		time.Sleep(700 * time.Millisecond) // this is what it needs
 	}
 	return l.GroupBalancer.MemberBalancer(members)
 }
