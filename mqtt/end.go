@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"io"
+	"os"
 	"time"
 )
 
@@ -10,8 +11,10 @@ import (
 func (c *Conn) finish(err error) {
 	c.endPause()
 	c.leaveTurn()
+	stopped := false // by somebody else, so that what the device has said last may be unread
 	c.mu.Lock()
 	if c.ending {
+		stopped = errors.Is(err, os.ErrDeadlineExceeded)
 		err = c.end
 	}
 	c.ending = true
@@ -20,7 +23,7 @@ func (c *Conn) finish(err error) {
 	if errors.As(err, &fault) && fault.Code == ServerShuttingDown {
 		c.awaitSettled()
 	}
-	if fault != nil && fault.Code == SessionTakenOver {
+	if stopped {
 		c.readFarewell()
 	}
 	c.lastWord(fault)
@@ -50,8 +53,9 @@ func (c *Conn) forget() {
 	c.charge(0)
 }
 
-// readFarewell looks for a DISCONNECT that was not read yet. A device that says it, closes and connects again at once may be
-// faster than we who read its first connection, and is not to be taken for one that was lost.
+// readFarewell looks for a DISCONNECT that was not read yet. A device that says it and closes, and perhaps connects again at
+// once, may be faster than we who read its connection, and is not to be taken for one that was lost: neither by a newcomer
+// with its client ID nor by who can't write to it any more.
 func (c *Conn) readFarewell() {
 	if c.session == nil || c.nc.SetReadDeadline(time.Time{}) != nil {
 		return

@@ -83,6 +83,9 @@ func (s *Server) runLot(stop <-chan struct{}) {
 	}
 	f := os.NewFile(uintptr(epoll), "epoll")
 	defer f.Close()
+	s.lot.mu.Lock()
+	s.lot.epoll, s.lot.open = epoll, true
+	s.lot.mu.Unlock()
 	stopped := make(chan struct{})
 	defer func() { <-stopped }()
 	over := make(chan struct{})
@@ -96,9 +99,6 @@ func (s *Server) runLot(stop <-chan struct{}) {
 		s.clearLot()
 		_ = f.SetReadDeadline(longAgo)
 	}()
-	s.lot.mu.Lock()
-	s.lot.epoll, s.lot.open = epoll, true
-	s.lot.mu.Unlock()
 	events := make([]syscall.EpollEvent, 256)
 	raw, err := f.SyscallConn()
 	if err == nil {
