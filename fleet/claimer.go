@@ -90,12 +90,17 @@ func (c *Claimer) Connect(req ConnectRequest, v View) []Action {
 	return c.step(v)
 }
 
-// Begins gives Session.Begins for the session that the attempt opens, if it is a new one. It is to be called before the claim
-// is acknowledged.
-func (c *Claimer) Begins(at *Progress) {
+// BeginAt gives Session.Begins for the session that the attempt opens, if it is a new one. It has no effect once Begins is
+// true.
+func (c *Claimer) BeginAt(at *Progress) {
 	if c.req != nil {
 		c.req.begins = at
 	}
+}
+
+// Begins says that the record which begins a session is written, and the CONNECT not answered yet.
+func (c *Claimer) Begins() bool {
+	return (c.phase == phaseOpening || c.phase == phaseShown) && !c.present
 }
 
 // Read says that the table has moved: a record of the client was read, or the offset that Awaits names.

@@ -90,11 +90,16 @@ func (v View) Ended(inc string) int64 {
 	return 0
 }
 
+// Lives says that the client has a session, or one that has expired and of which no record says yet that it has ended.
+func (v View) Lives() bool {
+	top := v.top()
+	return top != nil && !top.is(flagEnded)
+}
+
 // Lasting says that the client has a session that outlives its connection, or one that has expired and of which no
 // record says yet that it has ended.
 func (v View) Lasting() bool {
-	top := v.top()
-	return top != nil && top.is(flagLasting) && !top.is(flagEnded)
+	return v.Lives() && v.top().is(flagLasting)
 }
 
 func (e *entry) head() Head {

@@ -28,6 +28,7 @@ type commander struct {
 	absent    func(cmd *command) bool         // ends a command for one client ID that is not here; true: it is left to a session
 	arrived   func(cmd *command) bool         // it is here by now
 	told      func(cmd *command) bool         // the instance that had the session before has told of the command
+	early     func(cmd *command) bool         // it came before the session that is here, and it is for this instance to tell of it
 	tells     func(cmd *command, tell func()) // has the one instance tell of a command that has no device
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
@@ -54,7 +55,8 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		log:        log,
 	}
 	c.absent = func(cmd *command) bool { cmd.notConnected(); return false }
-	c.arrived, c.told = func(*command) bool { return false }, func(*command) bool { return false }
+	no := func(*command) bool { return false }
+	c.arrived, c.told, c.early = no, no, no
 	c.tells = func(_ *command, tell func()) { tell() }
 	c.translator.c = c
 	return c, nil
@@ -182,6 +184,10 @@ const (
 func (c *commander) send(cmd *command) {
 	if cmd.To == "" && cmd.over() {
 		c.tells(cmd, func() { cmd.settle("", mqtt.Expired, 0, "") })
+		return
+	}
+	if cmd.To != "" && c.early(cmd) {
+		cmd.notConnected()
 		return
 	}
 	c.pending.add(cmd)

@@ -41,10 +41,7 @@ func (s *sessions) absent(cmd *command) bool {
 		Subscribed: func(state *fleet.Session) bool {
 			return (&forfeit{client: cmd.To, state: state}).subscribed(cmd)
 		},
-		Below: func(p *fleet.Progress) bool {
-			st := s.streams.get(cmd.Place.Stream)
-			return st.means(p) && cmd.Place.Offset < p.Pos[st.topic][st.partition]
-		},
+		Below: func(p *fleet.Progress) bool { return s.below(cmd, p) },
 		Told: func(state *fleet.Session, ends driver.Ends) bool {
 			e, st := forfeit{client: cmd.To, state: state, ends: ends}, s.streams.get(cmd.Place.Stream)
 			from, end := e.span(st)
@@ -93,6 +90,17 @@ func (s *sessions) arrived(cmd *command) bool { return s.driver.Arrived(cmd.To) 
 // before: it had read more than this one.
 func (s *sessions) told(cmd *command) bool {
 	return cmd.Place.Offset < s.driver.Ahead(cmd.To)[cmd.Place.Stream]
+}
+
+// early says that a command for a client ID came before the session which that has here, and that this instance tells of it.
+func (s *sessions) early(cmd *command) bool {
+	return s.driver.Precedes(cmd.To, func(begins *fleet.Progress) bool { return s.below(cmd, begins) })
+}
+
+// below says that a session had come farther than to a command.
+func (s *sessions) below(cmd *command, p *fleet.Progress) bool {
+	st := s.streams.get(cmd.Place.Stream)
+	return st.means(p) && cmd.Place.Offset < p.Reach(st.topic, st.partition)
 }
 
 // any says that there are commands in doubt.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,49 +206,95 @@ func lags(all []*instance) (id string, want []string, next func(in *instance) in
 }
 
 // TestBeginElsewhereDividesTheCommands: what its instance had read before a session began is told of by who tells of absent
-// devices, also if that one reads it when the session is open; and once, wherever the session goes then.
+// devices, also if that one reads it when the session is open, there or here by then; and once, wherever the session goes.
 func TestBeginElsewhereDividesTheCommands(t *testing.T) {
-	all := fleetOf(t, 2, toOne)
-	holder, owner := all[0], all[1]
+	for name, late := range map[string]bool{"open there": false, "come here": true} {
+		t.Run(name, func(t *testing.T) {
+			all := fleetOf(t, 2, toOne)
+			holder, owner := all[0], all[1]
+			id, want, next, release := lags(all)
+			holder.write(now("commands", id, "x", "name", "x", "id", "second"))
+			holder.until("the other one has read it", func() bool { return next(holder) > 0 })
+			d := lasting(id).to(t, holder.addr, false)
+			d.subscribe("devices/+/y", 1)
+			owner.until("the session is known", func() bool { _, connected := owner.sessions.driver.Whereabouts(id, millis()); return connected })
+			if !late {
+				release()
+			}
+			d = lasting(id).to(t, owner.addr, true)
+			if late {
+				release()
+			}
+			want = append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id))
+			holder.became(want...)
+			d.subscribe("devices/+/x", 1)
+			holder.write(now("commands", id, "x", "name", "x", "id", "third"))
+			d.ack(d.next(), 0)
+			want = append(want, fmt.Sprintf("%s %s delivered (third)", id, id))
+			holder.became(want...)
+			d.leave()
+			for _, in := range all {
+				in.stop()
+			}
+			holder.became(want...)
+		})
+	}
+}
+
+// TestCommandOfTheSessionBeforeIsNotToldOfAsAbsent, though the next one begins at an instance that had read it too, before who
+// tells of absent devices.
+func TestCommandOfTheSessionBeforeIsNotToldOfAsAbsent(t *testing.T) {
+	all := fleetOf(t, 3, toOne)
 	id, want, next, release := lags(all)
-	holder.write(now("commands", id, "x", "name", "x", "id", "second"))
-	holder.until("the other one has read it", func() bool { return next(holder) > 0 })
-	d := lasting(id).to(t, holder.addr, false)
-	d.subscribe("devices/+/y", 1)
-	owner.until("the session is known", func() bool { _, connected := owner.sessions.driver.Whereabouts(id, millis()); return connected })
-	release()
-	want = append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id))
-	holder.became(want...)
-	d = lasting(id).to(t, owner.addr, true)
+	c := connecting{id: id}
+	d := c.to(t, all[2].addr, false)
 	d.subscribe("devices/+/x", 1)
-	holder.write(now("commands", id, "x", "name", "x", "id", "third"))
+	all[0].until("the session is known", func() bool { return all[0].sessions.driver.Knows(id) })
+	all[0].write(now("commands", id, "x", "name", "x", "id", "second"))
 	d.ack(d.next(), 0)
-	want = append(want, fmt.Sprintf("%s %s delivered (third)", id, id))
-	holder.became(want...)
+	want = append(want, fmt.Sprintf("%s %s delivered (second)", id, id))
+	all[0].became(want...)
+	all[0].until("it has read that", func() bool { return next(all[0]) > 0 })
 	d.leave()
+	all[0].until("the session has ended", func() bool { return !all[0].sessions.driver.Knows(id) })
+	d = c.to(t, all[0].addr, false)
+	d.subscribe("devices/+/x", 1)
+	all[1].until("the next one is known", func() bool { _, connected := all[1].sessions.driver.Whereabouts(id, millis()); return connected })
+	release()
+	all[1].until("nothing is in doubt", func() bool {
+		return !slices.ContainsFunc(all[1].sessions.doubts, (*doubts).any)
+	})
 	for _, in := range all {
 		in.stop()
 	}
-	holder.became(want...)
+	all[0].became(want...)
 }
 
 // TestCommandOfASessionThatHasLeftIsToldOfOnce, by the instance that had it: it had read the command, for which the session has
-// no subscription, before who tells of absent devices.
+// no subscription, before who tells of absent devices, whether or not something before it is open.
 func TestCommandOfASessionThatHasLeftIsToldOfOnce(t *testing.T) {
-	all := fleetOf(t, 2, toOne)
-	id, want, _, release := lags(all)
-	d := lasting(id).to(t, all[0].addr, false)
-	d.subscribe("devices/+/y", 1)
-	all[0].write(now("commands", id, "x", "name", "x", "id", "second"))
-	want = append(want, fmt.Sprintf("%s %s dropped not_subscribed (second)", id, id))
-	all[0].became(want...)
-	d.leave()
-	seenAway(all, id)
-	release()
-	for _, in := range all {
-		in.stop()
+	for _, open := range []bool{false, true} {
+		t.Run(fmt.Sprint("open ", open), func(t *testing.T) {
+			all := fleetOf(t, 2, toOne)
+			id, want, _, release := lags(all)
+			d := lasting(id).to(t, all[0].addr, false)
+			d.subscribe("devices/+/y", 1)
+			if open {
+				all[0].write(now("commands", id, "x", "name", "y"))
+				d.next()
+			}
+			all[0].write(now("commands", id, "x", "name", "x", "id", "second"))
+			want = append(want, fmt.Sprintf("%s %s dropped not_subscribed (second)", id, id))
+			all[0].became(want...)
+			d.leave()
+			seenAway(all, id)
+			release()
+			for _, in := range all {
+				in.stop()
+			}
+			all[0].became(want...)
+		})
 	}
-	all[0].became(want...)
 }
 
 // TestStopTellsOfSessionsThatEndWithIt also of the commands that wait for them in Kafka, and though the memory for receipts

@@ -75,7 +75,7 @@ func (s *sessions) serveCommands(c *commander) {
 	s.finder.c = c
 	s.replayer = newReplayer(c, s.finder.chunks, s.streams, s.log)
 	s.forfeits = &forfeits{c: c, streams: s.streams, chunks: s.replayer.chunks, queue: make(chan forfeit, forfeitsQueued)}
-	c.absent, c.arrived, c.told, c.tells = s.absent, s.arrived, s.told, s.tells
+	c.absent, c.arrived, c.told, c.early, c.tells = s.absent, s.arrived, s.told, s.early, s.tells
 }
 
 // stateTopics are the topics that hold what the instances share, with the settings that they must have.

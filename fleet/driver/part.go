@@ -235,7 +235,7 @@ func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequ
 			c.h, h.opening = h, at
 			req.Now = millis()
 			acts := h.m.Connect(req, p.view(h.id))
-			h.m.Begins(p.sessionBegins(clientID))
+			h.m.BeginAt(p.sessionBegins(clientID))
 			h.do(acts)
 			p.unlock()
 			return at, nil

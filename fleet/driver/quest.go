@@ -50,7 +50,7 @@ func (d *Driver) Seek(q *Quest) Finding {
 	case q.Offset < p.ahead[q.ClientID][q.Stream]:
 		return Elsewhere
 	case h == nil && q.owns == Other:
-		p.passed.add(q)
+		p.pass(q)
 		return Elsewhere
 	}
 	if h != nil {
@@ -65,7 +65,13 @@ func (d *Driver) Seek(q *Quest) Finding {
 		return Elsewhere
 	case h != nil && h.lasting(): // its session is here still, or is about to be
 		return found
+	case q.owns == Other && h.m.Begins():
+		return found // it comes behind what the session's record says
 	case q.owns == Other:
+		p.pass(q)
+		if h.opening != nil {
+			h.m.BeginAt(p.sessionBegins(q.ClientID))
+		}
 		return Elsewhere
 	}
 	if p.quests == nil {
@@ -163,6 +169,16 @@ func (d *Driver) Ahead(clientID string) Ends {
 	return maps.Clone(p.ahead[clientID])
 }
 
+// Precedes says that a command came before the session began that a client has here, as below says by where that was, and
+// that this instance tells of it.
+func (d *Driver) Precedes(clientID string, below func(begins *fleet.Progress) bool) bool {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[clientID]
+	return h != nil && h.conn != nil && h.conn.State.Begins != nil && p.owner.Owns() && below(h.conn.State.Begins)
+}
+
 // A lastLeft is the last command of a stream that was left to the session of a client. It may be in the hands of who has
 // read it still.
 type lastLeft struct {
@@ -195,8 +211,15 @@ func (p *part) advance(client string, progress *fleet.Progress) {
 	}
 }
 
+// pass leaves a command to who looks after the partition of its client, which has no session anywhere. mu is held.
+func (p *part) pass(q *Quest) {
+	if !p.view(q.ClientID).Lives() {
+		p.passed.add(q)
+	}
+}
+
 // passed are the last commands that were read here and left to who looks after the partitions of their clients, which had no
-// connection here: a session that begins here begins behind them. The zero value is ready to use.
+// session: one that begins here begins behind them. The zero value is ready to use.
 type passed struct {
 	by    map[string]Ends // by client ID
 	order []string        // in which the clients came
