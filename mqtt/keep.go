@@ -116,9 +116,9 @@ func (s *Session) Passed(stream int32, next int64) bool {
 }
 
 // GoLive ends the replay of a stream if the session has got everything below next, the offset of the next command that
-// Send will be called with, and all of which something may be in flight or settled. No such call may be under way. False:
-// go on with the replay.
-func (s *Session) GoLive(stream int32, next int64) bool {
+// Send will be called with, and all of which something may be in flight or settled, unless over: the stream ends at next. No
+// such call may be under way. False: go on with the replay.
+func (s *Session) GoLive(stream int32, next int64, over bool) bool {
 	o := s.lock()
 	if o == nil {
 		return true
@@ -128,7 +128,7 @@ func (s *Session) GoLive(stream int32, next int64) bool {
 	if !behind || o.ended {
 		return true
 	}
-	if l.from < max(next, o.past[stream]) {
+	if l.from < next || !over && l.from < o.past[stream] {
 		return false // Send does not ask what is in flight or settled
 	}
 	delete(o.behind, stream)

@@ -43,7 +43,7 @@ func (w *keptWorld) readsOn(tail, end int64, early bool) (receipts []string) {
 	s := w.v.keeper("dev").o.Session
 	until(w.t, "its connection is there", func() bool { _, ok := s.At(1); return ok })
 	at, ok := s.Join(1)
-	for ok && !(at >= tail && s.GoLive(1, tail)) {
+	for ok && !(at >= tail && s.GoLive(1, tail, false)) {
 		require.Less(w.t, at, end)
 		if c := w.recorded(at); !c.Connected {
 			w.replay(c)
@@ -156,7 +156,7 @@ func TestSubscribeWhileTheReplayIsAhead(t *testing.T) {
 				}
 				if live {
 					require.True(t, session.Passed(1, at))
-					require.True(t, session.GoLive(1, 1))
+					require.True(t, session.GoLive(1, 1, false))
 				}
 				c.subscribe("u", 1)
 				require.Equal(t, Reach{Known: true, Later: true}, w.reach(w.recorded(1)), "told of elsewhere")
@@ -166,7 +166,7 @@ func TestSubscribeWhileTheReplayIsAhead(t *testing.T) {
 				c.ping()
 				if !live {
 					require.True(t, session.Passed(1, at))
-					require.True(t, session.GoLive(1, 5))
+					require.True(t, session.GoLive(1, 5, false))
 				}
 				require.Equal(t, Reach{Known: true, Devices: 1}, w.reach(w.recorded(5)))
 				first, _ := c.read()

@@ -123,7 +123,7 @@ func TestSessionIsStillAllThereWhileItsConnectionLeaves(t *testing.T) {
 	_, ok := s.Join(1)
 	require.False(t, ok)
 	require.False(t, s.Passed(1, 10))
-	require.True(t, s.GoLive(1, 10))
+	require.True(t, s.GoLive(1, 10, false))
 	s.Saved(before.Version)
 	s.TakeOver()
 }

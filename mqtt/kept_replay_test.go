@@ -154,13 +154,13 @@ func TestReplayGoesOnlyToThoseWhoJoined(t *testing.T) {
 	require.False(t, ok, "not behind on this one")
 	play(0, 3)
 	require.True(t, s.Passed(1, 3))
-	require.False(t, s.GoLive(1, 4))
+	require.False(t, s.GoLive(1, 4, false))
 	play(0, 4) // once is enough
 	w.s.Flush()
 	c.gets(2, 2, 0, 0)
 	c.ping()
-	require.True(t, s.GoLive(1, 4))
-	require.True(t, s.GoLive(1, 4))
+	require.True(t, s.GoLive(1, 4, false))
+	require.True(t, s.GoLive(1, 4, false))
 	w.placed(1, 3, "3", 0) // the dispatcher comes to it later
 	w.placed(1, 4, "4", 0)
 	c.gets(4, 1, 0, 0)
@@ -285,7 +285,7 @@ func (r *relay) replayChunk(s *Session, at int) (int, bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return at, !s.GoLive(1, int64(r.next))
+	return at, !s.GoLive(1, int64(r.next), false)
 }
 
 // numbers takes n commands at a speed of its own and gives their numbers in order.

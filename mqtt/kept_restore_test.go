@@ -129,7 +129,7 @@ func (w *keptWorld) replayAll(id string, stream int32, next int64) (live bool) {
 		ok = s.Passed(stream, from+1)
 	}
 	w.s.Flush()
-	return ok && s.GoLive(stream, next)
+	return ok && s.GoLive(stream, next, false)
 }
 
 // replay is Server.Replay, counted.

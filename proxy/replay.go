@@ -180,7 +180,7 @@ func (p *pass) live() (any bool) {
 		return false
 	}
 	for s := range p.active {
-		if s.GoLive(p.st.id, next) {
+		if s.GoLive(p.st.id, next, p.st.ended()) {
 			delete(p.active, s)
 			any = true
 		}

@@ -241,3 +241,26 @@ func TestInstanceThatIsBehindWaitsForTheTopicOfASession(t *testing.T) {
 	require.Zero(t, to.Behind[0].Offset)
 	require.Less(t, time.Since(began), patience)
 }
+
+// TestReplayEndsWithItsStream though the session had come farther there, elsewhere, than the replay.
+func TestReplayEndsWithItsStream(t *testing.T) {
+	in := begin(t, 1, toOne+"limits: {commands_in_flight: 1, commands_queued: 1}\n")
+	d := dial(t, in.addr, "d1", true)
+	d.subscribe("devices/#", 1)
+	for i := range 5 {
+		in.write(now("commands", "d1", fmt.Sprint(i), "name", "x"))
+	}
+	d.next()
+	st := in.sessions.streams.of("commands", 0)
+	in.until("it has read all", func() bool { return st.next.Load() == 5 })
+	d.leave()
+	require.EqualValues(t, 5, in.stored("d1").Reach("commands", 0))
+	in.hasRead(0, 0)
+	d = lasting("d1").to(t, in.addr, true)
+	first := d.next()
+	in.replayed() // as far as there is room
+	in.commands.begin("commands", "another topic of the name", 0, 0)
+	d.ack(first, 0)
+	d.ack(d.next(), 0)
+	in.replayed()
+}
