@@ -217,19 +217,26 @@ type finder struct {
 // An error: that can't be known before ctx ends. To take a command for gone then would lose it.
 func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
 	patience := retainedPatience{until: time.Now().Add(retainedWait)}
+	var gone []string // topics
 	for _, out := range state.Out {
 		u := mqtt.Unfinished{ID: out.ID, QoS: out.QoS, Received: out.Received}
 		st := all.of(out.Topic, out.Partition)
+		there := !slices.Contains(gone, out.Topic)
 		switch {
 		case out.Topic == "":
 		case out.Topic == all.retained:
 			u.Place = mqtt.Place{Stream: -1 - out.Partition, Offset: out.Offset}
-			if !out.Received { // PUBREL needs no message
+			if there && !out.Received { // PUBREL needs no message
 				u.Command, u.Unread, err = f.findRetained(ctx, u.Place, st, &patience)
 			}
 		case f.c != nil && st.means(&state.Progress):
 			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
-			u.Command, err = f.find(ctx, u.Place, st, f.command)
+			if there {
+				u.Command, err = f.find(ctx, u.Place, st, f.command)
+			}
+		}
+		if errors.Is(err, kafka.ErrTopicMissing) {
+			gone, err = append(gone, out.Topic), nil
 		}
 		if err != nil {
 			return nil, err
@@ -262,14 +269,15 @@ func (f *finder) findRetained(ctx context.Context, at mqtt.Place, st *stream, p 
 	bounded, cancel := context.WithTimeout(ctx, max(time.Until(p.until), retainedLeastOf))
 	defer cancel()
 	cmd, err := f.find(bounded, at, st, f.retained)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, kafka.ErrTopicMissing) {
 		p.stuck = append(p.stuck, st)
 		return nil, true, nil
 	}
 	return cmd, false, err
 }
 
-// find fetches one command; nil if there is none, or if its topic is none that is read here.
+// find fetches one command; nil if there is none, or if its topic is none that is read here. kafka.ErrTopicMissing: there
+// is no such topic.
 func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream, of func(*kafka.Fetched) *mqtt.Command) (*mqtt.Command, error) {
 	for misses := 0; ; {
 		r, err := f.record(ctx, at, st)
@@ -280,7 +288,7 @@ func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream, of func(*k
 		}
 		switch {
 		case misses >= topicGone:
-			return nil, nil
+			return nil, kafka.ErrTopicMissing
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("cannot read a command that was sent and not completed: %w", ctx.Err())
 		case r != nil:
@@ -301,8 +309,9 @@ func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream, of func(*k
 	}
 }
 
-// topicGone is how many times in a row a topic has to be missing until its commands are gone with it.
-const topicGone = 8
+// topicGone is how many times in a row a topic has to be missing until its commands are gone with it. The Reader has asked
+// two Kafka nodes each time.
+const topicGone = 4
 
 // flightChunk is about how much is read for one command. It is little, because those of a device may lie far apart; what
 // lies together comes with it, since Kafka gives whole batches.

@@ -264,3 +264,28 @@ func TestReplayEndsWithItsStream(t *testing.T) {
 	d.ack(d.next(), 0)
 	in.replayed()
 }
+
+// TestDeliveriesOfATopicThatIsDeletedKeepNobodyOut, however many there are.
+func TestDeliveriesOfATopicThatIsDeletedKeepNobodyOut(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	in := begin(t, 1, toOne)
+	d := dial(t, in.addr, "d1", true)
+	d.subscribe("devices/#", 2)
+	for range 8 {
+		in.write(now("commands", "d1", "x", "name", "x", "mqtt.qos", "2"))
+	}
+	for range 8 {
+		d.next()
+	}
+	d.leave()
+	in.stored("d1")
+	_, err := in.topicAdmin().DeleteTopic(t.Context(), "commands")
+	require.NoError(t, err)
+	d = lasting("d1").to(t, in.addr, true)
+	for range 8 {
+		first, body := d.read()
+		require.EqualValues(t, 0x62, first, "PUBREL")
+		d.send(0x70, body[:2])
+	}
+	d.nothing()
+}
