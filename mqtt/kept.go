@@ -282,7 +282,8 @@ func (o *outbox) reenter(u Unfinished) {
 	d := delivery{cmd: cmd, qos: u.QoS, retain: retained}
 	for _, s := range o.subs {
 		_, filter, shared := splitShare(s.filter)
-		if len(cmd.Topic) > 0 && shared == foreign && filterMatches(filter, string(cmd.Topic)) && !(&subscriber{o.session, s.subscription}).excludes(cmd) {
+		if len(cmd.Topic) > 0 && shared == foreign && filterMatches(filter, string(cmd.Topic)) &&
+			(shared || !(&subscriber{o.session, s.subscription}).excludes(cmd)) { // a share gives its members what came before too
 			d.retain = d.retain || cmd.Retain && s.retainAsPublished
 			if s.id != 0 {
 				d.ids = append(d.ids, s.id)

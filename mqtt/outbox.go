@@ -58,9 +58,6 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	case o.durable && o.srv.cfg.Store.Full(), len(o.subs) >= o.srv.cfg.MaxSubscriptions || o.refusesShare(r.filter) || !o.srv.holdFilter(r.filter):
 		return false
 	default:
-		if isShared(r.filter) {
-			r.origin = nil // its share begins by itself
-		}
 		o.subs = append(o.subs, r)
 	}
 	if isShared(r.filter) {

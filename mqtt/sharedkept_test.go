@@ -88,3 +88,21 @@ func TestMemberGetsNothingBeforeItsSubscriptionIsStored(t *testing.T) {
 	w.drop("dev")
 	w.became(unsent, " kept")
 }
+
+// TestShareBeginsWhereItsMemberSubscribed, though its session has something open before that.
+func TestShareBeginsWhereItsMemberSubscribed(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		vault := newVault(t)
+		vault.streamOf(100, 5)
+		w := vault.sharedAndKept()
+		c := w.stored(v, "dev")
+		c.subscribe("t", 1)
+		w.send(&Command{Topic: []byte("t"), QoS: 1, Place: Place{1, 5}})
+		c.expect(pub{topic: "t", qos: 1, id: 1}.packet(v))
+		c.subscribe("$share/g/t", 1)
+		w.drop("dev")
+		w = vault.sharedAndKept()
+		require.True(t, w.stored(v, "dev").present())
+		require.Equal(t, []Place{{1, 100}}, w.share("$share/g/t").Begins)
+	})
+}
