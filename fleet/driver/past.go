@@ -7,7 +7,8 @@ import "sluice/fleet"
 type past struct {
 	inc   string // who wrote its state
 	state *fleet.Session
-	ends  Ends // where it ended; nil: the new session is not open yet
+	by    *attempt // of the new session
+	ends  Ends     // where it ended; nil: the new session is not open yet
 }
 
 // begins notes which session ends with v, a record of an attempt that is about to be written.
@@ -22,7 +23,7 @@ func (h *holder) begins(v *fleet.Session) {
 	case v.Opened() && v.Began == v.Claim:
 		h.past = nil
 		if inc, state, ok := view.Base(millis()); ok { // who left it tells of one that has expired, at the latest when reading our claim
-			h.past = &past{inc: inc, state: state}
+			h.past = &past{inc: inc, state: state, by: h.opening}
 		}
 	}
 }
@@ -39,7 +40,11 @@ func (h *holder) tellPast() {
 	if past == nil {
 		return
 	}
-	last := h.p.view(h.id).Session(past.inc)
+	view := h.p.view(h.id)
+	if own := view.Session(h.inc.name); past.ends == nil && past.by != h.opening && own != nil && own.Began > past.state.StateEpoch {
+		past.ends = h.p.ends(h.id) // nobody waits for the new session any more, and its record has landed all the same
+	}
+	last := view.Session(past.inc)
 	if last != nil && last.StateEpoch == past.state.StateEpoch {
 		past.state = last // also before the new session is open: its holder may have removed it by then
 		if last.Ended {   // its holder tells

@@ -33,25 +33,43 @@ func TestCommandThatIsReadBeforeThePartitionsAreDividedIsDoubtful(t *testing.T) 
 // A begun is a Host in which one session begins, and what writes its records.
 type begun struct {
 	Host
-	records []*kafka.Record
+	records []*kafka.Record // that Kafka has not taken
+	next    int64           // offset
+	ended   []*fleet.Session
 }
 
-func (b *begun) Produce(r *kafka.Record)  { b.records = append(b.records, r) }
-func (*begun) Connected(*Conn)            {}
-func (*begun) Ends() Ends                 { return nil }
-func (*begun) Ahead(*fleet.Progress) Ends { return nil }
+func (b *begun) Produce(r *kafka.Record)         { b.records = append(b.records, r) }
+func (*begun) Connected(*Conn)                   {}
+func (*begun) Disconnected(*Conn, string, int64) {}
+func (*begun) Ends() Ends                        { return Ends{} }
+func (*begun) Ahead(*fleet.Progress) Ends        { return nil }
 func (*begun) Positions(ends Ends) *fleet.Progress {
 	p := new(fleet.Progress)
 	p.Start("t", 0, ends[1])
 	return p
 }
 
-// TestCommandThatIsReadWhileASessionIsOpened is told of once: by who looks after the partition if it came before the record that
-// begins the session was written, and else here.
-func TestCommandThatIsReadWhileASessionIsOpened(t *testing.T) {
-	var b begun
-	var records count
-	d := New(Config{Sessions: "sessions", State: &b, Host: &b, Metrics: Metrics{Records: &records}})
+// Ended notes a session that has ended.
+func (b *begun) Ended(_ string, state *fleet.Session, _ Ends) { b.ended = append(b.ended, state) }
+
+// land has Kafka take the next record, and the driver read it.
+func (b *begun) land(d *Driver) {
+	r := b.records[0]
+	b.records, r.Offset = b.records[1:], b.next
+	r.Owner.RecordDone(r, nil)
+	b.read(d, r.Key, r.Value)
+}
+
+// read has the driver read a record of the sessions.
+func (b *begun) read(d *Driver, key, value []byte) {
+	d.HandleSession(&kafka.Fetched{Key: key, Value: value, Offset: b.next})
+	b.next++
+}
+
+// beginning makes a driver that looks after no partition.
+func beginning() (*begun, *Driver) {
+	b, records := new(begun), new(count)
+	d := New(Config{Sessions: "sessions", State: b, Host: b, Metrics: Metrics{Records: records}})
 	d.Lay(1)
 	d.joined.Store(true)
 	inc := &incarnation{name: "me"}
@@ -59,28 +77,68 @@ func TestCommandThatIsReadWhileASessionIsOpened(t *testing.T) {
 		inc.shards, inc.txids = append(inc.shards, &shard{d: d, n: n}), append(inc.txids, "tx")
 	}
 	d.me.Store(inc)
+	return b, d
+}
+
+// TestCommandThatIsReadWhileASessionIsOpened is told of once: by who looks after the partition if it came before the record that
+// begins the session was written, and else here.
+func TestCommandThatIsReadWhileASessionIsOpened(t *testing.T) {
+	b, d := beginning()
 	at := int64(4)
 	read := func() Finding {
 		at++
 		return d.Seek(&Quest{ClientID: "d1", Stream: 1, Offset: at, Subscribed: func(*fleet.Session) bool { return false }})
-	}
-	land := func(offset int64) {
-		r := b.records[offset]
-		r.Offset = offset
-		r.Owner.RecordDone(r, nil)
-		d.HandleSession(&kafka.Fetched{Key: r.Key, Value: r.Value, Offset: offset})
 	}
 	require.Equal(t, Elsewhere, read())
 	p := d.parts[0]
 	a, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Expiry: 3600}, &Conn{d: d, p: p})
 	require.NoError(t, err)
 	require.Equal(t, Elsewhere, read())
-	land(0)
-	opening, err := fleet.DecodeSession(b.records[1].Value)
+	b.land(d)
+	opening, err := fleet.DecodeSession(b.records[0].Value)
 	require.NoError(t, err)
 	require.True(t, opening.StateEpoch > 0)
 	require.Equal(t, at+1, opening.Begins.Pos["t"][0], "what was read until then")
 	require.Equal(t, NotConnected, read())
-	land(1)
+	b.land(d)
 	require.Equal(t, fleet.ActOpened, (<-a.answer).Kind)
+}
+
+// TestCleanStartThatIsGivenUpTellsOfTheSessionBefore if the record is on its way that ends it, also when the device comes again at
+// once, and else leaves it.
+func TestCleanStartThatIsGivenUpTellsOfTheSessionBefore(t *testing.T) {
+	f := func(landed int, again bool) {
+		t.Logf("%d landed, again at once %v", landed, again)
+		b, d := beginning()
+		before := fleet.Session{Claim: 1, StateEpoch: 1, Began: 1, Released: true, Expiry: fleet.NeverExpires, OfflineSince: 1, Subs: []fleet.Sub{{Filter: "t"}}}
+		value, err := before.Encode()
+		require.NoError(t, err)
+		b.read(d, fleet.SessionKey("d1", "other"), value)
+		p := d.parts[0]
+		a, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{d: d, p: p})
+		require.NoError(t, err)
+		for range landed {
+			b.land(d)
+		}
+		if !p.abandon(a) {
+			a.conn.Quit("")
+		}
+		if again {
+			_, err = p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{d: d, p: p})
+			require.NoError(t, err)
+		}
+		for len(b.records) > 0 {
+			b.land(d)
+		}
+		if landed == 0 && !again {
+			require.Empty(t, b.ended)
+		} else {
+			require.Len(t, b.ended, 1)
+			require.Equal(t, before.Began, b.ended[0].Began)
+		}
+	}
+	for landed := range 3 {
+		f(landed, false)
+		f(landed, true)
+	}
 }
