@@ -24,7 +24,13 @@ func (c *Conn) finish(err error) {
 		c.awaitSettled()
 	}
 	if stopped {
-		c.readFarewell()
+		held := c.whole(c.partial) != nil // of a pause
+		farewell := held || fault != nil || errors.Is(err, errSlowReader)
+		rest := c.guard(func() error { return c.readRest(farewell) })
+		c.leaveTurn()
+		if !farewell && rest != nil {
+			err = rest
+		}
 	}
 	c.lastWord(fault)
 	c.sayFarewell(err)
@@ -53,19 +59,45 @@ func (c *Conn) forget() {
 	c.charge(0)
 }
 
-// readFarewell looks for a DISCONNECT that was not read yet. A device that says it and closes, and perhaps connects again at
-// once, may be faster than we who read its connection, and is not to be taken for one that was lost: neither by a newcomer
-// with its client ID nor by who can't write to it any more.
-func (c *Conn) readFarewell() {
+// readRest reads what a device has sent before it closed, when reading was stopped by others: a device that says DISCONNECT
+// and closes, and perhaps connects again at once, may be faster than we who read its connection, and is not to be taken for
+// one that was lost. If it was stopped because nothing can be written any more, all is handled as if that were not known yet;
+// else, farewell, only a DISCONNECT counts.
+func (c *Conn) readRest(farewell bool) (err error) {
 	if c.session == nil || c.nc.SetReadDeadline(time.Time{}) != nil {
-		return
+		return nil
 	}
 	_ = c.raw.Read(func(fd uintptr) bool {
-		if isGone(int(fd)) {
-			_ = c.leaveUnread(int(fd))
+		if !isGone(int(fd)) {
+			return true
+		}
+		if !farewell {
+			err = c.handleRest(int(fd))
+		}
+		if farewell || err == errPause {
+			err = c.leaveUnread(int(fd))
 		}
 		return true
 	})
+	return err
+}
+
+// handleRest handles what is in the socket of a device that is gone.
+func (c *Conn) handleRest(fd int) error {
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	defer readBuffers.Put(buf)
+	for !c.isOver() {
+		n, _ := readFD(fd, buf[:])
+		if n <= 0 {
+			break
+		}
+		c.now = time.Now()
+		c.srv.m.bytesIn.Add(float64(n))
+		if err := c.arrived(buf[:n]); err != nil {
+			return err
+		}
+	}
+	return errHungUp
 }
 
 // lastWord sends the acknowledgements whose turn has come, then DISCONNECT, and nothing after it
