@@ -28,7 +28,7 @@ type commander struct {
 	absent    func(cmd *command) bool         // ends a command for one client ID that is not here; true: it is left to a session
 	arrived   func(cmd *command) bool         // it is here by now
 	told      func(cmd *command) bool         // the instance that had the session before has told of the command
-	early     func(cmd *command) bool         // it came before the session that is here, and it is for this instance to tell of it
+	early     func(cmd *command) bool         // ends a command that came before the session which is here; true: it did
 	tells     func(cmd *command, tell func()) // has the one instance tell of a command that has no device
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
@@ -187,7 +187,6 @@ func (c *commander) send(cmd *command) {
 		return
 	}
 	if cmd.To != "" && c.early(cmd) {
-		cmd.notConnected()
 		return
 	}
 	c.pending.add(cmd)

@@ -92,9 +92,16 @@ func (s *sessions) told(cmd *command) bool {
 	return cmd.Place.Offset < s.driver.Ahead(cmd.To)[cmd.Place.Stream]
 }
 
-// early says that a command for a client ID came before the session which that has here, and that this instance tells of it.
+// early ends a command for a client ID which came before the session that is here, and says whether it did.
 func (s *sessions) early(cmd *command) bool {
-	return s.driver.Precedes(cmd.To, func(begins *fleet.Progress) bool { return s.below(cmd, begins) })
+	early, tells := s.driver.Precedes(&driver.Quest{
+		ClientID: cmd.To, Written: cmd.written.UnixMilli(), Stream: cmd.Place.Stream, Offset: cmd.Place.Offset,
+		Below: func(p *fleet.Progress) bool { return s.below(cmd, p) },
+	})
+	if tells {
+		cmd.notConnected()
+	}
+	return early
 }
 
 // below says that a session had come farther than to a command.

@@ -169,14 +169,23 @@ func (d *Driver) Ahead(clientID string) Ends {
 	return maps.Clone(p.ahead[clientID])
 }
 
-// Precedes says that a command came before the session began that a client has here, as below says by where that was, and
-// that this instance tells of it.
-func (d *Driver) Precedes(clientID string, below func(begins *fleet.Progress) bool) bool {
-	p := d.part(clientID)
+// Precedes says that a command came before the session began that its client has here, and is not for it. tells: this
+// instance is to say what became of it.
+func (d *Driver) Precedes(q *Quest) (precedes, tells bool) {
+	p := d.part(q.ClientID)
 	p.lock()
 	defer p.unlock()
-	h := p.clients[clientID]
-	return h != nil && h.conn != nil && h.conn.State.Begins != nil && p.owner.Owns() && below(h.conn.State.Begins)
+	h := p.clients[q.ClientID]
+	if h == nil || h.conn == nil {
+		return false, false
+	}
+	c := h.conn
+	// The holder of the session before may have met what was written later too, before it read our claim.
+	if !c.Present && q.Offset < p.ahead[q.ClientID][q.Stream] && q.Written < c.Began().UnixMilli() {
+		return true, false
+	}
+	tells = c.State.Begins != nil && p.owner.Owns() && q.Below(c.State.Begins)
+	return tells, tells
 }
 
 // A lastLeft is the last command of a stream that was left to the session of a client. It may be in the hands of who has
