@@ -136,6 +136,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	st := &opened.State
 	if !a.Present {
 		for stream, at := range s.driver.Ahead(k.conn.ClientID()) {
+			at = min(at, s.logEnd(ctx, s.streams.get(stream), at)) // if the log was cut, what comes there is new
 			st.Past = append(st.Past, mqtt.Place{Stream: stream, Offset: at})
 		}
 		return opened, nil

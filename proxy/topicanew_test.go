@@ -170,6 +170,24 @@ func TestLogThatWasCutGoesOnAtItsEnd(t *testing.T) {
 	require.EqualValues(t, 2, in.value("sluice_command_lost_positions_total", lostCut))
 }
 
+// TestNewSessionGoesOnAtTheEndOfALogThatWasCut though the one before had come farther.
+func TestNewSessionGoesOnAtTheEndOfALogThatWasCut(t *testing.T) {
+	in := begin(t, 1, toOne)
+	before := fleet.Session{Claim: 1, StateEpoch: 1, Began: 1, Released: true, Expiry: fleet.NeverExpires, OfflineSince: 1, Subs: []fleet.Sub{{Filter: "x"}}}
+	before.Start("commands", 0, 5000)
+	value, err := before.Encode()
+	require.NoError(t, err)
+	r := now(in.settings.Sessions.Topic, string(fleet.SessionKey("d1", "other")), string(value))
+	done := make(owner, 1)
+	in.writer.Produce(&kafka.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Fixed: true, Timestamp: r.Timestamp, Owner: done})
+	require.NoError(t, <-done)
+	in.stored("d1")
+	d := connecting{id: "d1", clean: true, expiry: 3600}.to(t, in.addr, false)
+	d.subscribe("devices/#", 1)
+	in.write(now("commands", "d1", "new", "name", "x"))
+	require.Equal(t, "new", d.next().payload)
+}
+
 // TestWhatIsOpenWhenALogIsCutKeepsItsPlace below the cut, and none above it.
 func TestWhatIsOpenWhenALogIsCutKeepsItsPlace(t *testing.T) {
 	in := begin(t, 1, toOne+"limits: {commands_in_flight: 8}\n")
