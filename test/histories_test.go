@@ -53,8 +53,8 @@ func openTheatre(t *testing.T, instances int) *theatre {
 	var err error
 	h.World, err = oracle.NewWorld(h.kafka.Direct(), addresses, suffix)
 	require.NoError(t, err)
-	if h.LeftOut = open; instances > 1 {
-		h.LeftOut = slices.Concat(open, openApart)
+	if instances > 1 {
+		h.LeftOut = openApart
 	}
 	t.Cleanup(h.Close)
 	return h
@@ -72,22 +72,14 @@ func number(t testing.TB, name string, otherwise int) int {
 	return n
 }
 
-// open are the clauses that are known not to be kept, each with what breaks it. Those marked rare were last seen before
-// later repairs, or once in 400 histories.
-var open = []string{
-	"[MQTT-3.1.2-8]",  // rare: a will twice, on a busy machine
-	"[MQTT-4.3.3-10]", // rare: QoS 2 through a stop of Kafka or an instance
-	"[MQTT-4.3.1-1]",  // rare: QoS 0 again after such a stop
-	"DISCONNECT",      // rare: exactly_once through such a stop
-	"[MQTT-3.1.4-3]",  // the same
-}
-
-// openApart are those that are not kept at two instances alone.
+// openApart are the clauses that are known not to be kept at two instances, each with what breaks it.
 var openApart = []string{
 	// Two, both not_subscribed, for a command that the instance of a session without subscriptions had read before the session
 	// left it, and who tells of absent devices after that: such a session's record has no positions. And none or two for one
 	// that is read while the partition of its client moves (docs/commands.md).
 	"docs/commands.md, receipts",
+	// QoS 0 comes again at a takeover while the old instance stands still: 1 of 200 histories with stops, seed 175305202.
+	"[MQTT-4.3.1-1]",
 }
 
 // playing is how many histories are played at a time.
@@ -139,6 +131,7 @@ func TestHistories(t *testing.T) {
 		disturb   func(h *theatre, rng *rand.Rand)
 	}{
 		{"one instance", 1, 100, 0, nil},
+		{"one instance and Kafka that are stopped for a while", 1, 10, time.Second, (*theatre).stop},
 		{"two instances", 2, 100, 0, nil},
 		{"two instances and Kafka that are stopped for a while", 2, 20, time.Second, (*theatre).stop},
 		// It takes 12 s to be sure that an instance is dead, and longer if the one that has to say so dies.
