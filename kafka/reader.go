@@ -186,6 +186,9 @@ func (r *Reader) askOnce(ctx context.Context, topic string) (leaders, error) {
 		if err != nil {
 			return leaders{}, err
 		}
+		if len(states) != 1 {
+			return leaders{}, sarama.ErrIncompleteResponse
+		}
 		if s := states[0]; !s.missing {
 			return r.learn(s), nil
 		}

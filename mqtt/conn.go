@@ -208,16 +208,7 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 	if c.isOver() {
 		return false, c.link.over
 	}
-	buf := readBuffers.Get().(*[readBuffer]byte)
-	n, err := readFD(fd, buf[:])
-	if n > 0 {
-		now := time.Now()
-		c.quiet = now.Sub(c.now) >= parkAfter
-		c.now = now
-		c.srv.m.bytesIn.Add(float64(n))
-		err = c.arrived(buf[:n])
-	}
-	readBuffers.Put(buf)
+	n, err := c.readBytes(fd)
 	switch {
 	case err == errPause:
 		c.pause()
@@ -232,6 +223,20 @@ func (c *Conn) readOnce(fd int) (more bool, err error) {
 		err = os.ErrDeadlineExceeded // a device that sends all the time would never meet the deadline
 	}
 	return true, err
+}
+
+// readBytes handles what one read of the socket gives: n bytes.
+func (c *Conn) readBytes(fd int) (n int, err error) {
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	if n, err = readFD(fd, buf[:]); n > 0 {
+		now := time.Now()
+		c.quiet = now.Sub(c.now) >= parkAfter
+		c.now = now
+		c.srv.m.bytesIn.Add(float64(n))
+		err = c.arrived(buf[:n])
+	}
+	readBuffers.Put(buf)
+	return n, err
 }
 
 const readBuffer = 16 << 10

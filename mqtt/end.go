@@ -84,16 +84,10 @@ func (c *Conn) readRest(farewell bool) (err error) {
 
 // handleRest handles what is in the socket of a device that is gone.
 func (c *Conn) handleRest(fd int) error {
-	buf := readBuffers.Get().(*[readBuffer]byte)
-	defer readBuffers.Put(buf)
 	for !c.isOver() {
-		n, _ := readFD(fd, buf[:])
-		if n <= 0 {
+		if n, err := c.readBytes(fd); n <= 0 {
 			break
-		}
-		c.now = time.Now()
-		c.srv.m.bytesIn.Add(float64(n))
-		if err := c.arrived(buf[:n]); err != nil {
+		} else if err != nil {
 			return err
 		}
 	}
