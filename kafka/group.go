@@ -26,7 +26,7 @@ type GroupConfig struct {
 	// Heartbeat is the time between heartbeats. Default 3 s.
 	Heartbeat time.Duration
 	// Assigned and Revoked are called when a partition becomes ours and when it is not any more, in turn for each
-	// partition, from the goroutine of Run; heartbeats wait while they run, so they must not block for long. Revoked is
+	// partition, from one goroutine; heartbeats wait while they run, so they must not block for long. Revoked is
 	// called before the partition can be given to another member; if Kafka is away, before the session has expired, as
 	// measured here. May be nil.
 	Assigned, Revoked func(topic string, partition int32)
@@ -68,6 +68,9 @@ type Group struct {
 
 	mu    sync.Mutex // guards owned; nothing is called out under it
 	owned map[spot]*holding
+
+	moving  sync.Mutex // held while partitions come and go as members are assembled, by Run's goroutine or one that ends with it
+	leaving bool       // guarded by moving: none is taken any more
 
 	// Of Run's goroutine, and of beats while that waits for other members.
 	member
@@ -198,19 +201,25 @@ func (g *Group) stay(ctx context.Context) error {
 	}
 }
 
-// assemble is rejoin, which goes on for a while when ctx ends and there may be something to commit: who leaves in the
-// middle can't do that any more.
+// assemble is rejoin, until ctx ends. Who leaves then gives its partitions back first, while it still joins: from when all
+// have joined until the partitions are divided Kafka takes no commit, and after that only of those who have joined.
 func (g *Group) assemble(ctx context.Context) error {
 	joining, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	left := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		if len(g.Owned()) > 0 {
-			_ = sleep(joining, leaveWait)
-		}
-		cancel()
+		defer close(left)
+		defer cancel()
+		g.moving.Lock()
+		defer g.moving.Unlock()
+		g.leaving = true
+		g.release(joining, g.drop(nil), g.cfg.SessionTimeout)
 	})
-	defer stop()
-	return g.rejoin(joining)
+	err := g.rejoin(joining)
+	if !stop() {
+		<-left
+	}
+	return err
 }
 
 // commitEvery is between commits of offsets.
@@ -237,9 +246,9 @@ func (g *Group) drop(keep map[spot]bool) (dropped []*holding) {
 	return dropped
 }
 
-// release gives partitions back in good order: no more records, a while to settle those there are, the offsets, and
-// then Revoked.
-func (g *Group) release(ctx context.Context, hs []*holding) {
+// release gives partitions back in good order: no more records, a while to settle those there are, the offsets, for which
+// it tries as long as it is told, and then Revoked.
+func (g *Group) release(ctx context.Context, hs []*holding, committing time.Duration) {
 	if len(hs) == 0 {
 		return
 	}
@@ -251,9 +260,9 @@ func (g *Group) release(ctx context.Context, hs []*holding) {
 	for _, h := range hs {
 		h.settled(waiting)
 	}
-	committing, enough := context.WithTimeout(ctx, leaveWait)
+	ctx, enough := context.WithTimeout(ctx, committing)
 	defer enough()
-	for !g.commit(committing, hs) && sleep(committing, memberAgain) == nil {
+	for !g.commit(ctx, hs) && sleep(ctx, memberAgain) == nil {
 	}
 	for _, h := range hs {
 		h.stop()
@@ -265,7 +274,7 @@ func (g *Group) release(ctx context.Context, hs []*holding) {
 func (g *Group) leave(ended context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), min(g.cfg.RevokeWait+2*leaveWait, g.cfg.SessionTimeout))
 	defer cancel()
-	g.release(ctx, g.drop(nil))
+	g.release(ctx, g.drop(nil), leaveWait)
 	g.leaveGroup(ctx)
 }
 

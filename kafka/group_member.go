@@ -141,13 +141,23 @@ func (g *Group) rejoin(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, context.Cause(ctx))
 		}
-		revoked := g.drop(assigned)
-		g.release(ctx, revoked)
-		g.gain(ctx, assigned)
-		if len(revoked) == 0 {
+		if !g.move(ctx, assigned) {
 			return nil
 		}
 	}
+}
+
+// move gives back what is owned and not assigned, and takes what is assigned. again says that something was given back.
+func (g *Group) move(ctx context.Context, assigned map[spot]bool) (again bool) {
+	g.moving.Lock()
+	defer g.moving.Unlock()
+	if g.leaving {
+		return false
+	}
+	revoked := g.drop(assigned)
+	g.release(ctx, revoked, leaveWait)
+	g.gain(ctx, assigned)
+	return len(revoked) > 0
 }
 
 // gain takes what is newly ours.

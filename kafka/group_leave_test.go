@@ -1,0 +1,83 @@
+package kafka
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A heldLeader divides the partitions of a group when it may.
+type heldLeader struct {
+	kgo.GroupBalancer
+	held    atomic.Bool
+	divides chan struct{} // it is about to, and held
+	may     chan struct{}
+}
+
+func (l *heldLeader) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
+	if l.held.Load() {
+		l.divides <- struct{}{}
+		<-l.may
+	}
+	return l.GroupBalancer.MemberBalancer(members)
+}
+
+// TestWhatIsSettledIsCommittedWhenAMemberLeavesWhilePartitionsAreDivided, however long that takes the leader: Kafka takes no
+// commit meanwhile, and afterwards none of the generation before.
+func TestWhatIsSettledIsCommittedWhenAMemberLeavesWhilePartitionsAreDivided(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(2, "t"), fastSessions)
+	leader := &heldLeader{GroupBalancer: kgo.CooperativeStickyBalancer(), divides: make(chan struct{}), may: make(chan struct{})}
+	first, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.ConsumerGroup("g"), kgo.ConsumeTopics("t"), kgo.DisableAutoCommit(),
+		kgo.Balancers(leader), kgo.HeartbeatInterval(100*time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	require.NoError(t, err)
+	t.Cleanup(first.Close)
+	d := newDesk()
+	cfg := groupConfig(c.ListenAddrs(), "t")
+	cfg.SessionTimeout, cfg.Handle = 20*time.Second, d.handle
+	cfg.Begin = func(string, string, int32) (int64, bool) { return 0, true }
+	r := newRoom()
+	eventually(t, func() bool { id, _ := first.GroupMetadata(); return id != "" }, "there is a leader")
+	a := r.join(t, cfg)
+	eventually(t, func() bool { return len(a.g.Owned()) == 1 }, "it has one of two partitions")
+	cl := client(t, c)
+	putAll(t, cl, "t", 2, 0, 20)
+	mine := a.g.Owned()[0].ID
+
+	leader.held.Store(true)
+	late := cfg
+	late.Handle = func(context.Context, *Fetched, func(bool)) bool { return false }
+	b := r.join(t, late)
+	<-leader.divides
+	eventually(t, func() bool { return d.distinct() == 10 }, "all of its partition are settled")
+	var commits atomic.Int32
+	c.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		commits.Add(1)
+		return nil, nil, false
+	})
+	a.stop()
+	gone := func() bool {
+		select {
+		case <-a.ended:
+			return true
+		default:
+			return false
+		}
+	}
+	eventually(t, func() bool { return commits.Load() >= 20 || gone() }, "it tries for seconds, or gives up")
+	leader.held.Store(false)
+	leader.may <- struct{}{}
+	eventually(t, gone, "it leaves")
+	offsets, err := kadm.NewClient(cl).FetchOffsets(t.Context(), "g")
+	require.NoError(t, err)
+	at, _ := offsets.Lookup("t", mine)
+	require.EqualValues(t, 10, at.At)
+	b.leave()
+}
