@@ -34,6 +34,7 @@ func (b *commandBench) streaming(w *load.CommandWriter, rate int) (stop func()) 
 // TestCommandsSurviveKafkaKill: kill -9 of the only broker in the middle of a stream. No command is lost, none comes
 // twice with QoS 2, and each has its one receipt.
 func TestCommandsSurviveKafkaKill(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Need(t, cluster.Config{Own: true})
 	b := serveCommands(t, kafka, "    qos: 2", "")
 	once, toOnce := b.start(&load.CommandFleet{Devices: 50, QoS: 2})

@@ -205,6 +205,7 @@ func contents(t testing.TB, brokers []string, topic string) map[int32][]heard {
 
 // TestConsumerLosesNothingWhenTheBrokerIsKilled: kill -9 of the only node, while records wait to be produced.
 func TestConsumerLosesNothingWhenTheBrokerIsKilled(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Need(t, cluster.Config{Own: true})
 	topic := newTopic(t, kafkas, 6)
 	l := new(listener)
@@ -223,6 +224,7 @@ func TestConsumerLosesNothingWhenTheBrokerIsKilled(t *testing.T) {
 
 // TestConsumerLosesNothingWhenNodesAreKilledInTurn: three nodes, two of them in sync at least.
 func TestConsumerLosesNothingWhenNodesAreKilledInTurn(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Need(t, cluster.Config{Own: true, Nodes: 3})
 	topic := cluster.TopicName(t)
 	require.NoError(t, kafkas.CreateTopic(topic, 6, 3, nil))
@@ -247,6 +249,7 @@ func TestConsumerLosesNothingWhenNodesAreKilledInTurn(t *testing.T) {
 // TestConsumerLosesNothingWhenTheNetworkSwallowsPackets: connections that stay open and say nothing. The producer's
 // way to Kafka is not disturbed, so what it appends meanwhile has to be caught up with.
 func TestConsumerLosesNothingWhenTheNetworkSwallowsPackets(t *testing.T) {
+	besideOthers(t)
 	var link *netem.Proxy
 	kafkas := cluster.Need(t, cluster.Config{Own: true, Advertise: func(_ int, addr string) string {
 		if link == nil {

@@ -98,6 +98,7 @@ type outage struct {
 // TestKafkaAwayLosesNothing: Kafka dies, or the network to it swallows every byte, under load. Nothing is acknowledged
 // meanwhile, PINGREQ is answered, readiness says no; afterwards everything is there once and in order.
 func TestKafkaAwayLosesNothing(t *testing.T) {
+	besideOthers(t)
 	var link *netem.Proxy
 	kafka := cluster.Need(t, cluster.Config{Own: true, Advertise: func(_ int, addr string) string {
 		var err error
@@ -219,6 +220,7 @@ func TestStopWaitsForAcknowledgements(t *testing.T) {
 // TestRepeatsWhileKafkaStandsStillAreOneMessage: clients that send again each second do so while Kafka answers nothing.
 // Each message is one record and has one PUBACK.
 func TestRepeatsWhileKafkaStandsStillAreOneMessage(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Need(t, cluster.Config{Own: true})
 	topic := newTopic(t, kafka, 1)
 	s := serve(t, kafka.Brokers(), oneTopic(topic), "")

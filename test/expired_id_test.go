@@ -16,6 +16,7 @@ import (
 // TestExactlyOnceGoesOnWhenKafkaForgotTheTransactionalID: an instance that writes no transaction for days is forgotten by
 // Kafka. Its next ones go through all the same, and no device is disconnected.
 func TestExactlyOnceGoesOnWhenKafkaForgotTheTransactionalID(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Need(t, cluster.Config{Own: true, Properties: map[string]string{
 		"transactional.id.expiration.ms":                             "3000",
 		"transaction.remove.expired.transaction.cleanup.interval.ms": "500",

@@ -55,6 +55,7 @@ func (b bare) acked() []int {
 // have wills. A node is killed, and comes back: no instance is declared dead, no device is cut off, no will is published.
 // Acknowledgements stay out for hardly longer than those of librdkafka, which writes to each partition beside it.
 func TestAKafkaNodeThatIsKilledHarmsNobody(t *testing.T) {
+	besideOthers(t)
 	const nodes, publishers = 3, 30
 	kafka := cluster.Need(t, cluster.Config{Own: true, Nodes: nodes})
 	b := serveFleetAt(t, kafka, fleetOptions{})

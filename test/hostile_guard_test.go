@@ -69,6 +69,7 @@ commands:
 
 // TestHostileInputMeetsTheGuards goes through the rows that need certificates, users, rights, origins or limits.
 func TestHostileInputMeetsTheGuards(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	fine := newTopic(t, kafka, 1)
 	b := &hostileBench{kafka: kafka, telemetry: newTopic(t, kafka, 1), hello: wire.Hello{Username: goodUser, Password: goodPassword}}

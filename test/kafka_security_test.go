@@ -21,6 +21,7 @@ import (
 
 // TestKafkaSecurity holds what docs/kafka-security.md says, with one cluster for all of it.
 func TestKafkaSecurity(t *testing.T) {
+	besideOthers(t)
 	s := needSecured(t)
 	t.Run("every client comes in by every mechanism", func(t *testing.T) { everyMechanism(t, s) })
 	t.Run("a session that ends is renewed and nothing is lost", func(t *testing.T) { sessionsRenewed(t, s) })

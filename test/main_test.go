@@ -48,3 +48,11 @@ func either[T any](short, long T) T {
 	}
 	return short
 }
+
+// besideOthers lets a short test run beside others of its kind, after those that have the machine to themselves. It is for
+// tests that wait for most of their time, and share no Kafka that they harm.
+func besideOthers(t *testing.T) {
+	if !soak() {
+		t.Parallel()
+	}
+}

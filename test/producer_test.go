@@ -194,6 +194,7 @@ func under(t testing.TB, p *kafka.Producer, brokers []string, s *stream, trouble
 // TestProducerLosesNothingWhenTheBrokerIsKilled: kill -9 of the only node, for longer than any of sarama's own limits
 // in the long run.
 func TestProducerLosesNothingWhenTheBrokerIsKilled(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Need(t, cluster.Config{Own: true})
 	topic := newTopic(t, kafkas, 6)
 	p := runProducer(t, kafka.Config{Brokers: kafkas.Brokers()})
@@ -210,6 +211,7 @@ func TestProducerLosesNothingWhenTheBrokerIsKilled(t *testing.T) {
 
 // TestProducerLosesNothingWhenNodesAreKilledInTurn: three nodes, two of them in sync at least.
 func TestProducerLosesNothingWhenNodesAreKilledInTurn(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Need(t, cluster.Config{Own: true, Nodes: 3})
 	topic := cluster.TopicName(t)
 	require.NoError(t, kafkas.CreateTopic(topic, 6, 3, nil))

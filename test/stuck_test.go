@@ -16,6 +16,7 @@ import (
 // into a small memory budget. The devices of its other partitions and those of another topic go on at their speed,
 // with each QoS, and after the return of the leader everything acknowledged is there once and in order.
 func TestAStuckPartitionHoldsUpNobodyElse(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Need(t, cluster.Config{Nodes: 3, Own: true, Properties: map[string]string{"broker.session.timeout.ms": "9000"}})
 	healthy, stuck := cluster.TopicName(t), cluster.TopicName(t)+"-stuck"
 	require.NoError(t, kafka.CreateTopic(healthy, 6, 3, nil))

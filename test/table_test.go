@@ -100,6 +100,7 @@ func churn(t testing.TB, plain, tx *kgo.Client, topic string, partitions, rounds
 
 // TestStateIsReadFromItsBeginningThroughCompactionAndALeaderThatDies, with the pieces that a Reader reads of it.
 func TestStateIsReadFromItsBeginningThroughCompactionAndALeaderThatDies(t *testing.T) {
+	besideOthers(t)
 	const topic, partitions = "state", 2
 	kafkas := cluster.Need(t, cluster.Config{Nodes: 3, Properties: map[string]string{"log.cleaner.backoff.ms": "200", "log.cleaner.threads": "1"}})
 	admin, err := kafka.NewAdmin(kafka.Config{Brokers: kafkas.Brokers(), CreateTopics: &kafka.CreateTopics{}, Logger: zerolog.Nop()})

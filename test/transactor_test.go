@@ -213,6 +213,7 @@ func TestTransactorThroughFences(t *testing.T) {
 
 // TestTransactorWhileNodesAreKilledInTurn: each is the coordinator at some time.
 func TestTransactorWhileNodesAreKilledInTurn(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Need(t, cluster.Config{Own: true, Nodes: 3})
 	topic := cluster.TopicName(t)
 	require.NoError(t, kafkas.CreateTopic(topic, 6, 3, nil))
