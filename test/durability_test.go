@@ -131,10 +131,10 @@ func away(t *testing.T, s *instance, kafka *cluster.Cluster, topic string, qos b
 	defer cancel()
 	result := make(chan *load.Result, 1)
 	go func() { result <- f.Publish(ctx) }() // ends after cancel
-	require.Eventually(t, func() bool { return f.Acked() > 2000 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Acked() > 2000 }, patience, 10*time.Millisecond)
 	idle := s.rss()
 	o.begin(t)
-	require.Eventually(t, func() bool { return s.ready() == http.StatusServiceUnavailable }, 30*time.Second, 50*time.Millisecond, "readiness must say no")
+	require.Eventually(t, func() bool { return s.ready() == http.StatusServiceUnavailable }, patience, 50*time.Millisecond, "readiness must say no")
 	acked, peak, paused := f.Acked(), int64(0), 0.0
 	length := either(6*time.Second, 40*time.Second)
 	for end := time.Now().Add(length); time.Now().Before(end); {
@@ -175,7 +175,7 @@ func TestMissingTopicDelaysNobodyElse(t *testing.T) {
 	defer cancel()
 	done := make(chan *load.Result, 1)
 	go func() { done <- stuck.Publish(ctx) }() // ends after cancel
-	require.Eventually(t, func() bool { return stuck.Acked() > 100 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return stuck.Acked() > 100 }, patience, 10*time.Millisecond)
 	require.NoError(t, kafka.DeleteTopic(doomed))
 	before := -1
 	require.Eventually(t, func() bool { // until the deletion has taken effect
@@ -203,7 +203,7 @@ func TestStopWaitsForAcknowledgements(t *testing.T) {
 	defer cancel()
 	result := make(chan *load.Result, 1)
 	go func() { result <- f.Publish(ctx) }() // ends with its connections
-	require.Eventually(t, func() bool { return f.Acked() > 1000 }, 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Acked() > 1000 }, patience, 5*time.Millisecond)
 	require.Zero(t, s.terminate(), s.log)
 	cancel()
 	r := <-result

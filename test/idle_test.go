@@ -228,7 +228,7 @@ func TestQoS0IsStoredUnderLoad(t *testing.T) {
 	require.Empty(t, r.Errors)
 	require.Eventually(t, func() bool {
 		return s.metric("sluice_publish_messages_total", `outcome="stored"`) == float64(r.Sent)
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	report := verify(t, kafka.Brokers(), f.Run, r, topic)
 	require.Equal(t, load.Report{InKafka: r.Sent}, report)
 }

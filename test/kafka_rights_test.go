@@ -219,7 +219,7 @@ func useAll(t *testing.T, s *secured, i *instance, round int) {
 	require.NoError(t, err)
 	defer cl.Close()
 	require.NoError(t, cl.ProduceSync(t.Context(), &kgo.Record{Topic: "device-commands", Key: []byte("d1"), Value: []byte("go")}).FirstErr())
-	require.Eventually(t, func() bool { return len(p.heard("commands")) >= 2 }, 30*time.Second, 10*time.Millisecond, "the device and the group get the command")
+	require.Eventually(t, func() bool { return len(p.heard("commands")) >= 2 }, patience, 10*time.Millisecond, "the device and the group get the command")
 	records(t, s.Direct(), "command-receipts", round)
 	p.hangUp()
 	records(t, s.Direct(), "presence", 2*round)
@@ -282,11 +282,11 @@ func missingRights(t *testing.T, s *secured) {
 	g, err := kafka.NewGroup(kafka.GroupConfig{Config: cfg, Name: "some-group", Topics: []string{topic}})
 	require.NoError(t, err)
 	running(t, g.Run)
-	require.Eventually(t, func() bool { return logged(log, "some-group", "Read") }, 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return logged(log, "some-group", "Read") }, patience, 5*time.Millisecond)
 	c, err := kafka.NewConsumer(kafka.ConsumerConfig{Config: cfg, Topics: []string{topic}, From: kafka.FromBeginning, Handle: func(*kafka.Fetched) {}})
 	require.NoError(t, err)
 	running(t, c.Run)
-	require.Eventually(t, func() bool { return logged(log, topic, "Read") }, 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return logged(log, topic, "Read") }, patience, 5*time.Millisecond)
 	noSecret(t, log.String())
 }
 

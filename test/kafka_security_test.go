@@ -70,7 +70,7 @@ func everyClient(t *testing.T, s *secured, cfg kafka.Config) {
 	for range records {
 		require.NoError(t, done.next(ctx, t))
 	}
-	require.Eventually(t, p.Up, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, p.Up, patience, 10*time.Millisecond)
 	transactions(ctx, t, cfg, topic)
 	consumes(ctx, t, cfg, topic, records+1)
 	groups(ctx, t, cfg, topic, records+1)
@@ -231,7 +231,7 @@ func lateCredentials(t *testing.T, s *secured) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, done.next(ctx, t))
-	require.Eventually(t, p.Up, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, p.Up, patience, 10*time.Millisecond)
 	require.NotContains(t, log.String(), password)
 }
 

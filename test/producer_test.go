@@ -184,7 +184,7 @@ func under(t testing.TB, p *kafka.Producer, brokers []string, s *stream, trouble
 	s.flows(t, 1000)
 	trouble()
 	s.flows(t, 1000)
-	require.Eventually(t, p.Up, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, p.Up, patience, 10*time.Millisecond)
 	cancel()
 	<-ended
 	require.Eventually(t, func() bool { return len(s.window) == 0 }, time.Minute, 5*time.Millisecond, "every record is answered")
@@ -201,10 +201,10 @@ func TestProducerLosesNothingWhenTheBrokerIsKilled(t *testing.T) {
 	under(t, p, kafkas.Brokers(), newStream(topic, 4000), func() {
 		for _, away := range either([]time.Duration{3 * time.Second}, []time.Duration{10 * time.Second, 40 * time.Second, 0, 0, 20 * time.Second}) {
 			require.NoError(t, kafkas.Kill(0))
-			require.Eventually(t, func() bool { return !p.Up() }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return !p.Up() }, patience, 10*time.Millisecond)
 			<-time.After(away) // the length of the outage is what is tested
 			require.NoError(t, kafkas.Restart(0))
-			require.Eventually(t, p.Up, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, p.Up, patience, 10*time.Millisecond)
 		}
 	})
 }
@@ -247,7 +247,7 @@ func TestProducerLosesNothingWhenTheNetworkSwallowsPackets(t *testing.T) {
 	under(t, p, kafkas.Direct(), s, func() {
 		for _, away := range either([]time.Duration{2 * time.Second}, []time.Duration{5 * time.Second, 20 * time.Second, 45 * time.Second}) {
 			link.Swallow()
-			require.Eventually(t, func() bool { return !p.Up() }, 15*time.Second, 10*time.Millisecond, "a silent network is noticed")
+			require.Eventually(t, func() bool { return !p.Up() }, patience, 10*time.Millisecond, "a silent network is noticed")
 			<-time.After(away) // the length of the outage is what is tested
 			require.NoError(t, link.Heal())
 			healed := time.Now()

@@ -159,7 +159,7 @@ func TestGoodMessagesBehindARefusedOneAreStoredOnce(t *testing.T) {
 // budgetIsFree waits until every message has given its memory back.
 func budgetIsFree(t *testing.T, s *instance) {
 	t.Helper()
-	require.Eventually(t, func() bool { return s.metric("sluice_kafka_budget_used_bytes") == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.metric("sluice_kafka_budget_used_bytes") == 0 }, patience, 10*time.Millisecond)
 }
 
 // TestUnmatchedDropSaysSo: a dropped message is acknowledged as what it is.

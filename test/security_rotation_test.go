@@ -47,7 +47,7 @@ func TestCertificatesAndUsersChangeUnderLoad(t *testing.T) {
 	defer cancel()
 	result := make(chan *load.Result, 1)
 	go func() { result <- f.Publish(ctx) }() // ends after cancel
-	require.Eventually(t, func() bool { return f.Acked() > 500 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Acked() > 500 }, patience, 10*time.Millisecond)
 	for n := range either(3, 20) {
 		rotations := s.metric("sluice_tls_reloads_total", `result="ok"`)
 		rotate()
@@ -56,7 +56,7 @@ func TestCertificatesAndUsersChangeUnderLoad(t *testing.T) {
 		guest := &load.Fleet{Addr: address, Run: runID(), QoS: 1, Username: fmt.Sprint("new-", n), Password: "secret", Dialer: f.Dialer}
 		await(t, func() bool { return len(within(t, guest, 10*time.Millisecond).Errors) == 0 }, func() string { return "the new user is let in" })
 		some := f.Acked() + 200
-		require.Eventually(t, func() bool { return f.Acked() > some }, 30*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return f.Acked() > some }, patience, 10*time.Millisecond)
 	}
 	cancel()
 	r := <-result

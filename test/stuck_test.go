@@ -81,5 +81,5 @@ func TestAStuckPartitionHoldsUpNobodyElse(t *testing.T) {
 		require.Empty(t, r.Errors)
 		exact(t, verify(t, kafka.Brokers(), f.Run, r, []string{healthy, healthy, stuck}[i]))
 	}
-	require.Eventually(t, func() bool { return s.metric("sluice_kafka_budget_used_bytes") == 0 }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return s.metric("sluice_kafka_budget_used_bytes") == 0 }, patience, 50*time.Millisecond)
 }
