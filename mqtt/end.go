@@ -52,6 +52,10 @@ func (c *Conn) finish(err error) {
 
 // forget lets go of what was read, since somebody may hold c for long.
 func (c *Conn) forget() {
+	for p := c.whole(c.partial); p != nil; p = c.whole(c.partial) {
+		c.leaveOut(p)
+		c.partial = c.partial[len(p):]
+	}
 	c.partial = nil
 	if c.link != nil && c.link.tls != nil {
 		c.link.tls.Forget()

@@ -37,7 +37,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		disconnects:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("disconnects_total", "Connections ended, by reason: the name of the Reason Code, or connection lost, slow reader, connect timeout.")), []string{"reason"}),
 		bytesIn:      counter("received_bytes_total", "Bytes read from devices."),
 		bytesOut:     counter("sent_bytes_total", "Bytes written to devices."),
-		dropped:      counter("dropped_messages_total", "QoS 0 messages dropped because the memory budget was spent while nothing was stored, or for 30 s."),
+		dropped:      counter("dropped_messages_total", "QoS 0 messages that waited for room and were dropped: nothing was stored, or for 30 s, or the connection ended."),
 		panics:       counter("recovered_panics_total", "Panics while handling a connection, each of which cost that connection. Above 0 is a bug to report."),
 		acceptErrors: counter("accept_errors_total", "Errors of accept; the listener goes on."),
 		slowReaders:  counter("slow_readers_total", "Connections closed because the device did not read what was sent to it."),

@@ -29,11 +29,10 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 	default:
 	}
 	if c.isOver() {
-		return true, c.endHeld(c.link.over)
+		return true, c.endHeld(fd, c.link.over)
 	}
 	if c.holdsEnough() {
-		<-c.wake // made before the pause; resume and shutdown both signal it
-		return true, c.goOn(fd)
+		return true, c.waitForRoom(fd)
 	}
 	c.now = time.Now()
 	if c.flooded {
@@ -47,7 +46,7 @@ func (c *Conn) readHeld(fd int) (more bool, err error) {
 		c.rates.queue.drained()
 		return false, nil
 	case n <= 0:
-		return true, c.leaveHeld()
+		return true, c.endHeld(fd, errHungUp)
 	}
 	c.takeHeld(buf[:n])
 	c.answerPings()
@@ -66,6 +65,12 @@ func (c *Conn) holdsEnough() bool {
 		most = readBuffer
 	}
 	return len(c.partial) >= most || c.srv.waiting.Load() > c.srv.cfg.MaxPartialBytes
+}
+
+// waitForRoom reads no more before the end of the pause.
+func (c *Conn) waitForRoom(fd int) error {
+	<-c.wake // made before the pause; resume and shutdown both signal it
+	return c.goOn(fd)
 }
 
 // waitHeld leaves a device unread that has sent too many PINGREQ, for a while.
@@ -104,12 +109,16 @@ func (c *Conn) heldBack(b []byte) error {
 	return nil
 }
 
-// endHeld ends a connection in a pause because of what its layers said.
-func (c *Conn) endHeld(over error) error {
-	if errors.Is(over, errHungUp) {
-		return c.leaveHeld()
+// endHeld ends a connection in a pause whose stream is over. A device that is gone sends messages with QoS 0 to nobody else,
+// so while one of them has its moments for memory to come free, all that was sent is still handled.
+func (c *Conn) endHeld(fd int, over error) error {
+	switch {
+	case !errors.Is(over, errHungUp):
+		return over
+	case c.spareSince != 0:
+		return c.waitForRoom(fd)
 	}
-	return over
+	return c.leaveHeld()
 }
 
 // leaveHeld ends a connection whose device is gone: what it had not been answered for is not handled, save a
@@ -119,9 +128,17 @@ func (c *Conn) leaveHeld() error {
 		if p[0] == typeDisconnect<<4 {
 			return c.packet(p)
 		}
+		c.leaveOut(p)
 		c.partial = c.partial[len(p):]
 	}
 	return errHungUp
+}
+
+// leaveOut counts a packet that is not handled, if nobody sends it again.
+func (c *Conn) leaveOut(p []byte) {
+	if p[0]>>4 == typePublish && p[0]>>1&3 == 0 {
+		c.srv.m.dropped.Inc()
+	}
 }
 
 // leaveUnread is leaveHeld for a device that is gone and has left more in the socket than was read: its farewell would
@@ -135,7 +152,7 @@ func (c *Conn) leaveUnread(fd int) error {
 			return err
 		}
 		if c.isOver() {
-			return c.endHeld(c.link.over)
+			return c.link.over
 		}
 		n, _ := readFD(fd, buf[:])
 		if n <= 0 {

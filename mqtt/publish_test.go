@@ -219,6 +219,45 @@ func TestQoS0WaitsForMemoryWhileMessagesAreStored(t *testing.T) {
 	})
 }
 
+// TestQoS0OfADeviceThatIsGoneWaitsForMemoryToo: nobody sends it again, and the farewell behind it counts.
+func TestQoS0OfADeviceThatIsGoneWaitsForMemoryToo(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.connect(hello{version: v, id: "dev", will: &lastWill{topic: "w"}})
+		w.setFull(true)
+		for i := range 5 {
+			c.publish(pub{topic: "t", payload: fmt.Sprint(i)})
+		}
+		c.send(packet(0xE0))
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		_ = c.nc.CloseWrite()
+		w.wakeInVain()
+		w.noMessage()
+		w.makeRoom()
+		for i := range 5 {
+			require.Equal(t, fmt.Sprint(i), string(w.next().Payload))
+		}
+		w.ended()
+		w.noMessage()
+		require.Zero(t, count(w.s.m.dropped))
+	})
+}
+
+// TestQoS0BehindMessagesOfADeviceThatIsGoneIsCounted: its will does not wait for what it did not wait for itself.
+func TestQoS0BehindMessagesOfADeviceThatIsGoneIsCounted(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.connect(hello{version: v, id: "dev", will: &lastWill{topic: "w"}})
+		w.setFull(true)
+		c.send(cat(pub{topic: "t", qos: 1, id: 1}.packet(v), pub{topic: "t"}.packet(v), pub{topic: "t"}.packet(v)))
+		until(t, "waiting", func() bool { return w.waiting() == 1 })
+		_ = c.nc.Close()
+		require.True(t, w.next().Will)
+		until(t, "it left", func() bool { return w.open() == 0 })
+		require.Equal(t, 2, count(w.s.m.dropped))
+	})
+}
+
 // TestQoS0StopsWaitingWhenNothingIsStoredAnyMore, and after a while even if others are.
 func TestQoS0StopsWaitingWhenNothingIsStoredAnyMore(t *testing.T) {
 	var gone atomic.Bool
