@@ -20,8 +20,8 @@ var (
 	// ErrFenced: the transactional id was taken away, by another producer or because a transaction of ours took longer
 	// than its timeout, or it was never taken. Nothing of the group was committed. All groups fail until Renew.
 	ErrFenced = errors.New("the transactional id belongs to another producer epoch")
-	// ErrTransactionUnknown: Kafka was asked to commit and did not say whether it did. Only who reads the topic to its
-	// end, after Renew, knows. All groups fail until then.
+	// ErrTransactionUnknown: Kafka was asked to commit and did not say whether it did, and Run ended before Renew could
+	// ask the log, or the records are not to be found there any more.
 	ErrTransactionUnknown = errors.New("unknown whether Kafka committed the transaction")
 )
 
@@ -40,8 +40,9 @@ type TransactorConfig struct {
 	// MostGroups is how many groups a transaction may have. Default 4096. Its records have 16 MiB at most, or are one
 	// group.
 	MostGroups int
-	// OnFenced is told at once that groups fail until Renew, and why: ErrFenced or ErrTransactionUnknown. It is called
-	// once for each loss, by the goroutine of Run, before any GroupDone because of it, and must not block. May be nil.
+	// OnFenced is told at once that groups fail until Renew, and why: ErrFenced, or ErrTransactionUnknown if the groups of
+	// a transaction wait for Renew to find out about them. It is called once for each loss, by the goroutine of Run,
+	// before any GroupDone because of it, and must not block. May be nil.
 	OnFenced func(err error)
 }
 
@@ -108,6 +109,8 @@ type Transactor struct {
 	id       produce.Ident
 	seqs     map[spot]produce.Partition
 	plain    map[string]bool // topics that take no compressed records
+	stray    bool            // a request of this epoch to the coordinator had no answer, and may still be under way
+	open     *openEnd        // of the epoch that was lost
 	patience time.Duration   // how long the partitions of a transaction have to store it; doubled while they don't
 	most     int             // groups of the next transaction; less than MostGroups while it is looked for who was refused
 }
@@ -203,8 +206,8 @@ func (t *Transactor) Withdraw(match func(*TxGroup) bool) {
 }
 
 // Renew takes a new producer epoch: whoever had the transactional id loses it, and when Renew returns nil whatever
-// transaction was under way is decided and a reader that asks for the end of a topic now sees it. It tries until ctx
-// ends. It needs Run, and is the first thing to call.
+// transaction was under way is decided, a reader that asks for the end of a topic now sees it, and GroupDone was called
+// for its groups. It tries until ctx ends. It needs Run, and is the first thing to call.
 func (t *Transactor) Renew(ctx context.Context) error {
 	r := renewal{ctx, make(chan error, 1)}
 	select {
@@ -344,6 +347,11 @@ func (t *Transactor) renew(run, caller context.Context) error {
 		return fmt.Errorf("cannot take the transactional id %q: %w", t.cfg.TransactionalID, err)
 	}
 	t.begin(id)
+	if err := t.settleOpen(ctx); run.Err() != nil {
+		return ErrClosed
+	} else if err != nil {
+		return fmt.Errorf("cannot find out how the last transaction of %q has ended: %w", t.cfg.TransactionalID, err)
+	}
 	t.mu.Lock()
 	t.refuse = nil
 	t.mu.Unlock()
@@ -352,7 +360,9 @@ func (t *Transactor) renew(run, caller context.Context) error {
 }
 
 // begin starts with a new epoch, in which each partition counts from 0.
-func (t *Transactor) begin(id produce.Ident) { t.id, t.seqs = id, map[spot]produce.Partition{} }
+func (t *Transactor) begin(id produce.Ident) {
+	t.id, t.seqs, t.stray = id, map[spot]produce.Partition{}, false
+}
 
 // at gives where the next batch to a partition is numbered from.
 func (t *Transactor) at(at spot) produce.Partition {
@@ -369,6 +379,9 @@ func (t *Transactor) end() {
 	t.queue, t.refuse = nil, ErrClosed
 	t.mu.Unlock()
 	close(t.ended)
+	if t.open != nil {
+		t.finish(t.open.groups, ErrTransactionUnknown)
+	}
 	t.finish(left, ErrClosed)
 }
 

@@ -30,7 +30,9 @@ type share struct {
 	limit   int        // bytes of a batch
 	leader  string     // address; "" is none
 
-	stored int    // of records
+	stored int   // of records
+	first  int64 // the offset of a batch that is stored, if placed
+	placed bool
 	batch  *batch // the next; kept while it is not known to be stored, for it must be sent as it is
 }
 

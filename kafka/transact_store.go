@@ -150,6 +150,9 @@ func (t *Transactor) settle(s *share, a answer) (again, fatal error) {
 	switch verdict := recordVerdict(code); {
 	case d.Action == produce.Store:
 		t.seqs[s.at] = p
+		if a.block.Offset >= 0 {
+			s.first, s.placed = a.block.Offset, true
+		}
 		s.advance()
 		return nil, nil
 	case d.Action == produce.EncodeAgain:

@@ -272,57 +272,6 @@ func TestNothingIsWrittenBeforeTheFirstRenew(t *testing.T) {
 	require.ErrorIs(t, b.of(b.order[0]), ErrFenced)
 }
 
-// TestUnansweredCommitIsAskedForAgain: the answer is lost, the commit was heard.
-func TestUnansweredCommitIsAskedForAgain(t *testing.T) {
-	for _, heard := range []bool{true, false} {
-		c := fake(t, kfake.SeedTopics(1, "t"))
-		tr := transactor(t, txConfig(c.ListenAddrs(), "id"))
-		if heard {
-			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.RequestTimedOut, Count: 2})
-		} else {
-			for range 2 {
-				c.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) { return nil, errors.New("cut"), true })
-			}
-		}
-		b := newBook()
-		tr.Write(b.group("t k v"))
-		b.has(t, 1)
-		require.NoError(t, b.of(b.order[0]))
-		require.Equal(t, []string{"v"}, committedValues(t, c.ListenAddrs(), "t", 1))
-	}
-}
-
-// TestFenceAfterAnUnansweredCommitLeavesItOpen: nobody but a reader can say how it ended.
-func TestFenceAfterAnUnansweredCommitLeavesItOpen(t *testing.T) {
-	c := fake(t, kfake.SeedTopics(1, "t"))
-	cfg := txConfig(c.ListenAddrs(), "id")
-	lost := make(chan error, 1)
-	cfg.OnFenced = func(err error) { lost <- err }
-	tr := transactor(t, cfg)
-	asked := make(chan struct{})
-	once := sync.OnceFunc(func() { close(asked) })
-	var healed atomic.Bool
-	c.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
-		c.KeepControl()
-		once()
-		return nil, errors.New("cut"), !healed.Load()
-	})
-	b := newBook()
-	tr.Write(b.group("t k v"))
-	<-asked
-	f, err := NewFencer(cfg.Config)
-	require.NoError(t, err)
-	defer func() { _ = f.Close() }()
-	require.NoError(t, f.Fence(t.Context(), "id"))
-	healed.Store(true)
-	b.has(t, 1)
-	require.ErrorIs(t, b.of(b.order[0]), ErrTransactionUnknown)
-	require.ErrorIs(t, <-lost, ErrTransactionUnknown)
-	tr.Write(b.group("t k w"))
-	b.has(t, 2)
-	require.ErrorIs(t, b.of(b.order[1]), ErrFenced)
-}
-
 // TestFenceThatKeepsACommitFromBeginningLeavesNothingOpen: the coordinator said that it was busy with the fence, and then
 // that the right is gone. It never took the commit.
 func TestFenceThatKeepsACommitFromBeginningLeavesNothingOpen(t *testing.T) {

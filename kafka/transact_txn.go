@@ -17,7 +17,7 @@ func (t *Transactor) transact(ctx context.Context, groups []*TxGroup) {
 	if groups = t.prepare(groups); len(groups) == 0 {
 		return
 	}
-	err := t.attempt(ctx, groups)
+	shares, err := t.attempt(ctx, groups)
 	if err != nil {
 		groups = t.finishFaulty(groups)
 	}
@@ -26,8 +26,14 @@ func (t *Transactor) transact(ctx context.Context, groups []*TxGroup) {
 		t.m.size.Observe(float64(len(groups)))
 		t.most = min(2*t.most, t.cfg.MostGroups)
 		t.finish(groups, nil)
+		if t.stray {
+			t.anew(ctx)
+		}
 	case errors.Is(err, errRefused):
 		t.putBack(groups)
+	case errors.Is(err, ErrTransactionUnknown) && ctx.Err() == nil:
+		t.open = &openEnd{groups, t.id, shares}
+		t.lose(err)
 	case errors.Is(err, ErrFenced) || errors.Is(err, ErrTransactionUnknown):
 		if ctx.Err() == nil {
 			t.lose(err)
@@ -40,6 +46,18 @@ func (t *Transactor) transact(ctx context.Context, groups []*TxGroup) {
 		t.m.aborts.Inc()
 		t.putBack(groups)
 		_ = sleep(ctx, storeAgain) // or what Kafka refuses at once is tried, and told, without pause
+	}
+}
+
+// anew takes the next epoch, so that a request without an answer that arrives only now is of no transaction to come: it
+// would begin one, or commit what is half written.
+func (t *Transactor) anew(ctx context.Context) {
+	id, err := t.net.initProducer(ctx, t.cfg.TransactionalID, t.cfg.Timeout, t.id)
+	switch {
+	case err == nil:
+		t.begin(id)
+	case ctx.Err() == nil:
+		t.lose(fmt.Errorf("%w: %w", ErrFenced, err))
 	}
 }
 
@@ -67,28 +85,26 @@ func (t *Transactor) finishFaulty(groups []*TxGroup) (rest []*TxGroup) {
 }
 
 // attempt writes one transaction and commits it, or aborts it and says why.
-func (t *Transactor) attempt(ctx context.Context, groups []*TxGroup) error {
+func (t *Transactor) attempt(ctx context.Context, groups []*TxGroup) (shares []*share, err error) {
 	began := time.Now()
 	writing, cancel := context.WithTimeout(ctx, t.cfg.Timeout*2/3)
 	defer cancel()
-	shares := t.topics.shares(groups)
-	if len(shares) == 0 {
-		return nil
+	if shares = t.topics.shares(groups); len(shares) == 0 {
+		return nil, nil
 	}
-	err := t.add(writing, shares)
-	if err == nil {
+	if err = t.add(writing, shares); err == nil {
 		err = t.store(writing, shares)
 	}
 	if err != nil {
-		return t.abort(ctx, err)
+		return nil, t.abort(ctx, err)
 	}
 	if err := t.commit(ctx); err != nil {
-		return err
+		return shares, err
 	}
 	t.m.commit.Observe(time.Since(began).Seconds())
 	t.topics.trust(shares)
 	t.patience = min(storeTime, t.cfg.Timeout/3)
-	return nil
+	return shares, nil
 }
 
 // coordinate asks the coordinator of the transactional id.
@@ -108,6 +124,7 @@ func (t *Transactor) add(ctx context.Context, shares []*share) error {
 	code, err := t.coordinate(ctx, func(b *sarama.Broker) (sarama.KError, error) {
 		resp, err := b.AddPartitionsToTxn(req)
 		if err != nil {
+			t.stray = true
 			return 0, err
 		}
 		var code sarama.KError
@@ -167,7 +184,7 @@ func (t *Transactor) refuseTopics(shares []*share, refused map[string]sarama.KEr
 
 // commit ends the transaction. Asking again is harmless as long as no other begins: the coordinator remembers how it
 // ended. So it is asked until it says so, or says that the right was taken away. If that is its first answer nothing
-// was committed; if it is the answer to a repetition, an earlier one may have been heard.
+// was committed; if it is the answer to a repetition, an earlier one may have been heard, and Renew asks the log.
 func (t *Transactor) commit(ctx context.Context) error {
 	tries, code, err := t.endTxn(ctx, true)
 	switch {
@@ -191,6 +208,7 @@ func (t *Transactor) endTxn(ctx context.Context, commit bool) (tries int, code s
 		tries++
 		resp, err := b.EndTxn(req)
 		if err != nil {
+			t.stray = true
 			return 0, err
 		}
 		if tries == 1 && resp.Err == sarama.ErrConcurrentTransactions {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -21,7 +22,9 @@ type transactor struct {
 
 	flight    []*kafka.TxGroup // in the transaction under way
 	committed bool             // which is committed, and that is not told yet
-	late      bool             // the outcome is unknown, and it may still be committed
+	late      bool             // the answer is lost, and it may still be committed
+	open      []*kafka.TxGroup // of the transaction whose answer is lost
+	stored    bool             // it is committed
 	beaten    bool             // it can't be committed any more, and that is not told yet
 }
 
@@ -44,13 +47,14 @@ func (t *transactor) Run(ctx context.Context) error {
 	}
 	left, flight := t.queue, t.flight
 	if t.late {
-		flight = nil // it was told, and what it has asked for may still be done
+		flight = nil // what it has asked for may still be done
 	} else {
 		t.flight = nil
 	}
-	t.queue, t.ended, t.refuse = nil, true, kafka.ErrClosed
-	committed := t.committed
+	open, committed := t.open, t.committed
+	t.queue, t.open, t.ended, t.refuse = nil, nil, true, kafka.ErrClosed
 	t.n.w.mu.Unlock()
+	finish(open, kafka.ErrTransactionUnknown)
 	if committed {
 		finish(flight, kafka.ErrTransactionUnknown)
 	} else {
@@ -66,11 +70,19 @@ func finish(groups []*kafka.TxGroup, err error) {
 	}
 }
 
-// Renew takes a new epoch.
+// Renew takes a new epoch, and asks the log how the transaction has ended whose answer was lost.
 func (t *transactor) Renew(ctx context.Context) error {
 	_, err := t.n.ask(ctx, "renew "+t.id, spot{}, func() bool { return t.flight != nil && !t.late }, func() (int64, error) {
 		t.epoch = t.n.w.fence(t.id)
-		t.flight, t.committed, t.late, t.beaten = nil, false, false, false
+		open, err := t.open, kafka.ErrFenced
+		switch {
+		case t.n.w.trouble(10):
+			err = kafka.ErrTransactionUnknown // its records are gone
+		case t.stored:
+			err = nil
+		}
+		t.flight, t.committed, t.late, t.beaten, t.open, t.stored = nil, false, false, false, nil, false
+		finish(open, err)
 		t.n.w.mu.Lock()
 		t.refuse = nil
 		t.n.w.mu.Unlock()
@@ -118,11 +130,12 @@ func (t *transactor) enabled(all []step) []step {
 	name := n.name + " " + t.id
 	switch {
 	case t.late && w.held(w.slow):
-	case t.late: // the process knows nothing of it any more
+	case t.late:
 		all = append(all, step{name + " commits late", func() {
 			t.late = false
 			if w.epochs[t.id] == t.epoch {
 				w.decide(t.id, n, t.flight)
+				t.stored = true
 			}
 			t.flight = nil
 		}})
@@ -133,7 +146,7 @@ func (t *transactor) enabled(all []step) []step {
 	case t.committed:
 		all = append(all, step{name + " hears", func() { t.answer(nil) }})
 		if w.trouble(60) {
-			all = append(all, step{name + " hears nothing", func() { t.lose(kafka.ErrTransactionUnknown) }})
+			all = append(all, step{name + " hears nothing", func() { t.stored = true; t.lose(kafka.ErrTransactionUnknown) }})
 		}
 	case t.flight != nil && w.held(w.slow):
 	case t.flight != nil:
@@ -233,12 +246,15 @@ func (t *transactor) abort() {
 	t.flight = nil
 }
 
-// lose has all groups fail until Renew.
+// lose has all groups fail until Renew, and those wait for it whose outcome is unknown.
 func (t *transactor) lose(err error) {
 	w := t.n.w
 	w.mu.Lock()
 	left, flight := t.queue, t.flight
 	t.queue, t.flight, t.refuse, t.committed, t.beaten = nil, nil, kafka.ErrFenced, false, false
+	if errors.Is(err, kafka.ErrTransactionUnknown) {
+		t.open, flight = flight, nil
+	}
 	w.mu.Unlock()
 	w.tracef("%s: %s is lost: %v", t.n.name, t.id, err)
 	t.fenced(err)
