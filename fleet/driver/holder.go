@@ -198,10 +198,7 @@ func (h *holder) lost(a fleet.Action) {
 		h.release()
 		return
 	}
-	if c := cmp.Or(h.conn, h.departing); c != nil {
-		c.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
-	}
-	c, why := h.conn, TakenOver
+	why := TakenOver
 	switch {
 	case h.inc.dead.Load():
 		why = Judged
@@ -209,7 +206,11 @@ func (h *holder) lost(a fleet.Action) {
 		why = TooLarge
 	}
 	h.refused = false
-	if c != nil {
+	if c := cmp.Or(h.conn, h.departing); c != nil {
+		c.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
+		c.ids.lost = why
+	}
+	if c := h.conn; c != nil {
 		h.p.later(func() { c.dev.Close(why) })
 	}
 }

@@ -48,7 +48,40 @@ func TestMessageWithQoS0IsStoredThoughItsConnectionWasTakenOver(t *testing.T) {
 	require.Equal(t, []*kafka.TxGroup{qos0}, tx.groups)
 }
 
-// closing is a Device that does as it is told.
-type closing struct{ Device }
+// TestConnectionThatWasTakenOverIsToldSoFirst: what it has under way can't be written any more, and that is no reason of its own.
+func TestConnectionThatWasTakenOverIsToldSoFirst(t *testing.T) {
+	d := New(Config{Ledger: "ledger"})
+	d.Lay(1)
+	inc := &incarnation{name: "me"}
+	for range shardCount {
+		inc.shards = append(inc.shards, &shard{d: d, tx: new(waitingTx), held: true})
+	}
+	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer("d1", "me", "tx")}
+	var told []any
+	c := &Conn{d: d, p: h.p, h: h, dev: closing{told: &told}}
+	h.conn = c
+	c.Ingest(1, 1, nil, func(err error) { told = append(told, err) })
+	g := inc.shard("d1").tx.(*waitingTx).groups[0]
+	h.p.lock()
+	h.lost(fleet.Action{Kind: fleet.ActLost})
+	after := h.p.after
+	h.p.after = nil
+	h.p.unlock()
+	g.Owner.GroupDone(g, g.Prepare()) // in another goroutine, before this one comes to what is to be done after
+	for _, f := range after {
+		f()
+	}
+	require.Equal(t, []any{TakenOver, kafka.ErrAborted, TakenOver}, told)
+}
 
-func (closing) Close(Why) {}
+// closing is a Device that notes why it was closed.
+type closing struct {
+	Device
+	told *[]any
+}
+
+func (c closing) Close(why Why) {
+	if c.told != nil {
+		*c.told = append(*c.told, why)
+	}
+}

@@ -88,6 +88,7 @@ type idSet struct {
 	open    int32 // changes under way
 	wrote   bool  // one was committed
 	broken  bool  // one failed, or another connection has the client ID, and this one ends
+	lost    Why   // that is why it ends; 0: it was not lost to another
 }
 
 // has says whether an identifier is stored.
@@ -183,7 +184,11 @@ func (in *ingest) finish(err error) {
 	if in.qos == 2 {
 		c.ids.open--
 	}
+	lost := c.ids.lost
 	c.p.unlock()
+	if err != nil && lost != 0 {
+		c.dev.Close(lost) // or it is closed because of this message
+	}
 	switch {
 	case in.told != nil:
 		in.told(err)
