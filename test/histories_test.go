@@ -240,6 +240,7 @@ func TestHistoriesThatFailedOnce(t *testing.T) {
 		h := openTheatre(t, instances)
 		for _, file := range files {
 			t.Run(fmt.Sprintf("%s, %d instances", filepath.Base(file), instances), func(t *testing.T) {
+				t.Parallel() // a script waits for most of its time
 				text, err := os.ReadFile(file)
 				require.NoError(t, err)
 				script, err := oracle.ParseScript(string(text))
