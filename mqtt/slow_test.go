@@ -171,7 +171,7 @@ func (d *dispatcher) unsettled() int {
 
 // TestDeviceThatReadsSlowlyAndSteadilyIsNotClosed: each command takes it longer than the write time-out.
 func TestDeviceThatReadsSlowlyAndSteadilyIsNotClosed(t *testing.T) {
-	const timeout, commands, bytes = time.Second, 2, 1 << 20
+	const timeout, commands, bytes = 2 * time.Second, 2, 1 << 20
 	d := slow(t, func(c *Config) { c.WriteTimeout, c.MaxPacketSize = timeout, 2*bytes })
 	c := d.unread(4, "dev")
 	var all []*Command
@@ -179,7 +179,7 @@ func TestDeviceThatReadsSlowlyAndSteadilyIsNotClosed(t *testing.T) {
 		all = append(all, d.command("t", strings.Repeat("x", bytes), 0))
 	}
 	step := make([]byte, 16<<10)
-	steady := time.NewTicker(2 * timeout * time.Duration(len(step)) / bytes)
+	steady := time.NewTicker(timeout * 5 / 4 * time.Duration(len(step)) / bytes)
 	defer steady.Stop()
 	_ = c.nc.SetReadDeadline(time.Now().Add(tooLong))
 	for read := 0; read < commands*bytes; {
