@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/bench/wire"
 )
 
 // A CommandFleet is devices that subscribe and receive. Each keeps the books of a receiver: with QoS 2 it knows which
@@ -40,6 +42,9 @@ type CommandFleet struct {
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 }
+
+// A Message is a PUBLISH that a device got.
+type Message = wire.Message
 
 // An Answer is what a device publishes.
 type Answer struct {

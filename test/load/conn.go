@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sluice/bench/wire"
 )
 
 // A conn writes and reads the packets of one connection.
@@ -31,30 +33,18 @@ func connect(ctx context.Context, f *Fleet, device int) (c *conn, present bool, 
 		return nil, false, err
 	}
 	c = &conn{nc: nc, r: bufio.NewReaderSize(nc, 4<<10), w: bufio.NewWriterSize(nc, 16<<10), version: f.Version}
-	o := connectOptions{clientID: f.ClientID(device), version: f.Version, clean: !f.Reconnect, keepAlive: 60, username: f.Username, password: f.Password}
+	o := wire.Connect{ClientID: f.ClientID(device), Version: f.Version, Clean: !f.Reconnect, KeepAlive: 60, Username: f.Username, Password: f.Password}
 	if f.Reconnect {
-		o.expiry = time.Hour
+		o.Expiry = time.Hour
 	}
 	present, err = c.greet(o)
 	return c, present, err
 }
 
-// connectOptions are what a CONNECT says.
-type connectOptions struct {
-	clientID       string
-	version        byte
-	clean          bool
-	keepAlive      uint16        // seconds
-	expiry         time.Duration // of the session; MQTT 5
-	receiveMaximum uint16        // 0: not said; MQTT 5
-	username       string        // with password; "": not said
-	password       string
-}
-
 // greet says CONNECT and waits for the CONNACK; the connection is closed after an error.
-func (c *conn) greet(o connectOptions) (present bool, err error) {
+func (c *conn) greet(o wire.Connect) (present bool, err error) {
 	_ = c.nc.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err = c.nc.Write(o.packet()); err == nil {
+	if _, err = c.nc.Write(o.Packet()); err == nil {
 		present, err = c.connack()
 	}
 	if err != nil {
@@ -62,33 +52,6 @@ func (c *conn) greet(o connectOptions) (present bool, err error) {
 		return false, err
 	}
 	return present, c.nc.SetDeadline(time.Time{})
-}
-
-func (o connectOptions) packet() []byte {
-	flags := byte(0)
-	if o.clean {
-		flags = 2
-	}
-	if o.username != "" {
-		flags |= 0xC0
-	}
-	b := append(text(nil, "MQTT"), o.version, flags)
-	b = binary.BigEndian.AppendUint16(b, o.keepAlive)
-	if o.version == 5 {
-		var p []byte
-		if o.expiry > 0 {
-			p = binary.BigEndian.AppendUint32(append(p, 0x11), uint32(o.expiry/time.Second))
-		}
-		if o.receiveMaximum > 0 {
-			p = binary.BigEndian.AppendUint16(append(p, 0x21), o.receiveMaximum)
-		}
-		b = append(append(b, byte(len(p))), p...)
-	}
-	b = text(b, o.clientID)
-	if o.username != "" {
-		b = text(text(b, o.username), o.password)
-	}
-	return packet(0x10, b)
 }
 
 func (c *conn) connack() (present bool, err error) {
@@ -119,20 +82,11 @@ func (c *conn) read() (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-func text(b []byte, s string) []byte {
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
-}
-
-func packet(first byte, body []byte) []byte {
-	b := binary.AppendUvarint([]byte{first}, uint64(len(body)))
-	return append(b, body...)
-}
-
 // publish queues a PUBLISH; flush sends it.
 func (c *conn) publish(topic string, qos byte, id uint16, dup bool, payload []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := text(c.b[:0], topic)
+	b := wire.Text(c.b[:0], topic)
 	if qos > 0 {
 		b = binary.BigEndian.AppendUint16(b, id)
 	}

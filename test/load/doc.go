@@ -1,5 +1,5 @@
-// Package load is fleets of MQTT devices for tests and measurements. They write and read packets byte by byte and
-// share no code with the server, so that a mistake there can't hide here.
+// Package load is fleets of MQTT devices for tests and measurements. Their packets are those of bench/wire, which
+// shares no code with the server, so that a mistake there can't hide here.
 //
 // A [Fleet] publishes: every payload says which device sent it and its place in that device's order, and [Verify]
 // reads a Kafka topic back and compares. A [CommandFleet] subscribes: a [CommandWriter] writes numbered commands to

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/bench/wire"
 )
 
 // A puppet is the server's side of one device's connection, played by the test.
@@ -70,13 +72,13 @@ func (p *puppet) expect(first byte) []byte {
 // command sends the command seq of device with a packet identifier.
 func (p *puppet) command(first byte, id uint16, device int, seq uint64) {
 	p.t.Helper()
-	b := text(nil, "devices/cmd-p-0/x")
+	b := wire.Text(nil, "devices/cmd-p-0/x")
 	if first&6 != 0 {
 		b = binary.BigEndian.AppendUint16(b, id)
 	}
 	b = append(b, 0)
 	b = fmt.Appendf(b, "p %d %d %d x", device, seq, time.Now().UnixNano())
-	require.NoError(p.t, p.send(packet(first, b)...))
+	require.NoError(p.t, p.send(wire.Packet(first, b)...))
 }
 
 // inStep waits until the device has handled all before: it answers a PUBREL in its turn.
@@ -99,7 +101,7 @@ func TestReportFindsLossesRepeatsDisorderAndStrangers(t *testing.T) {
 		p.command(0x30, 0, 0, seq)
 	}
 	p.command(0x30, 0, 7, 6) // for another device
-	require.NoError(t, p.send(packet(0x30, append(text(nil, "x"), "\x00not of a stream"...))...))
+	require.NoError(t, p.send(wire.Packet(0x30, append(wire.Text(nil, "x"), "\x00not of a stream"...))...))
 	p.inStep()
 	require.Equal(t, CommandReport{Written: 5, Received: 5, Lost: 1, Twice: 1, Disordered: 1, Strange: 1}, p.f.Report(commands(1, 2, 3, 4, 5)))
 	require.Len(t, p.f.Latencies(), 4)
@@ -181,21 +183,6 @@ func TestWhatAServerMayNotDoIsAFailure(t *testing.T) {
 	f("property 0x23", func(p *puppet) { require.NoError(p.t, p.send(0x30, 7, 0, 1, 'a', 3, 0x23, 0, 1)) })
 	f("not under way", func(p *puppet) { require.NoError(p.t, p.send(0x40, 2, 0, 1)) })
 	f("packet  10", func(p *puppet) { require.NoError(p.t, p.send(0x10, 0)) })
-}
-
-func TestParsePublishReadsEveryProperty(t *testing.T) {
-	properties := []byte{0x01, 1, 0x02, 0, 0, 0, 60, 0x0B, 0x80, 1, 0x0B, 3}
-	properties = text(append(properties, 0x03), "text/plain")
-	properties = text(append(properties, 0x08), "answers")
-	properties = text(append(properties, 0x09), "\x00\x01")
-	properties = text(text(append(properties, 0x26), "k"), "v")
-	body := binary.BigEndian.AppendUint16(text(nil, "t"), 7)
-	body = append(append(body, byte(len(properties))), properties...)
-	m, err := parsePublish(0x3D, append(body, "payload"...), 5)
-	require.NoError(t, err)
-	require.Equal(t, &Message{Topic: "t", Payload: []byte("payload"), QoS: 2, Retain: true, Dup: true, ID: 7, HasExpiry: true, Expiry: 60,
-		ContentType: "text/plain", ResponseTopic: "answers", CorrelationData: []byte{0, 1}, UserProperties: [][2]string{{"k", "v"}},
-		SubscriptionIDs: []uint32{128, 3}}, m)
 }
 
 func TestReceiptReportFindsWhatIsMissingTwiceOrStrange(t *testing.T) {

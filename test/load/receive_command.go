@@ -6,13 +6,15 @@ import (
 	"math/rand/v2"
 	"net"
 	"time"
+
+	"sluice/bench/wire"
 )
 
 // publish takes a message into the books and acknowledges it. A message of QoS 2 whose identifier is not released yet
 // is a repeat, and not delivered again [MQTT-4.3.3-10].
 func (d *receiver) publish(c *conn, first byte, body []byte) error {
 	now := time.Now()
-	m, err := parsePublish(first, body, d.f.Version)
+	m, err := wire.ParsePublish(first, body, d.f.Version)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errProtocol, err)
 	}
@@ -116,7 +118,7 @@ func (d *receiver) send(c *conn, a *Answer) error {
 	for d.lastID == 0 || d.answers[d.lastID] != nil {
 		d.lastID++
 	}
-	p := publishPacket(d.f.Version, d.lastID, a.Topic, a.Payload, a.CorrelationData)
+	p := wire.Publish(d.f.Version, d.lastID, a.Topic, a.Payload, a.CorrelationData)
 	d.answers[d.lastID] = p
 	d.mu.Unlock()
 	return c.send(p...)

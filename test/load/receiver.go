@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"sluice/bench/wire"
 )
 
 // A receiver is one device of a CommandFleet. Its goroutine connects, subscribes and reads; the fleet's calls change
@@ -130,7 +132,7 @@ func (d *receiver) session(ctx context.Context, first bool) error {
 		c.close()
 	})
 	defer stop()
-	present, err := c.greet(connectOptions{clientID: d.id, version: d.f.Version, clean: d.f.Clean, expiry: d.f.SessionExpiry, receiveMaximum: d.f.ReceiveMaximum})
+	present, err := c.greet(wire.Connect{ClientID: d.id, Version: d.f.Version, Clean: d.f.Clean, Expiry: d.f.SessionExpiry, ReceiveMaximum: d.f.ReceiveMaximum})
 	if err != nil {
 		return err
 	}
@@ -171,7 +173,7 @@ func (d *receiver) begin(c *conn, present, first bool) error {
 		return net.ErrClosed
 	}
 	if !present {
-		if err := c.send(subscribePacket(c.version, 1, d.f.QoS|d.f.Options, d.f.filters(d.number)...)...); err != nil {
+		if err := c.send(wire.Subscribe(c.version, 1, d.f.QoS|d.f.Options, d.f.filters(d.number)...)...); err != nil {
 			return err
 		}
 	}
@@ -218,12 +220,7 @@ func (d *receiver) handle(c *conn, first byte, body []byte) error {
 }
 
 func (d *receiver) suback(body []byte) error {
-	codes := body[min(2, len(body)):]
-	if d.f.Version == 5 {
-		p := &cursor{b: codes}
-		p.take(p.varint())
-		codes = p.b
-	}
+	codes := wire.SubackCodes(body, d.f.Version)
 	for _, code := range codes {
 		if code != d.f.QoS {
 			return fmt.Errorf("%w: SUBACK %x for QoS %d", errProtocol, codes, d.f.QoS)

@@ -1,4 +1,4 @@
-package load
+package wire
 
 import (
 	"encoding/binary"
@@ -55,8 +55,8 @@ func (c *cursor) varint() int {
 	return int(v)
 }
 
-// parsePublish reads a PUBLISH; the payload lies in body.
-func parsePublish(first byte, body []byte, version byte) (*Message, error) {
+// ParsePublish reads a PUBLISH; the payload lies in body.
+func ParsePublish(first byte, body []byte, version byte) (*Message, error) {
 	m := &Message{QoS: first >> 1 & 3, Retain: first&1 != 0, Dup: first&8 != 0}
 	c := &cursor{b: body}
 	m.Topic = c.text()
@@ -103,29 +103,4 @@ func (m *Message) properties(c *cursor) error {
 		}
 	}
 	return c.err
-}
-
-// publishPacket is a PUBLISH with QoS 1 and perhaps correlation data.
-func publishPacket(version byte, id uint16, topic string, payload, correlation []byte) []byte {
-	b := binary.BigEndian.AppendUint16(text(nil, topic), id)
-	if version == 5 {
-		var p []byte
-		if len(correlation) > 0 {
-			p = text([]byte{0x09}, string(correlation))
-		}
-		b = append(binary.AppendUvarint(b, uint64(len(p))), p...)
-	}
-	return packet(0x32, append(b, payload...))
-}
-
-// subscribePacket asks for filters with one set of options: a QoS, and with MQTT 5 No Local (4) or Retain As Published (8).
-func subscribePacket(version byte, id uint16, options byte, filters ...string) []byte {
-	b := binary.BigEndian.AppendUint16(nil, id)
-	if version == 5 {
-		b = append(b, 0)
-	}
-	for _, f := range filters {
-		b = append(text(b, f), options)
-	}
-	return packet(0x82, b)
 }
