@@ -101,15 +101,40 @@ func (r *Reader) Start(ctx context.Context, topic string, partition int32) (int6
 }
 
 func (r *Reader) oldest(ctx context.Context, topic string, partition int32) (int64, error) {
+	return r.offset(ctx, topic, partition, sarama.OffsetOldest, sarama.ReadCommitted)
+}
+
+func (r *Reader) offset(ctx context.Context, topic string, partition int32, at int64, among sarama.IsolationLevel) (int64, error) {
 	addr, err := r.leader(ctx, topic, partition)
 	if err != nil {
 		return 0, err
 	}
-	start, err := r.asker.net.offset(ctx, addr, topic, partition, sarama.OffsetOldest, sarama.ReadCommitted)
+	offset, err := r.asker.net.offset(ctx, addr, topic, partition, at, among)
 	if err != nil {
 		r.forget(topic)
 	}
-	return start, err
+	return offset, err
+}
+
+// Written gives the high watermark of a partition: all that was acknowledged lies before it, also what a transaction
+// holds back from Read.
+func (r *Reader) Written(ctx context.Context, topic string, partition int32) (int64, error) {
+	end, err := askAt(ctx, &r.asker, func(ctx context.Context) (int64, error) {
+		return r.offset(ctx, topic, partition, sarama.OffsetNewest, sarama.ReadUncommitted)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("cannot ask for the end of partition %d of %s: %w", partition, topic, err)
+	}
+	return end, nil
+}
+
+// Partitions gives how many partitions a topic has now. ErrTopicMissing: there is no such topic.
+func (r *Reader) Partitions(ctx context.Context, topic string) (int32, error) {
+	l, err := askAt(ctx, &r.asker, func(ctx context.Context) (leaders, error) { return r.ask(ctx, topic) })
+	if err != nil {
+		return 0, fmt.Errorf("cannot ask for the partitions of %s: %w", topic, err)
+	}
+	return int32(len(l.addrs)), nil
 }
 
 // fetch asks the leader for one piece.

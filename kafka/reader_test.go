@@ -292,3 +292,35 @@ func TestManyReadAtOnce(t *testing.T) {
 	}
 	work.Wait()
 }
+
+// TestPartitionsAndWrittenAreAsTheyAreNow: partitions that were added too, and what an open transaction holds back.
+func TestPartitionsAndWrittenAreAsTheyAreNow(t *testing.T) {
+	k := fake(t, kfake.SeedTopics(2, "t"))
+	cl, tx := client(t, k), client(t, k, kgo.TransactionalID("tx"))
+	r := reader(t, k.ListenAddrs())
+	put(t, cl, "t", 1, "a", "b")
+	require.NoError(t, tx.BeginTransaction())
+	produceAll(t, tx, keyed("t", 1, "k", "held back"))
+	n, err := r.Partitions(t.Context(), "t")
+	require.NoError(t, err)
+	require.EqualValues(t, 2, n)
+	end, err := r.Written(t.Context(), "t", 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, end)
+	values, _ := all(t, r, "t", 1, 0, 1<<20)
+	require.Equal(t, []string{"a", "b"}, values)
+	require.NoError(t, tx.EndTransaction(t.Context(), kgo.TryAbort))
+
+	_, err = kadm.NewClient(cl).CreatePartitions(t.Context(), 3, "t")
+	require.NoError(t, err)
+	n, err = r.Partitions(t.Context(), "t")
+	require.NoError(t, err)
+	require.EqualValues(t, 5, n)
+	end, err = r.Written(t.Context(), "t", 4)
+	require.NoError(t, err)
+	require.Zero(t, end)
+	_, err = r.Partitions(t.Context(), "missing")
+	require.ErrorIs(t, err, ErrTopicMissing)
+	_, err = r.Written(t.Context(), "missing", 0)
+	require.ErrorIs(t, err, ErrTopicMissing)
+}

@@ -72,6 +72,15 @@ func RequiredTopics(cfg *config.Config) ([]string, error) {
 	return requiredTopics(cfg, rules), nil
 }
 
+// KafkaClient gives how a client that is not part of an instance reaches the cluster that cfg names.
+func KafkaClient(cfg *config.Config) (kafka.Config, error) {
+	access, err := newKafkaClients(cfg, zerolog.Nop())
+	if err != nil {
+		return kafka.Config{}, err
+	}
+	return access.config(nil), nil
+}
+
 // EnsureTopics creates the required topics that are missing, if the configuration says how.
 func EnsureTopics(ctx context.Context, cfg *config.Config) (created, existing []string, err error) {
 	topics, err := RequiredTopics(cfg)

@@ -26,10 +26,11 @@ var walls = []wall{
 	{"github.com/twmb/franz-go", []string{"kafka", "test", "examples"}}, // an example is what a user would write
 	{"github.com/eclipse/paho.golang", []string{"test"}},
 	{"sluice/mqtt", []string{"proxy", "cmd"}},
-	{"sluice/kafka", []string{"proxy", "cmd", "kafka", "test", "fleet/driver", "fleet/sim"}},
+	{"sluice/kafka", []string{"proxy", "cmd", "bench", "kafka", "test", "fleet/driver", "fleet/sim"}},
 	{"sluice/topicmap", []string{"proxy"}},
 	{"sluice/fleet", []string{"proxy", "fleet"}},
 	{"sluice/proxy", []string{"cmd", "proxy"}},
+	{"sluice/bench", []string{"cmd", "bench", "test/load"}},
 	{"sluice/test", []string{"test"}},
 }
 

@@ -28,6 +28,7 @@ type commands struct {
 	Dev     devCommand     `cmd:"" help:"Try it out: serve devices on an embedded Kafka in this process and print every record."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration and print every fault with its place."`
 	Explain explainCommand `cmd:"" help:"Show what becomes of one message: rule, Kafka topic, key, partition, headers."`
+	Bench   benchCommand   `cmd:"" help:"Load for an MQTT server, to size it or to see that nothing is lost."`
 	Topics  topicsCommand  `cmd:"" help:"Create the Kafka topics that the configuration names and that are missing."`
 	Passwd  passwdCommand  `cmd:"" help:"Print the line of a user for a users file, with the hash of a password."`
 	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of the configuration."`
