@@ -118,6 +118,19 @@ func (f *fleet) connect(ctx context.Context) {
 	f.wg.Go(f.keepAlive) // ends with stop
 }
 
+// connectSome is connect; the error says that no device could.
+func (f *fleet) connectSome(ctx context.Context) error {
+	f.connect(ctx)
+	if f.connects.Count() > 0 {
+		return nil
+	}
+	f.stop(0)
+	if err := f.connections().fault(); err != nil {
+		return err
+	}
+	return errors.New("interrupted before a device was connected")
+}
+
 // first makes the first connection of a device.
 func (f *fleet) first(ctx context.Context, m *member) {
 	defer f.begun.Add(1)

@@ -76,25 +76,7 @@ func (p Publish) New() *PublishRun {
 }
 
 // Connect connects the devices. The error says that none could.
-func (r *PublishRun) Connect(ctx context.Context) error {
-	r.f.connect(ctx)
-	if r.f.online.Load() == 0 {
-		r.f.stop(0)
-		return noneConnected(r.f)
-	}
-	return nil
-}
-
-func noneConnected(f *fleet) error {
-	c := f.connections()
-	if err := c.fault(); err != nil {
-		return err
-	}
-	if c.Lost > 0 {
-		return fmt.Errorf("all connections were lost at once: %s", c.why())
-	}
-	return errors.New("interrupted before a device was connected")
-}
+func (r *PublishRun) Connect(ctx context.Context) error { return r.f.connectSome(ctx) }
 
 // Connected is how many attempts to connect have ended.
 func (r *PublishRun) Connected() int { return int(r.f.begun.Load()) }

@@ -24,41 +24,38 @@ const (
 	settle = 2 * time.Second
 )
 
-// A Readbacker reads the messages of a run from Kafka.
-type Readbacker struct {
-	topics []string
-	reader *kafka.Reader
-	v      *verdict
-	next   map[place]int64
+// A tail reads what comes into some topics after a moment.
+type tail struct {
+	topics  []string
+	reader  *kafka.Reader
+	handle  func(at place, r *kafka.Fetched)
+	next    map[place]int64
+	deleted int64 // offsets that Kafka had deleted before they were read
 
 	read, total atomic.Int64 // offsets, for progress
 }
 
-// NewReadback checks where to read what p writes. Close ends its connections.
-func (p Publish) NewReadback(cfg kafka.Config, topics ...string) (*Readbacker, error) {
+func newTail(cfg kafka.Config, handle func(place, *kafka.Fetched), topics ...string) (*tail, error) {
 	reader, err := kafka.NewReader(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &Readbacker{topics: topics, reader: reader, v: newVerdict(p.Run, p.Connections), next: map[place]int64{}}, nil
+	return &tail{topics: topics, reader: reader, handle: handle, next: map[place]int64{}}, nil
 }
 
-// Close ends its connections.
-func (b *Readbacker) Close() { b.reader.Close() }
-
-// Begin notes where the topics end now, before the run. A topic that is missing may still be made.
-func (b *Readbacker) Begin(ctx context.Context) error {
-	return b.each(ctx, func(at place) error {
-		end, err := b.reader.Written(ctx, at.topic, at.partition)
-		b.next[at] = end
+// begin notes where the topics end now. A topic that is missing may still be made.
+func (t *tail) begin(ctx context.Context) error {
+	return t.each(ctx, func(at place) error {
+		end, err := t.reader.Written(ctx, at.topic, at.partition)
+		t.next[at] = end
 		return err
 	})
 }
 
 // each calls f for every partition there is.
-func (b *Readbacker) each(ctx context.Context, f func(at place) error) error {
-	for _, topic := range b.topics {
-		n, err := b.reader.Partitions(ctx, topic)
+func (t *tail) each(ctx context.Context, f func(at place) error) error {
+	for _, topic := range t.topics {
+		n, err := t.reader.Partitions(ctx, topic)
 		if errors.Is(err, kafka.ErrTopicMissing) {
 			continue
 		}
@@ -74,10 +71,29 @@ func (b *Readbacker) each(ctx context.Context, f func(at place) error) error {
 	return nil
 }
 
+// A Readbacker reads the messages of a run from Kafka.
+type Readbacker struct {
+	t *tail
+	v *verdict
+}
+
+// NewReadback checks where to read what p writes. Close ends its connections.
+func (p Publish) NewReadback(cfg kafka.Config, topics ...string) (*Readbacker, error) {
+	v := newVerdict(p.Run, p.Connections)
+	t, err := newTail(cfg, func(at place, r *kafka.Fetched) { v.record(at, r.Offset, r.Value) }, topics...)
+	return &Readbacker{t, v}, err
+}
+
+// Close ends its connections.
+func (b *Readbacker) Close() { b.t.reader.Close() }
+
+// Begin notes where the topics end now, before the run. A topic that is missing may still be made.
+func (b *Readbacker) Begin(ctx context.Context) error { return b.t.begin(ctx) }
+
 // Along reads until ctx ends, so that less is left for Finish, and nothing that Kafka deletes soon.
 func (b *Readbacker) Along(ctx context.Context) error {
 	for {
-		if err := b.pass(ctx); err != nil {
+		if err := b.t.pass(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -94,7 +110,7 @@ func (b *Readbacker) Finish(ctx context.Context, told *PublishResult) (*Readback
 	begin := time.Now()
 	for grew := begin; ; {
 		records := b.v.report.Records
-		if err := b.pass(ctx); err != nil {
+		if err := b.t.pass(ctx); err != nil {
 			return nil, fmt.Errorf("cannot read back: %w", err)
 		}
 		if b.v.report.Records > records {
@@ -108,29 +124,29 @@ func (b *Readbacker) Finish(ctx context.Context, told *PublishResult) (*Readback
 		}
 	}
 	r := b.v.judge(told.ledger, told.QoS)
-	r.Topics, r.Seconds = slices.Sorted(slices.Values(b.topics)), seconds(time.Since(begin))
+	r.Topics, r.Seconds, r.Deleted = slices.Sorted(slices.Values(b.t.topics)), seconds(time.Since(begin)), b.t.deleted
 	return r, nil
 }
 
 // Progress gives how many records were read, of how many as far as is known.
-func (b *Readbacker) Progress() (read, total int) { return int(b.read.Load()), int(b.total.Load()) }
+func (b *Readbacker) Progress() (read, total int) { return int(b.t.read.Load()), int(b.t.total.Load()) }
 
 // pass reads every partition to the end it has now.
-func (b *Readbacker) pass(ctx context.Context) error {
+func (t *tail) pass(ctx context.Context) error {
 	ends := map[place]int64{}
 	left := int64(0)
-	err := b.each(ctx, func(at place) error {
-		end, err := b.reader.Written(ctx, at.topic, at.partition)
+	err := t.each(ctx, func(at place) error {
+		end, err := t.reader.Written(ctx, at.topic, at.partition)
 		ends[at] = end
-		left += max(0, end-b.next[at])
+		left += max(0, end-t.next[at])
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	b.total.Store(b.read.Load() + left)
+	t.total.Store(t.read.Load() + left)
 	for _, at := range slices.SortedFunc(maps.Keys(ends), comparePlaces) {
-		if err := b.readTo(ctx, at, ends[at]); err != nil {
+		if err := t.readTo(ctx, at, ends[at]); err != nil {
 			return err
 		}
 	}
@@ -142,29 +158,29 @@ func comparePlaces(a, b place) int {
 }
 
 // readTo reads a partition up to an offset.
-func (b *Readbacker) readTo(ctx context.Context, at place, end int64) error {
+func (t *tail) readTo(ctx context.Context, at place, end int64) error {
 	heard := time.Now()
-	for b.next[at] < end {
-		from := b.next[at]
-		next, err := b.reader.Read(ctx, at.topic, at.partition, from, readBytes, func(r *kafka.Fetched) bool {
-			b.v.record(at, r.Offset, r.Value)
-			b.next[at] = r.Offset + 1
+	for t.next[at] < end {
+		from := t.next[at]
+		next, err := t.reader.Read(ctx, at.topic, at.partition, from, readBytes, func(r *kafka.Fetched) bool {
+			t.handle(at, r)
+			t.next[at] = r.Offset + 1
 			return true
 		})
 		switch {
 		case errors.Is(err, kafka.ErrOffsetGone):
-			if next, err = b.reader.Start(ctx, at.topic, at.partition); err != nil {
+			if next, err = t.reader.Start(ctx, at.topic, at.partition); err != nil {
 				return err
 			}
-			b.v.report.Deleted += next - from
+			t.deleted += next - from
 		case err != nil && time.Since(heard) > readPatience:
 			return err
 		case err == nil && next == from && time.Since(heard) > readPatience:
 			return fmt.Errorf("partition %d of %s can't be read beyond offset %d of %d: a transaction is open there", at.partition, at.topic, next, end)
 		}
-		b.next[at] = max(b.next[at], next)
-		b.read.Add(b.next[at] - from)
-		if b.next[at] > from {
+		t.next[at] = max(t.next[at], next)
+		t.read.Add(t.next[at] - from)
+		if t.next[at] > from {
 			heard = time.Now()
 		} else if !sleep(ctx, readAgain) {
 			return ctx.Err()

@@ -77,17 +77,22 @@ func (p *PublishResult) WriteTable(w io.Writer) error {
 	if p.QoS > 0 {
 		window = fmt.Sprintf(", window %d", p.Window)
 	}
-	t.row("publish", "QoS %d, %s bytes%s, %s, %.1f s, run %s", p.QoS, Thousands(p.Size), window, pace, p.Seconds, p.Run)
+	t.row("publish", "QoS %d, %s bytes%s, %s, %.1f s", p.QoS, Thousands(p.Size), window, pace, p.Seconds)
+	t.row("run", "%s", p.Run)
 	t.connections(p.Connections)
 	t.row("sent", "%s", Thousands(p.Sent))
 	if p.QoS > 0 {
 		t.row("acknowledged", "%s", Thousands(p.Acknowledged))
 	}
 	t.row("a second", "%s, %.1f MB", Thousands(int(p.PerSecond)), p.PerSecond*float64(p.Size)/1e6)
+	late := p.Late
+	if late <= p.Connections.Made { // the last of each, whose moment had just come
+		late = 0
+	}
 	for _, n := range []struct {
 		name string
 		n    int
-	}{{"refused", p.Refused}, {"unacknowledged", p.Unacknowledged}, {"sent again", p.Repeated}, {"due, not sent", p.Late}} {
+	}{{"refused", p.Refused}, {"unacknowledged", p.Unacknowledged}, {"sent again", p.Repeated}, {"due, not sent", late}} {
 		if n.n > 0 {
 			t.row(n.name, "%s", Thousands(n.n))
 		}
@@ -138,4 +143,31 @@ func Thousands(n int) string {
 		s = s[:i] + " " + s[i:]
 	}
 	return s
+}
+
+// WriteTable writes what a reader wants to know.
+func (c *CommandsResult) WriteTable(w io.Writer) error {
+	t := &table{}
+	t.row("commands", "QoS %d, %s bytes, %s a second, %.1f s", c.QoS, Thousands(c.Size), Thousands(c.Rate), c.Seconds)
+	t.row("run", "%s", c.Run)
+	t.connections(c.Connections)
+	t.row("written", "%s", Thousands(c.Written))
+	if c.NotWritten > 0 {
+		t.row("not written", "%s: %s", Thousands(c.NotWritten), c.WhyNot)
+	}
+	t.row("received", "%s, %s a second", Thousands(c.Received), Thousands(int(c.PerSecond)))
+	t.row("lost", "%s", Thousands(c.Lost))
+	t.row("doubled", "%s", Thousands(c.Doubled))
+	t.row("out of order", "%s", Thousands(c.Disordered))
+	if c.Strange > 0 {
+		t.row("strange", "%s messages of no command of this run, or of another device's", Thousands(c.Strange))
+	}
+	for _, e := range c.Examples {
+		t.row("", "%s", e)
+	}
+	t.times([]string{"CONNECT", "PINGREQ", "stored in Kafka", "delivered"}, []*Times{c.Connections.Times, c.Connections.Pings, c.Stored, c.Times})
+	if c.Receipts != nil {
+		c.Receipts.table(t)
+	}
+	return t.flush(w)
 }

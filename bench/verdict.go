@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // A Readback compares what devices were told with what Kafka holds.
@@ -32,6 +33,9 @@ func (r *Readback) Err() error {
 		if f.n > 0 {
 			errs = append(errs, fmt.Errorf("%d %s", f.n, f.what))
 		}
+	}
+	if r.Records == 0 && r.Lost > 0 {
+		errs = append(errs, fmt.Errorf("nothing of this run is in %s: is that where the rules put it?", strings.Join(r.Topics, ", ")))
 	}
 	if r.Deleted > 0 {
 		errs = append(errs, fmt.Errorf("what is lost can't be told: Kafka deleted %d records before they were read (its retention is too short for this run; --read-along reads during the run)", r.Deleted))

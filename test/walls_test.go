@@ -30,7 +30,7 @@ var walls = []wall{
 	{"sluice/topicmap", []string{"proxy"}},
 	{"sluice/fleet", []string{"proxy", "fleet"}},
 	{"sluice/proxy", []string{"cmd", "proxy"}},
-	{"sluice/bench", []string{"cmd", "bench", "test/load"}},
+	{"sluice/bench", []string{"cmd", "bench", "test"}},
 	{"sluice/test", []string{"test"}},
 }
 

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/term"
@@ -26,13 +25,15 @@ import (
 )
 
 type benchCommand struct {
-	Publish benchPublish `cmd:"" help:"Devices publish; what they were told can be compared with what is in Kafka."`
+	Publish  benchPublish  `cmd:"" help:"Devices publish; what they were told can be compared with what is in Kafka."`
+	Hold     benchHold     `cmd:"" help:"Devices connect and stay."`
+	Commands benchCommands `cmd:"" help:"Devices receive commands that are written to Kafka."`
 }
 
 // benchTarget is where and as whom the devices of every kind of load connect.
 type benchTarget struct {
 	Address      []string `default:"127.0.0.1:1883" placeholder:"HOST:PORT" help:"Where to connect; several, with commas, share the devices (${default})."`
-	MQTT         string   `name:"mqtt" default:"5" enum:"3.1.1,5" help:"The version of MQTT: 3.1.1 or 5 (${default})."`
+	MQTT         string   `name:"mqtt" default:"5" enum:"3.1.1,5" help:"The version of MQTT: 3.1.1 or 5."`
 	ClientID     string   `default:"bench-{run}-{device}" placeholder:"TEXT" help:"The client ID of a device; {run} is new with every run, {device} a number from 0 (${default})."`
 	Username     string   `placeholder:"TEXT" help:"The user name of a device; {client_id}, {run} and {device} are filled in."`
 	PasswordFile string   `placeholder:"FILE" help:"A file with the password, up to the end of its first line; default: the variable SLUICE_BENCH_PASSWORD."`
@@ -42,11 +43,11 @@ type benchTarget struct {
 	Key          string   `placeholder:"FILE" help:"Its private key."`
 	ServerName   string   `placeholder:"NAME" help:"The name that the server's certificate must have (default: the host of the address)."`
 	Websocket    bool     `help:"MQTT in WebSocket."`
-	Path         string   `default:"/mqtt" help:"The path to ask for with --websocket (${default})."`
+	Path         string   `default:"/mqtt" help:"The path to ask for with --websocket."`
 
-	KeepAlive   time.Duration `default:"60s" help:"Keep Alive (${default})."`
+	KeepAlive   time.Duration `default:"60s" help:"Keep Alive."`
 	ConnectRate int           `default:"0" placeholder:"N" help:"Connections begun in a second; 0: 64 at a time, as fast as they are made (${default})."`
-	Duration    time.Duration `default:"30s" help:"How long the load goes on (${default}); Ctrl-C ends it in order."`
+	Duration    time.Duration `default:"30s" help:"How long the load goes on; Ctrl-C ends it in order."`
 	JSON        bool          `name:"json" help:"Print the result as JSON."`
 }
 
@@ -165,6 +166,31 @@ func terminal(err io.Writer) (io.Writer, func() int) {
 	}
 }
 
+// show shows a bar if a person looks at it.
+func show(std streams, title string, state func() bench.State) *bench.Bar {
+	w, width := terminal(std.err)
+	return bench.Show(w, width, title, state)
+}
+
+// kafkaTime is how long Kafka may take to say where its topics end.
+const kafkaTime = 20 * time.Second
+
+// beginReading asks Kafka where its topics end now.
+func beginReading(ctx context.Context, begin func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, kafkaTime)
+	defer cancel()
+	return begin(ctx)
+}
+
+// connecting connects with a bar.
+func connecting(ctx context.Context, std streams, wanted int, done func() int, connect func(context.Context) error) error {
+	bar := show(std, "connecting", func() bench.State {
+		return bench.State{Done: float64(done()) / float64(wanted), Text: bench.Thousands(done()) + " of " + bench.Thousands(wanted)}
+	})
+	defer bar.Close()
+	return connect(ctx)
+}
+
 // A benchResult is what a load saw.
 type benchResult interface {
 	WriteTable(w io.Writer) error
@@ -182,138 +208,4 @@ func (c *benchTarget) print(std streams, r benchResult) error {
 		}
 	}
 	return errors.Join(write(std.out), r.Err())
-}
-
-type benchPublish struct {
-	benchTarget
-	benchKafka
-	Connections int           `default:"50" placeholder:"N" help:"How many devices (${default})."`
-	QoS         byte          `name:"qos" default:"1" enum:"0,1,2" help:"The QoS (${default})."`
-	Window      int           `default:"20" placeholder:"N" help:"Unacknowledged messages of a device (${default}); less where the server's Receive Maximum says so."`
-	Size        int           `default:"256" placeholder:"N" help:"Bytes of a payload (${default})."`
-	Rate        int           `default:"0" placeholder:"N" help:"Messages a second, all devices together; 0: flat out (${default})."`
-	Topic       string        `default:"devices/{client_id}/telemetry/bench" help:"The MQTT topic; {client_id}, {run} and {device} are filled in (${default})."`
-	KafkaTopic  []string      `placeholder:"TOPIC" help:"With --kafka or --config: read these Kafka topics back, and count what is lost, doubled, out of order."`
-	ReadAlong   bool          `help:"Read back during the load and not only after it; for topics with a short retention."`
-	Wait        time.Duration `default:"30s" help:"How long to wait for acknowledgements after the end (${default})."`
-}
-
-// Run publishes, reads back, and prints.
-func (c *benchPublish) Run(std streams) error {
-	p, cfg, err := c.plan()
-	if err != nil {
-		return usageError{err}
-	}
-	ctx, stop := untilInterrupted()
-	defer stop()
-	var back *bench.Readbacker
-	if p.Keep {
-		if back, err = p.NewReadback(cfg, c.KafkaTopic...); err != nil {
-			return usageError{err}
-		}
-		defer back.Close()
-		if err := beginReadback(ctx, back); err != nil {
-			return err
-		}
-	}
-	result, err := c.publish(ctx, std, p.New(), back)
-	if err != nil {
-		return err
-	}
-	if back != nil {
-		err = c.readBack(std, back, result)
-	}
-	return errors.Join(c.print(std, result), err)
-}
-
-// plan checks what was said.
-func (c *benchPublish) plan() (p bench.Publish, cfg kafka.Config, err error) {
-	t, err := c.target()
-	errs := []error{err, atLeast("--connections", c.Connections, 1), atLeast("--size", c.Size, bench.MinSize), atLeast("--rate", c.Rate, 0), positive("--wait", c.Wait)}
-	if c.Window < 1 || c.Window > 65535 {
-		errs = append(errs, errors.New("--window must be 1 to 65535"))
-	}
-	if c.Topic == "" || strings.ContainsAny(c.Topic, "+#\x00") || !utf8.ValidString(c.Topic) {
-		errs = append(errs, fmt.Errorf("--topic %q is not a topic a device can publish to", c.Topic))
-	}
-	cfg, said, err := c.kafka()
-	errs = append(errs, err)
-	if (said || c.ReadAlong) && len(c.KafkaTopic) == 0 {
-		errs = append(errs, errors.New("say which Kafka topics are to be read back: --kafka-topic"))
-	}
-	if err == nil && !said && len(c.KafkaTopic) > 0 {
-		errs = append(errs, errors.New("say where Kafka is: --kafka or --config"))
-	}
-	p = bench.Publish{Target: t, Run: newRun(), Connections: c.Connections, QoS: c.QoS, Window: c.Window, Size: c.Size, Rate: c.Rate,
-		Topic: c.Topic, Duration: c.Duration, Wait: c.Wait, Keep: said}
-	return p, cfg, errors.Join(errs...)
-}
-
-// kafkaTime is how long Kafka may take to say where its topics end.
-const kafkaTime = 20 * time.Second
-
-func beginReadback(ctx context.Context, back *bench.Readbacker) error {
-	ctx, cancel := context.WithTimeout(ctx, kafkaTime)
-	defer cancel()
-	return back.Begin(ctx)
-}
-
-// publish connects and publishes, with a bar where there is a terminal, and reads along if it was told to.
-func (c *benchPublish) publish(ctx context.Context, std streams, run *bench.PublishRun, back *bench.Readbacker) (*bench.PublishResult, error) {
-	if err := connecting(ctx, std, c.Connections, run.Connected, run.Connect); err != nil {
-		return nil, err
-	}
-	along, stop := context.WithCancel(context.Background())
-	defer stop()
-	read := make(chan error, 1)
-	go func() { // ends with along
-		if back == nil || !c.ReadAlong {
-			read <- nil
-			return
-		}
-		read <- back.Along(along)
-	}()
-	w, width := terminal(std.err)
-	begin, before, at := time.Now(), 0, time.Now()
-	bar := bench.Show(w, width, "publishing", func() bench.State {
-		sent, acked := run.Counts()
-		if c.QoS > 0 {
-			sent = acked
-		}
-		rate := float64(sent-before) / max(time.Since(at).Seconds(), .001)
-		before, at = sent, time.Now()
-		text := fmt.Sprintf("%s, %s/s", bench.Thousands(sent), bench.Thousands(int(rate)))
-		if c.QoS > 0 {
-			text += fmt.Sprintf(", p99 %v", run.Quantile(.99).Round(100*time.Microsecond))
-		}
-		return bench.State{Done: time.Since(begin).Seconds() / c.Duration.Seconds(), Text: text}
-	})
-	result := run.Publish(ctx)
-	bar.Close()
-	stop()
-	return result, <-read
-}
-
-// connecting connects with a bar.
-func connecting(ctx context.Context, std streams, wanted int, done func() int, connect func(context.Context) error) error {
-	w, width := terminal(std.err)
-	bar := bench.Show(w, width, "connecting", func() bench.State {
-		return bench.State{Done: float64(done()) / float64(wanted), Text: bench.Thousands(done()) + " of " + bench.Thousands(wanted)}
-	})
-	defer bar.Close()
-	return connect(ctx)
-}
-
-// readBack compares with Kafka. An interrupt ends it; the result is then without.
-func (c *benchPublish) readBack(std streams, back *bench.Readbacker, result *bench.PublishResult) (err error) {
-	ctx, stop := untilInterrupted()
-	defer stop()
-	w, width := terminal(std.err)
-	bar := bench.Show(w, width, "reading", func() bench.State {
-		read, total := back.Progress()
-		return bench.State{Done: float64(read) / max(1, float64(total)), Text: bench.Thousands(read) + " of " + bench.Thousands(total) + " records"}
-	})
-	defer bar.Close()
-	result.Readback, err = back.Finish(ctx, result)
-	return err
 }
