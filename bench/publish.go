@@ -54,7 +54,6 @@ type PublishRun struct {
 	f     *fleet
 	fleet []*publisher
 
-	start int64 // on the fleet's clock; 0: not begun
 	sent  atomic.Int64
 	acked atomic.Int64
 	times Histogram
