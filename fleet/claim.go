@@ -178,7 +178,7 @@ func (c *Claimer) claim() *Session {
 			s = *ended(&s)
 		}
 	}
-	if !s.knowsReceived() {
+	if !s.IsLast() {
 		s.Received, s.Pending = nil, nil
 	}
 	s.Claim, s.Released, s.Withdrawn = 0, false, false
@@ -224,7 +224,9 @@ func (c *Claimer) decide(v View) []Action {
 	if base != nil && !c.req.Clean {
 		// A session without expiry ends with its connection, also when that is taken over.
 		if s := base.session(); s.Expiry > 0 {
-			resumed = s
+			if resumed = s; base.inc.name != c.me && !s.IsLast() {
+				s.unheard(base.inc.verdict)
+			}
 		}
 	}
 	acts, clear := c.clearTheWay(v, resumed != nil)

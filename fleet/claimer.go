@@ -156,7 +156,7 @@ func (c *Claimer) Failed(v View) []Action {
 		} else if value.Released && !c.fallback && c.book != nil {
 			c.fallback = true
 			last := *c.book // and of the end what is small
-			last.Received, last.Pending = value.Received, value.Pending
+			last.Received, last.Pending, last.Unheard = value.Received, value.Pending, true
 			last.Will, last.Expiry, last.OfflineSince, last.Ends = value.Will, value.Expiry, value.OfflineSince, nil
 			c.next = c.release(&last)
 		}

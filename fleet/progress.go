@@ -17,6 +17,9 @@ type Progress struct {
 	// Met has the offset after the last command that the session was offered, or that somebody was told is not for it, where
 	// that is above Pos: who goes on with it may have read less.
 	Met map[string]map[int32]int64 `json:"met,omitempty"`
+	// Given has, where that is above Pos, the offset below which a holder that left no last word may have given commands with
+	// QoS 0. They are not given again.
+	Given map[string]map[int32]int64 `json:"given,omitempty"`
 }
 
 // Start sets where the session begins in a partition; what was settled there is forgotten.
@@ -28,6 +31,30 @@ func (p *Progress) Start(topic string, partition int32, offset int64) {
 // Meet sets Met for a partition.
 func (p *Progress) Meet(topic string, partition int32, offset int64) {
 	put(&p.Met, topic, partition, offset)
+}
+
+// Give sets Given for a partition.
+func (p *Progress) Give(topic string, partition int32, offset int64) {
+	put(&p.Given, topic, partition, offset)
+}
+
+// hasGiven notes that a holder which has left no last word may have given all that is below ends. false: ends are those of
+// another topic.
+func (p *Progress) hasGiven(ends *Progress) bool {
+	for topic, id := range ends.IDs {
+		if !p.Means(topic, id) {
+			return false
+		}
+	}
+	for topic, partitions := range ends.Pos {
+		for partition, end := range partitions {
+			if end > max(p.Pos[topic][partition], p.Given[topic][partition]) {
+				p.Give(topic, partition, end)
+				p.Bind(topic, ends.IDs[topic])
+			}
+		}
+	}
+	return true
 }
 
 func put(offsets *map[string]map[int32]int64, topic string, partition int32, offset int64) {

@@ -34,7 +34,7 @@ func (c *Claimer) doubting(d doubts) {
 // found returns the QoS 2 ids that the session s, which is about to be opened, has, and those that only others can tell
 // of. What an incarnation that lives and was not heard from had received is not known; of one that died nobody will tell.
 func (c *Claimer) found(v View, s *Session) (received []uint16, pending []Pending) {
-	if inc := v.top().inc; !s.knowsReceived() {
+	if inc := v.top().inc; !s.IsLast() {
 		if inc.verdict == nil && inc.name != c.me {
 			pending = []Pending{{Inc: inc.name}}
 		}
@@ -47,7 +47,7 @@ func (c *Claimer) found(v View, s *Session) (received []uint16, pending []Pendin
 // hear looks for what others have written about the QoS 2 ids that are pending in the session we have, or have left, nil
 // if there is nothing new, or nobody to be told.
 func (c *Claimer) hear(v View) []Action {
-	if c.phase == phaseIdle && c.book != nil && len(c.book.Pending) > 0 && c.book.knowsReceived() && c.resting(v) {
+	if c.phase == phaseIdle && c.book != nil && len(c.book.Pending) > 0 && c.book.IsLast() && c.resting(v) {
 		s := *c.book
 		stored, left := c.ask(v, s.Began, s.Pending, c.doubt().before)
 		if slices.Equal(left, s.Pending) {
@@ -91,7 +91,7 @@ func (c *Claimer) ask(v View, began int64, pending []Pending, before *Session) (
 		case known && outcome:
 			stored = append(stored, p.ID)
 		case known:
-		case !s.knowsReceived() || p.ID != 0 && slices.Contains(s.Pending, p):
+		case !s.IsLast() || p.ID != 0 && slices.Contains(s.Pending, p):
 			left = merged(left, []Pending{p})
 		case p.ID == 0:
 			stored, left = append(stored, s.Received...), merged(left, s.Pending)
@@ -110,7 +110,7 @@ func (v View) heard(p Pending) *Session {
 	}
 	s := e.session()
 	if e.inc.verdict != nil {
-		if !s.knowsReceived() {
+		if !s.IsLast() {
 			s.Received = nil
 		}
 		s.Released = true

@@ -50,6 +50,8 @@ type Session struct {
 	Will    *Will    `json:"will,omitempty"`
 	Owed    []Owed   `json:"owed,omitempty"`
 	Progress
+	// Unheard: a holder left no last word, and it is not known how far it had given commands. Who opens the session finds out.
+	Unheard bool `json:"unheard,omitempty"`
 	// Ends is, in a state that has ended with its connection, how far its holder had got in the command topics: of what is
 	// below, it tells what became of it. nil: the session was in none.
 	Ends *Progress `json:"ends,omitempty"`
@@ -170,15 +172,27 @@ type Instance struct {
 	Dead    bool     `json:"dead,omitempty"`
 	By      string   `json:"by,omitempty"`
 	At      int64    `json:"at,omitempty"`
+	// Ends is, in a verdict, how far the command topics had been read by who passed it: of what came later the dead one has
+	// given nothing.
+	Ends *Progress `json:"ends,omitempty"`
 }
 
 // Opened says that the state was opened under the record's own claim.
 func (s *Session) Opened() bool { return s.StateEpoch > 0 && s.StateEpoch == s.Claim }
 
-// knowsReceived reports whether Received and Pending are what the session has. They are written at the end of a connection, and a later
-// claim by the same incarnation carries it on, unopened. In the record of an open connection it is what that found: an id
-// may have been released since, and taken for received it would swallow the next message that has it.
-func (s *Session) knowsReceived() bool { return s.Released || s.StateEpoch < s.Claim }
+// IsLast reports whether this is the last word of who had the connection, so that Received and Pending, and Progress, are what
+// the session has. It is written at the end of a connection, and a later claim by the same incarnation carries it on, unopened.
+// In the record of an open connection Received and Pending are what that found: an id may have been released since, and taken
+// for received it would swallow the next message that has it.
+func (s *Session) IsLast() bool { return s.Released || s.StateEpoch < s.Claim }
+
+// unheard notes that another incarnation had the session in this state, and left no last word: it may have given commands with
+// QoS 0 since, all that there were until the verdict on it, or until now.
+func (s *Session) unheard(verdict *Instance) {
+	if verdict == nil || verdict.Ends == nil || !s.hasGiven(verdict.Ends) {
+		s.Unheard = true
+	}
+}
 
 // Encode is the value of a session record; nil, a tombstone, for nil.
 func (s *Session) Encode() ([]byte, error) {

@@ -84,6 +84,7 @@ const (
 	reasonMemory        = "memory_full"      // CommandMemory is spent
 	reasonTooLarge      = "packet_too_large" // for the device's Maximum Packet Size
 	reasonNotAuthorized = "not_authorized"   // the device may not, or no longer, get it
+	reasonPerhapsSent   = "perhaps_sent"     // with QoS 0, by a server that can't be asked
 	reasonNotSent       = "not_sent"         // the device left before
 	reasonNotAnswered   = "not_acknowledged" // the session ended before the device had answered
 	reasonSessionEnded  = "session_ended"    // before it was sent

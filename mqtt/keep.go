@@ -204,14 +204,19 @@ func (ss *session) replay(d delivery, now time.Time) bool {
 		o.mu.Unlock()
 		return false
 	}
-	if o.crowded() || o.full(&d) != "" {
+	forgone := o.forgoes(&d)
+	if o.crowded() || !forgone && o.full(&d) != "" {
 		o.fallBehind(p)
 		o.mu.Unlock()
 		return false
 	}
 	o.behind[p.Stream] = lag{p.Offset + 1, true}
-	o.push(d)
 	o.met(d.cmd)
+	if forgone {
+		o.unlock(o.forgo(d))
+		return true
+	}
+	o.push(d)
 	o.unlock(o.pump(now))
 	return true
 }

@@ -16,6 +16,8 @@ type kept struct {
 	behind  map[int32]lag   // streams whose commands wait in the store
 	seen    map[int32]int64 // the offset after the last command that was taken, replayed, left in the store or told of, by stream
 	past    map[int32]int64 // where another server had come with the session, or one before it, and this one had not, by stream
+	before  map[int32]int64 // below which what is for everybody came before the session, by stream
+	given   map[int32]int64 // below which the device may have got what has QoS 0 from a server that did not say so, by stream
 	done    []Place         // settled, and perhaps above one that is not
 	settled int             // since the last snapshot
 	lagging bool            // Lagging is to be called when there is room
@@ -127,9 +129,9 @@ func (e errands) run() {
 func (o *outbox) keeps(c *Command) bool { return o.durable && c.Place.Stream > 0 && !c.Connected }
 
 // passes says whether a command that comes by Send is not for now: its stream is replayed, or was up to there, or another
-// server had it. mu is held.
+// server had it, or it came before the session. mu is held.
 func (o *outbox) passes(c *Command) bool {
-	if o.isPast(c.Place) {
+	if o.isPast(c.Place) || c.To == "" && c.Place.Offset < o.before[c.Place.Stream] {
 		return true
 	}
 	if c.Place.Stream == 0 || c.Connected {
@@ -137,6 +139,17 @@ func (o *outbox) passes(c *Command) bool {
 	}
 	_, behind := o.behind[c.Place.Stream]
 	return behind || c.Place.Offset < o.seen[c.Place.Stream]
+}
+
+// forgoes says that the device may have got a delivery with QoS 0 already, so that it is not for it [MQTT-4.3.1-1]. mu is held.
+func (o *outbox) forgoes(d *delivery) bool {
+	return d.qos == 0 && d.cmd.Place.Offset < o.given[d.cmd.Place.Stream]
+}
+
+// forgo settles such a delivery. mu is held.
+func (o *outbox) forgo(d delivery) []settlement {
+	o.finish(d.cmd)
+	return []settlement{{delivery: d, fate: Dropped, reason: reasonPerhapsSent, unheld: true}}
 }
 
 // isPast says that another server had a command that comes by Send: the session got it there, or gets it by the replay, or
@@ -238,6 +251,7 @@ func (o *outbox) restore(state *State) {
 		o.past[p.Stream] = max(o.past[p.Stream], p.Offset)
 		o.saw(p.Stream, p.Offset)
 	}
+	o.given, o.before = byStream(state.Given), byStream(state.Before)
 	for _, p := range state.Behind {
 		o.fallBehind(p)
 	}
@@ -248,6 +262,17 @@ func (o *outbox) restore(state *State) {
 		}
 		o.reenter(u)
 	}
+}
+
+// byStream gives the offsets of places.
+func byStream(places []Place) (offsets map[int32]int64) {
+	for _, p := range places {
+		if offsets == nil {
+			offsets = make(map[int32]int64)
+		}
+		offsets[p.Stream] = p.Offset
+	}
+	return offsets
 }
 
 // mostAbsent bounds what waits in flight for a connection that can read it: each one may leave a window more behind, and
@@ -347,6 +372,9 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 		s.Next = append(s.Next, Place{stream, at})
 		if seen := o.seen[stream]; seen > at {
 			s.Met = append(s.Met, Place{stream, seen})
+		}
+		if given := o.given[stream]; given > at {
+			s.Given = append(s.Given, Place{stream, given})
 		}
 	}
 	origins := o.dating(lows)

@@ -121,7 +121,7 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	s.restore(opened.State.Received)
 	s.restoreFloor(opened.State.Subscriptions)
 	durable := opened.Keeper != nil && (p.expiry > 0 || opened.Present) // what was stored is there until the connection ends
-	if durable || opened.State.Past != nil {
+	if durable || opened.State.Past != nil || opened.State.Before != nil {
 		o := newOutbox(c.srv, s)
 		if durable {
 			o.keeper, o.durable = opened.Keeper, true

@@ -176,6 +176,9 @@ func (o *outbox) enqueue(d delivery, now time.Time) ([]settlement, answer) {
 		o.fallBehind(d.cmd.Place)
 		return nil, later
 	}
+	if o.forgoes(&d) {
+		return o.forgo(d), taken
+	}
 	if reason := o.full(&d); reason != "" {
 		if keeps {
 			o.fallBehind(d.cmd.Place)

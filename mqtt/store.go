@@ -83,6 +83,12 @@ type State struct {
 	// Past has the offsets up to which the commands of streams were offered to the session, or to the client's one before
 	// it, elsewhere. Of what is below, Send gives it nothing, and only Behind, Flight and Done say what is open.
 	Past []Place
+	// Before has the offsets below which the commands of streams came before a new session: of those for everybody Send gives it
+	// none.
+	Before []Place
+	// Given has the offsets below which a server that left no last word may have given commands of streams to the device:
+	// those with QoS 0 are not given again.
+	Given []Place
 }
 
 // A Subscription is a topic filter with its options (section 3.8.3.1).
@@ -128,4 +134,6 @@ type Snapshot struct {
 	Done []Place
 	// Met has the offset after the last command that the session was offered, where that is above Next.
 	Met []Place
+	// Given is State.Given, where that is above Next.
+	Given []Place
 }

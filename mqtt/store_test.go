@@ -156,7 +156,7 @@ func (v *vault) leave(id string) {
 
 // state gives a deposit as a server gets it. v.mu is held.
 func (v *vault) state(d deposit) State {
-	s := State{Subscriptions: d.snapshot.Subscriptions, Received: d.received, Behind: d.snapshot.Next, Done: d.snapshot.Done}
+	s := State{Subscriptions: d.snapshot.Subscriptions, Received: d.received, Behind: d.snapshot.Next, Done: d.snapshot.Done, Given: d.snapshot.Given}
 	s.Past = append(slices.Clone(d.snapshot.Next), d.snapshot.Met...)
 	for _, u := range d.snapshot.Flight {
 		if u.Command = v.copyOf(u.Place); u.Command != nil {

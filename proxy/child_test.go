@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +28,14 @@ const childEnv = "SLUICE_TEST_CHILD"
 type child struct {
 	addr string
 	kill func() // at once, and waits until it is dead
+	cmd  *exec.Cmd
 }
+
+// die is kill.
+func (c *child) die() { c.kill() }
+
+// standStill stops it until it is killed.
+func (c *child) standStill() { _ = c.cmd.Process.Signal(syscall.SIGSTOP) }
 
 // child starts an instance in a process of its own.
 func (s *site) child(partitions int, text string) *child {
@@ -48,7 +56,7 @@ func (s *site) child(partitions int, text string) *child {
 	s.t.Cleanup(kill)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(s.t, err)
-	return &child{addr: strings.TrimSpace(line), kill: kill}
+	return &child{addr: strings.TrimSpace(line), kill: kill, cmd: cmd}
 }
 
 // beChild runs an instance until standard input ends.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -125,6 +126,47 @@ func TestCommandsHaveOneOutcomeAtInstancesThatHaveReadLess(t *testing.T) {
 				in.stop()
 			}
 			all[0].became(want...)
+		})
+	}
+}
+
+// TestNewSessionGetsNothingThatTheOneBeforeHad, also of commands for everybody, at an instance that reads them when the new one
+// has subscribed: whether the one before ends by a clean start, and its holder has not written down yet how far it had come, or
+// is no more when a connection comes that is spared the claim.
+func TestNewSessionGetsNothingThatTheOneBeforeHad(t *testing.T) {
+	for claim, end := range map[string]func(t *testing.T, all []*instance, d *device){
+		"always": func(*testing.T, []*instance, *device) {},
+		"stored": func(t *testing.T, all []*instance, d *device) {
+			d.send(0xE0, []byte{0, 5, 0x11, 0, 0, 0, 0}) // DISCONNECT with Session Expiry Interval 0
+			_, _, err := d.tryRead()
+			require.ErrorIs(t, err, io.EOF)
+			all[1].until("nothing is left of the session", func() bool { return !all[1].sessions.driver.Knows(d.id) })
+		},
+	} {
+		t.Run("claim: "+claim, func(t *testing.T) {
+			all := fleetOf(t, 2, toAll+"sessions: {claim: "+claim+"}\n")
+			goOn := all[1].standsStill()
+			var before, after []*device
+			for i := range 4 { // some of which each instance looks after
+				d := lasting(fmt.Sprint("d", i)).to(t, all[0].addr, false)
+				d.subscribe("fleet", 1)
+				before = append(before, d)
+			}
+			all[0].write(now("commands", "key", "before", "id", "before"))
+			for _, d := range before {
+				d.ack(d.next(), 0)
+				end(t, all, d)
+				d = connecting{id: d.id, clean: true}.to(t, all[1].addr, false)
+				d.subscribe("fleet", 1)
+				after = append(after, d)
+			}
+			goOn()
+			all[0].write(now("commands", "key", "after", "id", "after"))
+			for _, d := range after {
+				m := d.next()
+				require.Equal(t, "after", m.payload, d.id)
+				d.ack(m, 0)
+			}
 		})
 	}
 }

@@ -44,6 +44,7 @@ type sessions struct {
 
 	layout *layout
 	driver *driver.Driver
+	ends   driver.Joined[driver.Ends]
 	doubts []*doubts  // by partition
 	failed chan error // what ends the process
 	ctx    context.Context
@@ -67,7 +68,7 @@ var errForeign = &mqtt.ProtocolFault{Code: mqtt.NotAuthorized, Detail: "the clie
 func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, error) {
 	began := time.Now()
 	if s.spared(o) {
-		return &mqtt.Opened{}, nil
+		return &mqtt.Opened{State: mqtt.State{Past: s.past(ctx, o.ClientID)}}, nil
 	}
 	if s.full(o) {
 		s.m.connects.WithLabelValues("too_many").Inc()
@@ -135,9 +136,9 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	opened = &mqtt.Opened{Present: a.Present, Keeper: k}
 	st := &opened.State
 	if !a.Present {
-		for stream, at := range s.driver.Ahead(k.conn.ClientID()) {
-			at = min(at, s.logEnd(ctx, s.streams.get(stream), at)) // if the log was cut, what comes there is new
-			st.Past = append(st.Past, mqtt.Place{Stream: stream, Offset: at})
+		st.Past = s.past(ctx, k.conn.ClientID())
+		if k.conn.Unheard {
+			st.Before = placesOf(s.logEnds(ctx))
 		}
 		return opened, nil
 	}
@@ -150,6 +151,24 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	st.Received = k.conn.Received()
 	st.Flight, err = s.finder.flight(ctx, s.streams, a.State)
 	return opened, err
+}
+
+// past gives how far the session before a new one had come, where that is farther than the devices here. If a log was cut, what
+// comes there is new.
+func (s *sessions) past(ctx context.Context, client string) []mqtt.Place {
+	ahead := s.driver.Ahead(client)
+	for stream, at := range ahead {
+		ahead[stream] = min(at, s.logEnd(ctx, s.streams.get(stream), at))
+	}
+	return placesOf(ahead)
+}
+
+// placesOf gives ends as mqtt has them.
+func placesOf(ends driver.Ends) (places []mqtt.Place) {
+	for stream, at := range ends {
+		places = append(places, mqtt.Place{Stream: stream, Offset: at})
+	}
+	return places
 }
 
 // Fail ends the process with an error.

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"sluice/fleet"
+	"sluice/fleet/driver"
 	"sluice/kafka"
 	"sluice/mqtt"
 )
@@ -89,6 +92,12 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 			s.Meet(st.topic, st.partition, p.Offset)
 		}
 	}
+	for _, p := range snap.Given {
+		if st := all.get(p.Stream); !st.ended() {
+			s.Give(st.topic, st.partition, p.Offset)
+			s.Bind(st.topic, st.topicID)
+		}
+	}
 	for _, p := range snap.Done {
 		if st := all.get(p.Stream); st.has(p.Offset) {
 			s.Settle(st.topic, st.partition, p.Offset)
@@ -129,8 +138,15 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.S
 	if err := s.agree(ctx, state); err != nil {
 		return err
 	}
+	var ends driver.Ends
+	if state.Unheard {
+		ends = s.logEnds(ctx)
+	}
 	for _, st := range s.streams.all() {
 		tail := st.next.Load()
+		if at := max(s.given(ctx, st, state), ends[st.id]); at > 0 {
+			to.Given = append(to.Given, mqtt.Place{Stream: st.id, Offset: at})
+		}
 		if _, known := state.Pos[st.topic]; !known || tail < 0 {
 			continue // new to the session: it begins where the devices here are
 		}
@@ -155,6 +171,18 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.S
 		}
 	}
 	return nil
+}
+
+// given says below which offset of a stream a holder that left no last word may have given commands, as far as the record says.
+func (s *sessions) given(ctx context.Context, st *stream, state *fleet.Session) int64 {
+	at := state.Given[st.topic][st.partition]
+	switch tail := st.next.Load(); {
+	case tail < 0 || !st.means(&state.Progress):
+		return 0
+	case at > tail: // if the log was cut, what comes there is new
+		return min(at, s.logEnd(ctx, st, at))
+	}
+	return at
 }
 
 // agree waits until this instance knows the topics that a session has its positions in, if those are newer than what is
@@ -196,6 +224,38 @@ func (s *sessions) logEnd(ctx context.Context, st *stream, otherwise int64) int6
 		return otherwise
 	}
 	return end
+}
+
+// logEnds gives where the logs of all streams end; of one of which that can't be known soon, where the devices here are.
+func (s *sessions) logEnds(ctx context.Context) driver.Ends {
+	ctx, cancel := context.WithTimeout(ctx, logEndWait)
+	defer cancel()
+	here := s.Ends()
+	ends, err := s.ends.Ask(ctx, s.work.Go, func() (driver.Ends, error) {
+		ctx, cancel := context.WithTimeout(s.ctx, logEndWait/2) // who waits for the one before too has an answer in time
+		defer cancel()
+		var mu sync.Mutex // guards ends
+		ends := s.Ends()
+		var asked sync.WaitGroup
+		for _, st := range s.streams.all() {
+			if st.next.Load() < 0 {
+				continue
+			}
+			asked.Go(func() { // ends with ctx at the latest
+				if end, err := s.consumer.End(ctx, st.topic, st.partition); err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					ends[st.id] = end
+				}
+			})
+		}
+		asked.Wait()
+		return ends, nil
+	})
+	if err != nil {
+		return here
+	}
+	return maps.Clone(ends) // others have it too
 }
 
 // logEndWait is how long a CONNECT waits for the end of a log. Without it a position counts as it is.

@@ -78,8 +78,6 @@ var openApart = []string{
 	// left it, and who tells of absent devices after that: such a session's record has no positions. And none or two for one
 	// that is read while the partition of its client moves (docs/commands.md).
 	"docs/commands.md, receipts",
-	// QoS 0 comes again at a takeover while the old instance stands still: 1 of 200 histories with stops, seed 175305202.
-	"[MQTT-4.3.1-1]",
 }
 
 // playing is how many histories are played at a time.

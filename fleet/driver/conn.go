@@ -57,6 +57,7 @@ type Conn struct {
 	pending []uint16 // those that the end has left without an outcome
 	ids     idSet    // those of the ledger
 	Present bool     // a session was resumed
+	Unheard bool     // one has ended that another instance had, and it is not known how far that had given commands
 	lasting bool     // the session outlives this connection, or has outlived another one
 	reading bool     // the ledger is read back
 	saving  bool     // a snapshot is on its way

@@ -89,6 +89,7 @@ func (d *Driver) Stop(ctx context.Context, idle func() bool) {
 	}
 	verdict := d.instance(inc)
 	verdict.Dead, verdict.By, verdict.At = true, inc.name, millis()
+	verdict.Ends = d.host.Positions(d.host.Ends())
 	written := make(chan error, len(d.parts))
 	for _, p := range d.parts {
 		d.write(p, fleet.VerdictKey(inc.name), verdict, func(err error) { written <- err })

@@ -162,6 +162,7 @@ func (h *holder) opened(a fleet.Action) {
 	}
 	if h.past != nil {
 		h.past.ends = h.p.ends(h.id) // before the device can subscribe again
+		at.conn.Unheard = h.past.inc != h.inc.name && !h.past.state.IsLast()
 	}
 	at.answer <- a
 	h.tidy(a.State)

@@ -193,6 +193,7 @@ func (o *ownership) readEnds(ctx context.Context, asked int64) error {
 // verdict writes that an incarnation is dead, which is final, and tells of the end of its connections.
 func (o *ownership) verdict(a fleet.Action) {
 	p, d := o.p, o.p.d
+	a.Verdict.Ends = d.host.Positions(d.host.Ends())
 	value, err := a.Verdict.Encode()
 	if err != nil { // a verdict can be encoded
 		d.host.Fail(err)

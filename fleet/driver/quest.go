@@ -288,26 +288,25 @@ func (p *part) endedAt(client string, state *fleet.Session, ends Ends) {
 	p.later(func() { p.d.host.Ended(client, state, ends) })
 }
 
-// endedBy gives the epoch of the session that another writer of a client's record has ended, if this instance looks after
-// the partition; else 0. mu is held.
+// endedBy gives the epoch of the session that another writer of a client's record has ended, else 0. mu is held.
 func (p *part) endedBy(key []byte) int64 {
-	if !p.owner.Owns() {
-		return 0
-	}
+	me := p.d.me.Load()
 	_, client, inc, err := fleet.ParseKey(key)
-	if err != nil || inc == p.d.me.Load().name {
+	if me == nil || err != nil || inc == me.name {
 		return 0
 	}
 	return p.view(client).Ended(inc)
 }
 
-// gap says that another instance has ended a session with its connection: what was read here before that, and there after
-// it, each has left to the other. mu is held.
+// gap says that another instance has ended a session with its connection: what that had read is not for a session that begins
+// here, and of what was read here before it, and there after it, each has left it to the other. mu is held.
 func (p *part) gap(key []byte) {
 	_, client, inc, _ := fleet.ParseKey(key)
 	if s := p.view(client).Session(inc); s != nil && s.Ends != nil {
 		p.advance(client, s.Ends)
-		ends := p.ends(client)
-		p.later(func() { p.d.host.Missed(client, s, ends) })
+		if p.owner.Owns() {
+			ends := p.ends(client)
+			p.later(func() { p.d.host.Missed(client, s, ends) })
+		}
 	}
 }

@@ -295,7 +295,7 @@ func (j *judge) copies(s *session, m *facts, got []*delivery, most int) {
 	if once > most {
 		j.forbid("[MQTT-4.3.3-1]", "message %d with QoS 2 comes to device %c %d times", m.number, who, once)
 	}
-	if zero > most && !j.rough() {
+	if zero > most {
 		j.forbid("[MQTT-4.3.1-1]", "message %d with QoS 0 comes to device %c %d times", m.number, who, zero)
 	}
 }
