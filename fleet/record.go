@@ -172,8 +172,7 @@ type Instance struct {
 	Dead    bool     `json:"dead,omitempty"`
 	By      string   `json:"by,omitempty"`
 	At      int64    `json:"at,omitempty"`
-	// Ends is, in a verdict, how far the command topics had been read by who passed it: of what came later the dead one has
-	// given nothing.
+	// Ends is, in a verdict, how far the command topics went: of what came later the dead one has given nothing.
 	Ends *Progress `json:"ends,omitempty"`
 }
 

@@ -182,10 +182,18 @@ func TestInstanceThatWasDeclaredDeadGoesOnUnderANewName(t *testing.T) {
 	all[0].published("wills/d1")
 }
 
-// TestShareBeginsWhereItsMemberSubscribed though its only instance is killed before the consumer group has written down
-// where that was: what was written meanwhile waits for the member's return.
+// TestShareBeginsWhereItsMemberSubscribed though its only instance is killed, or stands still, before the consumer group has
+// written down where that was: what was written meanwhile waits for the member's return.
 func TestShareBeginsWhereItsMemberSubscribed(t *testing.T) {
-	t.Parallel() // some of it is waiting
+	for name, ends := range map[string]func(*child){"killed": (*child).die, "stands still": (*child).standStill} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // some of it is waiting
+			shareBegins(t, ends)
+		})
+	}
+}
+
+func shareBegins(t *testing.T, ends func(*child)) {
 	s := found(t, 4, toAll)
 	in := s.instance()
 	in.serve()
@@ -193,7 +201,7 @@ func TestShareBeginsWhereItsMemberSubscribed(t *testing.T) {
 	s.owned(in)
 	d := lasting("d1").to(t, doomed.addr, false)
 	d.subscribe("$share/g/fleet", 1)
-	doomed.kill() // long before the group has come together
+	ends(doomed) // long before the group has come together
 	var want []string
 	for i := range 8 {
 		want = append(want, fmt.Sprint(i))

@@ -182,6 +182,9 @@ func (s *sessions) Fail(err error) {
 // Ends says where the devices here are in the command topics.
 func (s *sessions) Ends() driver.Ends { return s.streams.ends() }
 
+// LogEnds says where the logs of the command topics end.
+func (s *sessions) LogEnds(ctx context.Context) driver.Ends { return s.logEnds(ctx) }
+
 // Positions gives ends in the command topics as a session's record has them.
 func (s *sessions) Positions(ends driver.Ends) *fleet.Progress { return s.streams.positions(ends) }
 

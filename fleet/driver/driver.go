@@ -48,7 +48,7 @@ type Transactor interface {
 // got everything at a moment.
 type Ends map[int32]int64
 
-// A Host is what is around the Driver. Its methods must not block, and must not call the Driver.
+// A Host is what is around the Driver. Its methods must not block, save LogEnds, and must not call the Driver.
 type Host interface {
 	// Connected says that a connection is open, Disconnected that it has ended at a time, and why. Both are called with a
 	// lock held.
@@ -61,8 +61,10 @@ type Host interface {
 	// Missed says that a session of another instance has ended, where its record says, and that what is behind that and below
 	// ends was read here before, when the client had it still. It is called without a lock.
 	Missed(client string, state *fleet.Session, ends Ends)
-	// Ends says where the devices here are now, Positions gives ends as a session's record has them.
+	// Ends says where the devices here are now, Positions gives ends as a session's record has them. LogEnds says where the
+	// topics end, which it may wait for a while.
 	Ends() Ends
+	LogEnds(ctx context.Context) Ends
 	Positions(ends Ends) *fleet.Progress
 	// Ahead says how far a session has got where that is farther than the devices here.
 	Ahead(p *fleet.Progress) Ends

@@ -131,7 +131,7 @@ func (o *ownership) do(acts []fleet.Action) {
 			asked := millis()
 			o.errand(func(ctx context.Context) error { return o.readEnds(ctx, asked) })
 		case fleet.ActVerdict:
-			o.verdict(a)
+			o.errand(func(ctx context.Context) error { o.verdict(ctx, a); return nil })
 		case fleet.ActWill:
 			o.errand(func(ctx context.Context) error { return o.publishWill(ctx, a) })
 		case fleet.ActTombstone:
@@ -191,9 +191,14 @@ func (o *ownership) readEnds(ctx context.Context, asked int64) error {
 }
 
 // verdict writes that an incarnation is dead, which is final, and tells of the end of its connections.
-func (o *ownership) verdict(a fleet.Action) {
+func (o *ownership) verdict(ctx context.Context, a fleet.Action) {
 	p, d := o.p, o.p.d
-	a.Verdict.Ends = d.host.Positions(d.host.Ends())
+	a.Verdict.Ends = d.host.Positions(d.host.LogEnds(ctx))
+	p.lock()
+	defer p.unlock()
+	if ctx.Err() != nil {
+		return
+	}
 	value, err := a.Verdict.Encode()
 	if err != nil { // a verdict can be encoded
 		d.host.Fail(err)

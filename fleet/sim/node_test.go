@@ -253,6 +253,9 @@ func (n *node) Missed(string, *fleet.Session, driver.Ends) {}
 // Ends, Positions and Ahead: there are no commands.
 func (n *node) Ends() driver.Ends { return driver.Ends{} }
 
+// LogEnds is told at Ends.
+func (n *node) LogEnds(context.Context) driver.Ends { return driver.Ends{} }
+
 // Positions is told at Ends.
 func (n *node) Positions(driver.Ends) *fleet.Progress { return &fleet.Progress{} }
 
