@@ -85,10 +85,13 @@ func (a *Admin) learn(addrs []string) {
 // Config.CreateTopics the error for missing ones is a *MissingTopicsError with all of them. An error that is
 // not Final comes from the network or a cluster that is not complete: try again.
 func (a *Admin) Ensure(ctx context.Context, topics []string) (created []string, err error) {
+	if a.cfg.CreateTopics == nil {
+		return a.ensure(ctx, topics, nil)
+	}
 	return a.ensure(ctx, topics, a.detail)
 }
 
-// ensure creates what is missing, as detail says.
+// ensure creates what is missing, as detail says; nil: it must not.
 func (a *Admin) ensure(ctx context.Context, topics []string, detail func(topic string) *sarama.TopicDetail) (created []string, err error) {
 	left := make(map[string]int, len(topics)) // how often each was missing
 	for _, topic := range topics {
@@ -98,7 +101,7 @@ func (a *Admin) ensure(ctx context.Context, topics []string, detail func(topic s
 		left[topic] = 0
 	}
 	for len(left) > 0 {
-		missing, err := a.inspectMissing(ctx, left)
+		missing, err := a.inspectMissing(ctx, left, detail != nil)
 		if err != nil {
 			return created, err
 		}
@@ -115,7 +118,7 @@ func (a *Admin) ensure(ctx context.Context, topics []string, detail func(topic s
 }
 
 // inspectMissing takes from left what exists, and gives what has to be created.
-func (a *Admin) inspectMissing(ctx context.Context, left map[string]int) (missing []string, err error) {
+func (a *Admin) inspectMissing(ctx context.Context, left map[string]int, create bool) (missing []string, err error) {
 	states, err := a.inspect(ctx, keys(left))
 	if err != nil {
 		return nil, err
@@ -128,7 +131,7 @@ func (a *Admin) inspectMissing(ctx context.Context, left map[string]int) (missin
 		case s.verdict != nil:
 			return nil, fmt.Errorf("topic %q: %w", s.name, s.verdict)
 		case s.missing:
-			if left[s.name]++; a.cfg.CreateTopics != nil {
+			if left[s.name]++; create {
 				missing = append(missing, s.name)
 			} else if left[s.name] >= missesToBelieve {
 				gone = append(gone, s.name)
@@ -205,10 +208,7 @@ func (a *Admin) connect() (*sarama.Broker, error) {
 	if a.broker == nil {
 		a.broker = sarama.NewBroker(a.addrs[a.next%len(a.addrs)])
 	}
-	if err := a.broker.Open(a.conf); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
-		return nil, err
-	}
-	if _, err := a.broker.Connected(); err != nil {
+	if err := a.dial.open(a.broker, a.conf); err != nil {
 		return nil, a.cfg.Security.explain("cannot connect to", a.broker.Addr(), err)
 	}
 	return a.broker, nil

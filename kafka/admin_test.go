@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -18,6 +19,18 @@ func testAdmin(t testing.TB, cfg Config) *Admin {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, a.Close()) })
 	return a
+}
+
+// TestBrokerThatStandsStillIsLeftForAnother long before its answer is due.
+func TestBrokerThatStandsStillIsLeftForAnother(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, silent.Close()) }()
+	c := fake(t, kfake.SeedTopics(1, "a"))
+	cfg := testConfig(append([]string{silent.Addr().String()}, c.ListenAddrs()...))
+	cfg.RequestTimeout = time.Hour
+	_, err = testAdmin(t, cfg).Ensure(t.Context(), []string{"a"})
+	require.NoError(t, err)
 }
 
 func TestEnsureNamesEveryMissingTopic(t *testing.T) {

@@ -263,10 +263,8 @@ func (f *fetcher) connect() (*sarama.Broker, error) {
 		return f.broker, nil
 	}
 	b := sarama.NewBroker(f.addr)
-	if err := b.Open(f.conf); err != nil {
-		return nil, fmt.Errorf("cannot connect to %s: %w", f.addr, err)
-	}
-	if ok, err := b.Connected(); !ok {
+	if err := f.dial.open(b, f.conf); err != nil {
+		_ = b.Close() // it may not be open
 		return nil, f.c.cfg.Security.explain("cannot connect to", f.addr, err)
 	}
 	f.broker = b

@@ -2,10 +2,13 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/IBM/sarama"
 
 	"sluice/tls"
 )
@@ -80,6 +83,27 @@ func isClosed(c net.Conn) bool {
 	}
 	raw, err := s.SyscallConn()
 	return err != nil || raw.Control(func(uintptr) {}) != nil
+}
+
+// errStandsStill: a broker has taken the connection, and says nothing.
+var errStandsStill = errors.New("the broker does not answer")
+
+// open opens a broker's connection, which d makes, unless that takes for long. sarama asks for the versions that the broker
+// knows, waits for them as for any answer, asks again, and without an answer takes the connection for a good one all the
+// same: a broker that stands still costs three times the longest answer. sarama.ErrAlreadyConnected is no error.
+func (d *dialer) open(b *sarama.Broker, conf *sarama.Config) error {
+	if err := b.Open(conf); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
+		return err
+	}
+	late := time.AfterFunc(conf.Net.DialTimeout+slowAnswer, d.cut)
+	ok, err := b.Connected()
+	switch stopped := late.Stop(); {
+	case !ok:
+		return err
+	case !stopped:
+		return errStandsStill
+	}
+	return nil
 }
 
 // cut closes all connections and ends the attempts to make one.

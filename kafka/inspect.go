@@ -221,11 +221,8 @@ func (a *Admin) createAtController(req *sarama.CreateTopicsRequest, topics []str
 		return sarama.ErrNotController
 	}
 	b := sarama.NewBroker(a.controller)
-	if err := b.Open(a.conf); err != nil {
-		return err
-	}
 	defer func() { _ = b.Close() }() // what it was asked for is answered
-	if ok, err := b.Connected(); !ok {
+	if err := a.dial.open(b, a.conf); err != nil {
 		return a.cfg.Security.explain("cannot connect to", a.controller, err)
 	}
 	resp, err := b.CreateTopics(req)

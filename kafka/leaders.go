@@ -166,9 +166,6 @@ func (p *Producer) watch() {
 			}
 			if took := now - s.opened; s.opening && took > slowAnswer {
 				s.leave(now)
-				if took > s.p.cfg.DialTimeout+slowAnswer {
-					s.dial.cut() // sarama would try for long: it asks for the versions, and again, before anything else
-				}
 			}
 			for _, req := range s.out {
 				if now-req.sent < s.patience()+time.Second {

@@ -317,9 +317,9 @@ func (s *sender) connect() {
 	s.p.mu.Lock()
 	s.opening, s.opened = true, s.p.now()
 	s.p.mu.Unlock()
-	err := b.Open(conf)
-	if err == nil {
-		_, err = b.Connected()
+	err := s.dial.open(b, conf)
+	if err != nil {
+		_ = b.Close() // it may not be open
 	}
 	now := s.p.now()
 	s.p.mu.Lock()

@@ -30,9 +30,9 @@ var ErrUnfitTopic = errors.New("the Kafka topic is not fit for what it is for")
 // settingPolicy decides whether Kafka forgets the last record of a key.
 const settingPolicy = "cleanup.policy"
 
-// EnsureState creates the topics that are missing, if Config.CreateTopics is set, and checks the settings of those that
-// exist. Missing ones that must not be created are a *MissingTopicsError. An error that is not Final and no
-// ErrUnfitTopic comes from the network or a cluster that is not complete: try again.
+// EnsureState creates the topics that are missing, since nobody else knows what they must be like, and checks the settings
+// of those that exist. An error that is not Final and no ErrUnfitTopic comes from the network or a cluster that is not
+// complete: try again.
 func (a *Admin) EnsureState(ctx context.Context, topics []StateTopic) (created []string, err error) {
 	byName := make(map[string]StateTopic, len(topics))
 	for _, t := range topics {

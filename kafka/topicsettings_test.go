@@ -81,16 +81,6 @@ func TestEnsureStateWarnsOfSettingsThatAreOnlyWorse(t *testing.T) {
 	require.NotContains(t, log.String(), `"kafka_topic":"high"`)
 }
 
-func TestEnsureStateNamesAllThatIsMissingWhenItMustNotCreate(t *testing.T) {
-	c := fake(t, kfake.SeedTopics(1, "there"))
-	a := testAdmin(t, testConfig(c.ListenAddrs()))
-	_, err := a.EnsureState(t.Context(), []StateTopic{compacted("b"), compacted("a"), compacted("there")})
-	var missing *MissingTopicsError
-	require.ErrorAs(t, err, &missing)
-	require.Equal(t, []string{"a", "b"}, missing.Topics)
-	require.True(t, Final(err))
-}
-
 func TestEnsureStateSaysWhichRightIsMissing(t *testing.T) {
 	refused := func(c *kfake.Cluster, part string) {
 		t.Helper()

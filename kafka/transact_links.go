@@ -115,10 +115,7 @@ func (l *links) call(ctx context.Context, addr string, f func(*sarama.Broker) er
 func (k *link) connect() error {
 	k.opening.Lock() // Open says at once that it was called before, and is not done then
 	defer k.opening.Unlock()
-	if err := k.broker.Open(k.conf); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
-		return fmt.Errorf("%w: %w", errNoLink, err)
-	}
-	if ok, err := k.broker.Connected(); !ok {
+	if err := k.dial.open(k.broker, k.conf); err != nil {
 		return fmt.Errorf("%w: %w", errNoLink, err)
 	}
 	return nil

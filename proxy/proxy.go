@@ -286,18 +286,34 @@ func (p *Proxy) awaitTopics(ctx context.Context) error {
 
 // ensureTopics verifies or creates topics, and asks until Kafka answers or ctx ends. It gives the last error.
 func ensureTopics(ctx context.Context, cfg kafka.Config, topics []string, state []kafka.StateTopic, then func(context.Context, *kafka.Admin) error) (created []string, err error) {
+	admin, err := kafka.NewAdmin(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = admin.Close() }()
 	err = awaitKafka(ctx, cfg.Logger, func() error {
-		made, err := ensureOnce(ctx, cfg, topics, state, then)
-		created = append(created, made...)
-		return err
+		made, err := admin.Ensure(ctx, topics)
+		if created = append(created, made...); err != nil {
+			return err
+		}
+		made, err = admin.EnsureState(ctx, state)
+		if created = append(created, made...); err != nil {
+			return err
+		}
+		return then(ctx, admin)
 	})
 	return created, err
 }
 
+// kafkaAgain is the longest between two questions whether Kafka is there. A leader that died has a successor after some
+// seconds, and whoever waits for it is to notice.
+const kafkaAgain = 2 * time.Second
+
 // awaitKafka asks until Kafka answers or ctx ends. It gives the last error: one that to wait does not help against, such
 // as a wrong password, ends it at once.
 func awaitKafka(ctx context.Context, log zerolog.Logger, ask func() error) error {
-	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+	log = log.Sample(&zerolog.BurstSampler{Burst: 3, Period: 10 * time.Second})
+	for wait := kafkaAgain / 8; ; wait = min(2*wait, kafkaAgain) {
 		err := ask()
 		if err == nil || kafka.Final(err) || errors.Is(err, kafka.ErrUnfitTopic) || errors.Is(err, kafka.ErrAuthentication) || ctx.Err() != nil {
 			return err
@@ -309,29 +325,6 @@ func awaitKafka(ctx context.Context, log zerolog.Logger, ask func() error) error
 		case <-time.After(wait):
 		}
 	}
-}
-
-func ensureOnce(ctx context.Context, cfg kafka.Config, topics []string, state []kafka.StateTopic, then func(context.Context, *kafka.Admin) error) (created []string, err error) {
-	admin, err := kafka.NewAdmin(cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = admin.Close() }()
-	if created, err = admin.Ensure(ctx, topics); err != nil {
-		return created, err
-	}
-	own := cfg
-	own.CreateTopics = new(kafka.CreateTopics) // nobody else knows what they must be like
-	ours, err := kafka.NewAdmin(own)
-	if err != nil {
-		return created, err
-	}
-	defer func() { _ = ours.Close() }()
-	made, err := ours.EnsureState(ctx, state)
-	if created = append(created, made...); err != nil {
-		return created, err
-	}
-	return created, then(ctx, ours)
 }
 
 // stop ends the parts in the order in which they need each other.

@@ -131,8 +131,7 @@ func (s *instance) cleanup() {
 		s.kill()
 	}
 	if s.t.Failed() {
-		log := s.log.String()
-		s.t.Logf("the instance's log (what is not usual, and the end):\n%s\n%s", unusual(log), log[max(0, len(log)-6000):])
+		s.t.Logf("the instance's log (what is not usual, and the end):\n%s\n%s", unusual(s.log.String()), s.tail())
 	}
 }
 
@@ -181,12 +180,21 @@ func (s *instance) terminate() int {
 
 func (s *instance) awaitReady() {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool {
+	for end := time.Now().Add(time.Minute); s.ready() != http.StatusOK; time.Sleep(20 * time.Millisecond) { // the pace
 		if !s.running() {
 			s.t.Fatalf("the instance ended: %v\n%s", s.err, s.log)
 		}
-		return s.ready() == http.StatusOK
-	}, time.Minute, 20*time.Millisecond, "the instance must become ready")
+		if time.Now().After(end) { // the end of its log may be about something else when the test ends
+			_, why := s.get("/readyz")
+			s.t.Fatalf("the instance must become ready: %s\n%s", why, s.tail())
+		}
+	}
+}
+
+// tail gives the end of the log.
+func (s *instance) tail() string {
+	log := s.log.String()
+	return log[max(0, len(log)-6000):]
 }
 
 // ready gives the status of /readyz, 0 if there is no answer.
