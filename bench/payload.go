@@ -6,12 +6,16 @@ import (
 	"strconv"
 )
 
-// MinSize is the smallest payload, in bytes: it says whose it is.
-const MinSize = 64
+// The bounds of a load.
+const (
+	MinSize    = 64        // bytes of a payload, which says whose it is
+	MaxSize    = 1_000_000 // bytes of a payload
+	MaxDevices = 10_000_000
+)
 
 const (
 	seqDigits = 12 // a million messages a second of one device for eleven days
-	maxDevice = 9_999_999
+	maxDevice = MaxDevices - 1
 )
 
 // payload makes what a device's messages have in common, a JSON object: the run, the device, its place in the device's

@@ -90,18 +90,11 @@ func (b *Readbacker) Close() { b.t.reader.Close() }
 // Begin notes where the topics end now, before the run. A topic that is missing may still be made.
 func (b *Readbacker) Begin(ctx context.Context) error { return b.t.begin(ctx) }
 
-// Along reads until ctx ends, so that less is left for Finish, and nothing that Kafka deletes soon.
-func (b *Readbacker) Along(ctx context.Context) error {
-	for {
-		if err := b.t.pass(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		if !sleep(ctx, readAgain) {
-			return nil
-		}
+// Along reads until ctx ends, so that less is left for Finish, and nothing that Kafka deletes soon. What it can't read
+// now is left for later.
+func (b *Readbacker) Along(ctx context.Context) {
+	for ok := true; ok; ok = sleep(ctx, readAgain) {
+		_ = b.t.pass(ctx)
 	}
 }
 
@@ -110,7 +103,7 @@ func (b *Readbacker) Finish(ctx context.Context, told *PublishResult) (*Readback
 	begin := time.Now()
 	for grew := begin; ; {
 		records := b.v.report.Records
-		if err := b.t.pass(ctx); err != nil {
+		if err := b.t.patiently(ctx); err != nil {
 			return nil, fmt.Errorf("cannot read back: %w", err)
 		}
 		if b.v.report.Records > records {
@@ -130,6 +123,16 @@ func (b *Readbacker) Finish(ctx context.Context, told *PublishResult) (*Readback
 
 // Progress gives how many records were read, of how many as far as is known.
 func (b *Readbacker) Progress() (read, total int) { return int(b.t.read.Load()), int(b.t.total.Load()) }
+
+// patiently is pass, again if it fails: a broker that is away for a moment is no reason to give up.
+func (t *tail) patiently(ctx context.Context) error {
+	for begin := time.Now(); ; {
+		err := t.pass(ctx)
+		if err == nil || kafka.Final(err) || time.Since(begin) > readPatience || !sleep(ctx, readAgain) {
+			return err
+		}
+	}
+}
 
 // pass reads every partition to the end it has now.
 func (t *tail) pass(ctx context.Context) error {
@@ -173,9 +176,9 @@ func (t *tail) readTo(ctx context.Context, at place, end int64) error {
 				return err
 			}
 			t.deleted += next - from
-		case err != nil && time.Since(heard) > readPatience:
+		case err != nil:
 			return err
-		case err == nil && next == from && time.Since(heard) > readPatience:
+		case next == from && time.Since(heard) > readPatience:
 			return fmt.Errorf("partition %d of %s can't be read beyond offset %d of %d: a transaction is open there", at.partition, at.topic, next, end)
 		}
 		t.next[at] = max(t.next[at], next)

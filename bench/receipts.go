@@ -59,7 +59,7 @@ func (r *ReceiptReader) Begin(ctx context.Context) error { return r.t.begin(ctx)
 // Finish reads until every command that was written has a receipt, or the time is over.
 func (r *ReceiptReader) Finish(ctx context.Context, written int) (*Receipts, error) {
 	for end := time.Now().Add(r.c.Wait); ; {
-		if err := r.t.pass(ctx); err != nil {
+		if err := r.t.patiently(ctx); err != nil {
 			return nil, fmt.Errorf("cannot read the receipts: %w", err)
 		}
 		r.out.Missing = written

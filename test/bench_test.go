@@ -241,10 +241,11 @@ func TestBenchSaysWhatIsWrongWithItsFlags(t *testing.T) {
 		}
 	}
 	f("publish --address localhost --size 10 --window 0 --topic a/+ --duration 0s --connections 0",
-		`--address "localhost" is not HOST:PORT`, "--size must be at least 64", "--window must be 1 to 65535", `--topic "a/+" is not a topic`, "--duration must be more than 0s", "--connections must be at least 1")
+		`--address "localhost" is not HOST:PORT`, "--size must be 64 to 1000000", "--window must be 1 to 65535", `--topic "a/+" is not a topic`, "--duration must be more than 0s", "--connections must be 1 to 10000000")
 	f("publish --mqtt 4", "--mqtt")
 	f("publish --kafka 127.0.0.1:1", "--kafka-topic")
 	f("publish --kafka-topic data", "--kafka or --config")
+	f("publish --read-along", "--read-along needs --kafka or --config")
 	f("publish --kafka 127.0.0.1:1 --config x --kafka-topic data", "can't be used together")
 	f("publish --config no-such-file --kafka-topic data", "no-such-file")
 	f("publish --username u", "needs a password")

@@ -131,6 +131,15 @@ func atLeast(flag string, n, least int) error {
 	return nil
 }
 
+func between(flag string, n, least, most int) error {
+	if n < least || n > most {
+		return fmt.Errorf("%s must be %d to %d", flag, least, most)
+	}
+	return nil
+}
+
+func devices(n int) error { return between("--connections", n, 1, bench.MaxDevices) }
+
 func positive(flag string, d time.Duration) error {
 	if d <= 0 {
 		return fmt.Errorf("%s must be more than 0s", flag)

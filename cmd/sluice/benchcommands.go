@@ -62,7 +62,7 @@ func (c *benchCommands) Run(std streams) error {
 // plan checks what was said.
 func (c *benchCommands) plan() (p bench.Commands, cfg kafka.Config, err error) {
 	t, err := c.target()
-	errs := []error{err, atLeast("--connections", c.Connections, 1), atLeast("--size", c.Size, bench.MinCommand), atLeast("--rate", c.Rate, 1), positive("--wait", c.Wait)}
+	errs := []error{err, devices(c.Connections), between("--size", c.Size, bench.MinCommand, bench.MaxSize), atLeast("--rate", c.Rate, 1), positive("--wait", c.Wait)}
 	headers, err := pairs[kafka.Header]("--header", c.Header)
 	errs = append(errs, err)
 	cfg, said, err := c.kafka()

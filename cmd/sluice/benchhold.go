@@ -17,7 +17,7 @@ type benchHold struct {
 // Run connects, holds, and prints.
 func (c *benchHold) Run(std streams) error {
 	t, err := c.target()
-	if err = errors.Join(err, atLeast("--connections", c.Connections, 1), positive("--wait", c.Wait)); err != nil {
+	if err = errors.Join(err, devices(c.Connections), positive("--wait", c.Wait)); err != nil {
 		return usageError{err}
 	}
 	ctx, stop := untilInterrupted()

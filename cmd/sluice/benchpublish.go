@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -57,16 +58,17 @@ func (c *benchPublish) Run(std streams) error {
 // plan checks what was said.
 func (c *benchPublish) plan() (p bench.Publish, cfg kafka.Config, err error) {
 	t, err := c.target()
-	errs := []error{err, atLeast("--connections", c.Connections, 1), atLeast("--size", c.Size, bench.MinSize), atLeast("--rate", c.Rate, 0), positive("--wait", c.Wait)}
-	if c.Window < 1 || c.Window > 65535 {
-		errs = append(errs, errors.New("--window must be 1 to 65535"))
-	}
+	errs := []error{err, devices(c.Connections), between("--size", c.Size, bench.MinSize, bench.MaxSize), between("--window", c.Window, 1, 65535),
+		atLeast("--rate", c.Rate, 0), positive("--wait", c.Wait)}
 	if c.Topic == "" || strings.ContainsAny(c.Topic, "+#\x00") || !utf8.ValidString(c.Topic) {
 		errs = append(errs, fmt.Errorf("--topic %q is not a topic a device can publish to", c.Topic))
 	}
 	cfg, said, err := c.kafka()
 	errs = append(errs, err)
-	if (said || c.ReadAlong) && len(c.KafkaTopic) == 0 {
+	if err == nil && !said && c.ReadAlong {
+		errs = append(errs, errors.New("--read-along needs --kafka or --config"))
+	}
+	if said && len(c.KafkaTopic) == 0 {
 		errs = append(errs, errors.New("say which Kafka topics are to be read back: --kafka-topic"))
 	}
 	if err == nil && !said && len(c.KafkaTopic) > 0 {
@@ -84,14 +86,10 @@ func (c *benchPublish) publish(ctx context.Context, std streams, run *bench.Publ
 	}
 	along, stop := context.WithCancel(context.Background())
 	defer stop()
-	read := make(chan error, 1)
-	go func() { // ends with along
-		if back == nil || !c.ReadAlong {
-			read <- nil
-			return
-		}
-		read <- back.Along(along)
-	}()
+	var reading sync.WaitGroup
+	if c.ReadAlong {
+		reading.Go(func() { back.Along(along) }) // ends with along
+	}
 	begin, before, at := time.Now(), 0, time.Now()
 	bar := show(std, "publishing", func() bench.State {
 		sent, acked := run.Counts()
@@ -109,7 +107,8 @@ func (c *benchPublish) publish(ctx context.Context, std streams, run *bench.Publ
 	result := run.Publish(ctx)
 	bar.Close()
 	stop()
-	return result, <-read
+	reading.Wait()
+	return result, nil
 }
 
 // readBack compares with Kafka. An interrupt ends it; the result is then without.
