@@ -15,7 +15,7 @@ import (
 
 const (
 	// readBytes is how much is asked for at once.
-	readBytes = 4 << 20
+	readBytes = 1 << 20
 	// readPatience is how long Kafka may have nothing for us before the end of a partition.
 	readPatience = 30 * time.Second
 	// readAgain is the time between questions.
