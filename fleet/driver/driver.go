@@ -262,15 +262,24 @@ func (d *Driver) incarnate(ctx context.Context) error {
 	d.me.Store(inc)
 	d.goes(func() { d.runHeart(own, inc) }) // ends with own
 	d.cfg.Log.Info().Str("incarnation", inc.name).Msg("sessions are shared with the other instances")
-	for _, p := range d.parts { // who was held up after its first heartbeat may have a verdict, which was read as long as the name was not known here
-		p.lock()
-		verdict, _ := p.table.Instance(inc.name)
-		p.unlock()
-		if verdict.Dead {
-			d.judged(inc, verdict.By)
-		}
+	// Who was held up after its first heartbeat may have a verdict, which was read as long as the name was not known here.
+	if by, judged := d.verdict(inc); judged {
+		d.judged(inc, by)
 	}
 	return nil
+}
+
+// verdict says who has declared an incarnation dead, if that was read.
+func (d *Driver) verdict(inc *incarnation) (by string, dead bool) {
+	for _, p := range d.parts {
+		p.lock()
+		i, _ := p.table.Instance(inc.name)
+		p.unlock()
+		if i.Dead {
+			return i.By, true
+		}
+	}
+	return "", false
 }
 
 // judged is called when a verdict on an incarnation of ours was read: the others act as if it were dead, so it has to

@@ -81,7 +81,7 @@ func (d *Driver) Stop(ctx context.Context, idle func() bool) {
 	defer cancel()
 	defer context.AfterFunc(d.ctx, cancel)() // a part has failed, and nothing is written any more
 	releases, done := beforeVerdicts(ctx)
-	d.awaitReleases(releases, idle)
+	d.awaitReleases(releases, inc, idle)
 	released := releases.Err() == nil
 	done()
 	if !released {
@@ -120,9 +120,14 @@ func beforeVerdicts(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, end.Add(-min(verdictTime, time.Until(end)/4)))
 }
 
-// awaitReleases waits until the ends of all connections are written, and the wills that are due are published.
-func (d *Driver) awaitReleases(ctx context.Context, idle func() bool) {
-	for d.leaving.Load() > 0 || d.busy() || !idle() {
+// awaitReleases waits until the ends of all connections are written, and the wills that are due are published, or until
+// that is for others to do.
+func (d *Driver) awaitReleases(ctx context.Context, inc *incarnation, idle func() bool) {
+	for {
+		_, judged := d.verdict(inc)
+		if (judged || d.leaving.Load() == 0 && !d.busy()) && idle() {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -205,6 +205,7 @@ func (in *ingest) finish(err error) {
 // A shard writes the transactions of one transactional id.
 type shard struct {
 	d    *Driver
+	inc  *incarnation
 	n    int
 	tx   Transactor
 	lost chan struct{} // signalled when the right was lost
@@ -225,7 +226,7 @@ type txWaiter struct {
 }
 
 func (d *Driver) newShard(inc *incarnation, n int) (*shard, error) {
-	sh := &shard{d: d, n: n, lost: make(chan struct{}, 1)}
+	sh := &shard{d: d, inc: inc, n: n, lost: make(chan struct{}, 1)}
 	tx, err := d.cfg.Transactor(inc.txids[n], func(error) {
 		d.m.TransactionsLost.Inc()
 		sh.drop()
@@ -265,6 +266,9 @@ func (sh *shard) renew(ctx context.Context) bool {
 			sh.renewed()
 			return true
 		}
+		if errors.Is(err, errJudged) {
+			<-ctx.Done()
+		}
 		if ctx.Err() == nil {
 			sh.d.lines.Warn().Err(err).Msg("cannot write transactions yet")
 			pause(ctx, 500*time.Millisecond)
@@ -274,7 +278,8 @@ func (sh *shard) renew(ctx context.Context) bool {
 }
 
 // take takes the right, and if we had it before reads what was written since: whoever took it from us has a device of
-// ours. Until its claim is read what that device sent here, perhaps long ago, must not be written under the new epoch.
+// ours, and until its claim is read what that device sent here, perhaps long ago, must not be written under the new epoch.
+// Or it has judged us, and then the wills of our devices are its own to publish.
 func (sh *shard) take(ctx context.Context) error {
 	if err := sh.tx.Renew(ctx); err != nil {
 		return err
@@ -282,8 +287,16 @@ func (sh *shard) take(ctx context.Context) error {
 	if n, _ := sh.right(); n == 0 {
 		return nil
 	}
-	return sh.d.catchUp(ctx)
+	if err := sh.d.catchUp(ctx); err != nil {
+		return err
+	}
+	if _, judged := sh.d.verdict(sh.inc); judged {
+		return errJudged
+	}
+	return nil
 }
+
+var errJudged = errors.New("this instance was declared dead")
 
 // catchUp reads everything to ends that are fetched now.
 func (d *Driver) catchUp(ctx context.Context) error {

@@ -56,3 +56,18 @@ func TestWillIsPublishedOnceThoughTheLedgerDoesNotShowItYet(t *testing.T) {
 	require.EqualValues(t, 2, published.Load())
 	d.Wait()
 }
+
+// TestWhoIsJudgedTakesNoRightAgain, not even while it stops: whoever has judged it publishes its wills.
+func TestWhoIsJudgedTakesNoRightAgain(t *testing.T) {
+	b, d := beginning()
+	d.ctx, d.cfg.Table, d.cfg.Journal, d.cfg.Ledger = t.Context(), lagging{}, lagging{}, "ledger"
+	inc := d.me.Load()
+	sh := &shard{d: d, inc: inc, tx: new(waitingTx), turn: 1}
+	d.stopped.Store(true)
+	require.NoError(t, sh.take(t.Context()))
+	verdict, err := (&fleet.Instance{Dead: true, By: "another"}).Encode()
+	require.NoError(t, err)
+	b.read(d, fleet.VerdictKey(inc.name), verdict)
+	require.ErrorIs(t, sh.take(t.Context()), errJudged)
+	d.Wait()
+}
