@@ -213,7 +213,9 @@ func (g *Group) assemble(ctx context.Context) error {
 		g.moving.Lock()
 		defer g.moving.Unlock()
 		g.leaving = true
-		g.release(joining, g.drop(nil), g.cfg.SessionTimeout)
+		session, enough := g.session(joining) // until it may have expired, if Kafka is away
+		defer enough()
+		g.release(session, g.drop(nil), g.cfg.SessionTimeout)
 	})
 	err := g.rejoin(joining)
 	if !stop() {
