@@ -149,7 +149,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 		}
 	}
 	st.Received = k.conn.Received()
-	st.Flight, err = s.finder.flight(ctx, s.streams, a.State)
+	st.Flight, err = s.flight(ctx, a.State)
 	return opened, err
 }
 

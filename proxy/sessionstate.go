@@ -275,7 +275,8 @@ type finder struct {
 
 // flight gives the unfinished deliveries of a stored session with their commands, as far as Kafka has them still.
 // An error: that can't be known before ctx ends. To take a command for gone then would lose it.
-func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
+func (s *sessions) flight(ctx context.Context, state *fleet.Session) (flight []mqtt.Unfinished, err error) {
+	f, all := s.finder, s.streams
 	patience := retainedPatience{until: time.Now().Add(retainedWait)}
 	var gone []string // topics
 	for _, out := range state.Out {
@@ -289,7 +290,7 @@ func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session)
 			if there && !out.Received { // PUBREL needs no message
 				u.Command, u.Unread, err = f.findRetained(ctx, u.Place, st, &patience)
 			}
-		case f.c != nil && st.means(&state.Progress):
+		case f.c != nil && st.means(&state.Progress) && !s.isBeyond(ctx, st, out.Offset):
 			u.Place = mqtt.Place{Stream: st.id, Offset: out.Offset}
 			if there {
 				u.Command, err = f.find(ctx, u.Place, st, f.command)
@@ -304,6 +305,12 @@ func (f *finder) flight(ctx context.Context, all *streams, state *fleet.Session)
 		flight = append(flight, u)
 	}
 	return flight, nil
+}
+
+// isBeyond says that a stream which is followed does not go so far: its log was cut, and what comes there is new.
+func (s *sessions) isBeyond(ctx context.Context, st *stream, offset int64) bool {
+	tail := st.next.Load()
+	return tail >= 0 && offset >= tail && s.logEnd(ctx, st, offset+1) <= offset
 }
 
 // retainedPatience is what one CONNECT has for partitions of retained messages that can't be read.

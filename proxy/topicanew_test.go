@@ -214,6 +214,41 @@ func TestWhatIsOpenWhenALogIsCutKeepsItsPlace(t *testing.T) {
 	require.Equal(t, map[int64]bool{0: true, 1: true, 2: true, 3: true, 5: true}, places)
 }
 
+// TestDeliveryAboveTheEndOfALogThatWasCutHoldsNoPlace: it is completed, and what is written while the device is away comes.
+func TestDeliveryAboveTheEndOfALogThatWasCutHoldsNoPlace(t *testing.T) {
+	in := begin(t, 1, toOne)
+	before := fleet.Session{
+		Claim: 1, StateEpoch: 1, Began: 1, Released: true, Expiry: fleet.NeverExpires, OfflineSince: 1, Subs: []fleet.Sub{{Filter: "devices/#", QoS: 2}},
+		Out: []fleet.Out{{ID: 7, Topic: "commands", Offset: 5000, QoS: 2}},
+	}
+	before.Start("commands", 0, 5000)
+	value, err := before.Encode()
+	require.NoError(t, err)
+	r := now(in.settings.Sessions.Topic, string(fleet.SessionKey("d1", "other")), string(value))
+	done := make(owner, 1)
+	in.writer.Produce(&kafka.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Fixed: true, Timestamp: r.Timestamp, Owner: done})
+	require.NoError(t, <-done)
+	in.stored("d1")
+	d := lasting("d1").to(t, in.addr, true)
+	for _, payload := range []string{"here", "while it was away"} {
+		first, body := d.read()
+		require.Equal(t, []byte{0x62, 0, 7}, append([]byte{first}, body[:2]...), "PUBREL, which it does not answer")
+		if payload == "here" {
+			in.write(now("commands", "d1", payload, "name", "x"))
+		}
+		m := d.next()
+		require.Equal(t, payload, m.payload)
+		d.ack(m, 0)
+		if payload == "here" {
+			in.became("d1 d1 delivered")
+			require.NoError(t, d.nc.Close())
+			in.stored("d1")
+			in.write(now("commands", "d1", "while it was away", "name", "x"))
+			d = lasting("d1").to(t, in.addr, true)
+		}
+	}
+}
+
 // TestRecordsThatWereDeletedArePassedOverAndSaid when the device returns.
 func TestRecordsThatWereDeletedArePassedOverAndSaid(t *testing.T) {
 	in := begin(t, 1, toOne)

@@ -132,7 +132,8 @@ func TestHistories(t *testing.T) {
 		{"one instance and Kafka that are stopped for a while", 1, 10, time.Second, (*theatre).stop},
 		{"two instances", 2, 100, 0, nil},
 		{"two instances and Kafka that are stopped for a while", 2, 20, time.Second, (*theatre).stop},
-		// It takes 12 s to be sure that an instance is dead, and longer if the one that has to say so dies.
+		// It takes 12 s to be sure that an instance is dead, and longer if the one that has to say so dies, or is to start first.
+		{"one instance that is killed", 1, 10, time.Minute, (*theatre).kill},
 		{"two instances that are killed", 2, 20, 20 * time.Second, (*theatre).kill},
 	} {
 		t.Run(c.name, func(t *testing.T) {

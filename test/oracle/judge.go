@@ -367,10 +367,14 @@ func (j *judge) present(d *device, c *conn) (can, must bool) {
 	if most == 0 {
 		return false, false
 	}
-	can = c.hello.At-last.closed[1] <= most+slack
+	can = c.hello.At-last.closed[1] <= most+slack ||
+		j.rough() && c.hello.At-last.closed[1] <= most+slack+untilVerdict // from which the expiry runs (fleet/DESIGN.md)
 	must = least > 0 && c.opened-last.closed[0] < least
 	return can, must
 }
+
+// untilVerdict is how long it may take until an instance that was killed is declared dead by one that has to start first.
+const untilVerdict = 30 * time.Second
 
 // dismissed judges a DISCONNECT of the server.
 func (j *judge) dismissed(c *conn, e Event) {

@@ -270,6 +270,22 @@ func TestAfterACrashAMessageMayHaveAnotherIdentifier(t *testing.T) {
 	}
 }
 
+// TestQoS0ComesOnceAlsoThroughACrash: it may be lost, and never doubled.
+func TestQoS0ComesOnceAlsoThroughACrash(t *testing.T) {
+	for _, crashed := range []bool{true, false} {
+		h := right()
+		h.Crashed = crashed
+		twice := func() bool {
+			return slices.ContainsFunc(Judge(&h.History), func(v Violation) bool { return v.Clause == "[MQTT-4.3.1-1]" })
+		}
+		first, again := h.event(GotPublish, 1, 1), h.event(GotPublish, 1, 2)
+		first.QoS, first.ID = 0, 0
+		require.False(t, twice())
+		again.QoS, again.ID, again.Dup = 0, 0, false
+		require.True(t, twice())
+	}
+}
+
 // TestWhatTheSpecificationsForbidIsAViolation takes the right history, falsifies one thing, and wants the clause named.
 func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 	for _, c := range []struct {
