@@ -171,21 +171,27 @@ func (a *Admin) createMissing(ctx context.Context, missing []string, detail func
 func (a *Admin) ask(ctx context.Context, f func(*sarama.Broker) error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	stop := context.AfterFunc(ctx, a.dial.cut)
-	defer stop()
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { a.dial.cut(); close(cut) })
+	defer func() {
+		if !stop() {
+			<-cut // or it would cut who asks next
+		}
+	}()
 	var errs []error
 	for tries := 0; tries <= len(a.addrs); tries++ {
 		if ctx.Err() != nil {
 			return fmt.Errorf("no answer from Kafka: %w", ctx.Err())
 		}
-		b, err := a.connect()
-		if err == nil {
-			if err = f(b); err == nil {
-				return nil
-			}
-			err = a.cfg.Security.explain("no answer from", b.Addr(), err)
+		b, err := a.connect(ctx)
+		if err != nil {
+			errs = append(errs, err)
+			break // all were tried
 		}
-		errs = appendNew(errs, err)
+		if err = f(b); err == nil {
+			return nil
+		}
+		errs = appendNew(errs, a.cfg.Security.explain("no answer from", b.Addr(), err))
 		a.disconnect()
 	}
 	err := errors.Join(errs...)
@@ -203,15 +209,75 @@ func appendNew(errs []error, err error) []error {
 	return append(errs, err)
 }
 
-// connect gives the broker it is connected to. The caller holds mu.
-func (a *Admin) connect() (*sarama.Broker, error) {
-	if a.broker == nil {
-		a.broker = sarama.NewBroker(a.addrs[a.next%len(a.addrs)])
+// connect gives the broker it is connected to, or connects to the first that can be. The caller holds mu.
+func (a *Admin) connect(ctx context.Context) (*sarama.Broker, error) {
+	if a.broker != nil {
+		if ok, _ := a.broker.Connected(); ok {
+			return a.broker, nil
+		}
+		a.disconnect()
 	}
-	if err := a.dial.open(a.broker, a.conf); err != nil {
-		return nil, a.cfg.Security.explain("cannot connect to", a.broker.Addr(), err)
+	return a.race(ctx)
+}
+
+// openNext is how long one broker is waited for before the next is tried beside it.
+const openNext = 500 * time.Millisecond
+
+// race connects to the next broker, and to those behind it as well if that fails or takes for long: a start asks with many
+// clients, one after the other, and a broker that stands still must not cost each of them its time-outs. The caller holds mu.
+func (a *Admin) race(ctx context.Context) (*sarama.Broker, error) {
+	type attempt struct {
+		broker *sarama.Broker
+		err    error
 	}
-	return a.broker, nil
+	var order []string
+	for i := range a.addrs {
+		if addr := a.addrs[(a.next+i)%len(a.addrs)]; !slices.Contains(order, addr) {
+			order = append(order, addr)
+		}
+	}
+	results, open := make(chan attempt, len(order)), map[string]bool{}
+	begin := func() {
+		b := sarama.NewBroker(order[0])
+		open[order[0]], order = true, order[1:]
+		go func() { results <- attempt{b, a.dial.open(b, a.conf)} }() // ends with the connection, its time or a cut
+	}
+	defer func() {
+		for addr := range open {
+			a.dial.cutTo(addr)
+		}
+		late := len(open)
+		go func() { // ends with the attempts that were cut
+			for range late {
+				_ = (<-results).broker.Close()
+			}
+		}()
+	}()
+	next := time.NewTicker(openNext)
+	defer next.Stop()
+	var errs []error
+	for begin(); len(open) > 0; {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case got := <-results:
+			delete(open, got.broker.Addr())
+			if got.err == nil {
+				a.broker, a.next = got.broker, slices.Index(a.addrs, got.broker.Addr())
+				return a.broker, nil
+			}
+			_ = got.broker.Close() // it may not be open
+			errs = append(errs, a.cfg.Security.explain("cannot connect to", got.broker.Addr(), got.err))
+			if len(order) > 0 {
+				begin()
+			}
+		case <-next.C:
+			if len(order) > 0 {
+				begin()
+			}
+		}
+	}
+	return nil, errors.Join(errs...)
 }
 
 // disconnect leaves the broker for the next one. The caller holds mu.

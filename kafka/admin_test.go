@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -21,16 +22,39 @@ func testAdmin(t testing.TB, cfg Config) *Admin {
 	return a
 }
 
-// TestBrokerThatStandsStillIsLeftForAnother long before its answer is due.
-func TestBrokerThatStandsStillIsLeftForAnother(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
+// standsStill gives the address of a broker that takes connections and says nothing.
+func standsStill(t testing.TB) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer func() { require.NoError(t, silent.Close()) }()
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l.Addr().String()
+}
+
+// TestAnotherBrokerIsTriedBesideOneThatStandsStill: nobody waits for the time-outs.
+func TestAnotherBrokerIsTriedBesideOneThatStandsStill(t *testing.T) {
 	c := fake(t, kfake.SeedTopics(1, "a"))
-	cfg := testConfig(append([]string{silent.Addr().String()}, c.ListenAddrs()...))
-	cfg.RequestTimeout = time.Hour
-	_, err = testAdmin(t, cfg).Ensure(t.Context(), []string{"a"})
+	cfg := testConfig(append([]string{standsStill(t), standsStill(t)}, c.ListenAddrs()...))
+	cfg.RequestTimeout, cfg.DialTimeout = time.Hour, time.Hour
+	_, err := testAdmin(t, cfg).Ensure(t.Context(), []string{"a"})
 	require.NoError(t, err)
+}
+
+// TestBrokerThatStandsStillIsGivenUp long before its answer is due, and no other connection with it.
+func TestBrokerThatStandsStillIsGivenUp(t *testing.T) {
+	c := fake(t)
+	cfg := testConfig(c.ListenAddrs())
+	cfg.RequestTimeout, cfg.DialTimeout = time.Hour, time.Millisecond
+	d := newDialer(time.Minute)
+	defer d.close()
+	conf := cfg.base(d)
+	well, still := sarama.NewBroker(c.ListenAddrs()[0]), sarama.NewBroker(standsStill(t))
+	require.NoError(t, d.open(well, conf))
+	require.NoError(t, d.open(well, conf), "it is open")
+	require.ErrorIs(t, d.open(still, conf), errStandsStill)
+	_ = still.Close() // it was cut
+	_, err := well.ApiVersions(&sarama.ApiVersionsRequest{})
+	require.NoError(t, err)
+	require.NoError(t, well.Close())
 }
 
 func TestEnsureNamesEveryMissingTopic(t *testing.T) {

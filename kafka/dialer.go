@@ -20,20 +20,20 @@ type dialer struct {
 	tls     *tls.Config // nil: none
 
 	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	cancel map[*context.CancelFunc]struct{} // of attempts under way
+	conns  map[net.Conn]string            // and the addresses that they were made to
+	cancel map[*context.CancelFunc]string // of attempts under way
 	closed bool
 }
 
 func newDialer(timeout time.Duration) *dialer {
-	return &dialer{timeout: timeout, conns: map[net.Conn]struct{}{}, cancel: map[*context.CancelFunc]struct{}{}}
+	return &dialer{timeout: timeout, conns: map[net.Conn]string{}, cancel: map[*context.CancelFunc]string{}}
 }
 
 // Dial connects; sarama calls it.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
 	defer cancel()
-	if !d.begin(&cancel) {
+	if !d.begin(&cancel, address) {
 		return nil, net.ErrClosed
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
@@ -43,13 +43,13 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	return tls.Secure(ctx, d.tls, conn, address) // here, since sarama would trust what its configuration once had
 }
 
-func (d *dialer) begin(cancel *context.CancelFunc) bool {
+func (d *dialer) begin(cancel *context.CancelFunc, address string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return false
 	}
-	d.cancel[cancel] = struct{}{}
+	d.cancel[cancel] = address
 	return true
 }
 
@@ -58,7 +58,7 @@ func (d *dialer) begin(cancel *context.CancelFunc) bool {
 func (d *dialer) end(cancel *context.CancelFunc, conn net.Conn, err error) (net.Conn, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, wanted := d.cancel[cancel]
+	address, wanted := d.cancel[cancel]
 	delete(d.cancel, cancel)
 	for c := range d.conns {
 		if isClosed(c) {
@@ -72,7 +72,7 @@ func (d *dialer) end(cancel *context.CancelFunc, conn net.Conn, err error) (net.
 		_ = conn.Close()
 		return nil, net.ErrClosed
 	}
-	d.conns[conn] = struct{}{}
+	d.conns[conn] = address
 	return conn, nil
 }
 
@@ -95,29 +95,38 @@ func (d *dialer) open(b *sarama.Broker, conf *sarama.Config) error {
 	if err := b.Open(conf); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
 		return err
 	}
-	late := time.AfterFunc(conf.Net.DialTimeout+slowAnswer, d.cut)
+	late := time.AfterFunc(conf.Net.DialTimeout+slowAnswer, func() { d.cutTo(b.Addr()) })
 	ok, err := b.Connected()
-	switch stopped := late.Stop(); {
-	case !ok:
-		return err
-	case !stopped:
+	if !late.Stop() {
 		return errStandsStill
+	}
+	if !ok {
+		return err
 	}
 	return nil
 }
 
 // cut closes all connections and ends the attempts to make one.
-func (d *dialer) cut() {
+func (d *dialer) cut() { d.cutIf(func(string) bool { return true }) }
+
+// cutTo is cut for one address.
+func (d *dialer) cutTo(address string) { d.cutIf(func(a string) bool { return a == address }) }
+
+func (d *dialer) cutIf(is func(address string) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for c := range d.conns {
-		_ = c.Close()
+	for c, address := range d.conns {
+		if is(address) {
+			_ = c.Close()
+			delete(d.conns, c)
+		}
 	}
-	for cancel := range d.cancel {
-		(*cancel)()
+	for cancel, address := range d.cancel {
+		if is(address) {
+			(*cancel)()
+			delete(d.cancel, cancel)
+		}
 	}
-	clear(d.conns)
-	clear(d.cancel)
 }
 
 // close cuts, and lets no connection be made again.

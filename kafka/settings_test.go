@@ -63,7 +63,7 @@ func TestDialerCutsWhatItMade(t *testing.T) {
 func TestDialerEndsAttempts(t *testing.T) {
 	d := newDialer(time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
-	require.True(t, d.begin(&cancel))
+	require.True(t, d.begin(&cancel, "a"))
 	d.cut()
 	require.Error(t, ctx.Err())
 	late, other := net.Pipe()
