@@ -142,12 +142,17 @@ func (l *lives) died(instance int, from, to time.Time) (what string, ok bool) {
 	return "", false
 }
 
-// verdictsSince gives the verdicts on instances since a time.
+// verdictsSince gives the verdicts since a time, but for those on processes that had ended by then: Kafka's trouble may put
+// them off.
 func (l *lives) verdictsSince(from time.Time) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, at := range l.verdicts {
-		if at.After(from) {
+	for name, at := range l.verdicts {
+		ended := slices.ContainsFunc(slices.Concat(l.of...), func(one *life) bool {
+			return slices.Contains(one.incarnations, name) &&
+				slices.ContainsFunc(one.deaths, func(d death) bool { return d.what != declaredDead && d.from.Before(from) })
+		})
+		if at.After(from) && !ended {
 			n++
 		}
 	}
