@@ -53,7 +53,8 @@ type Session struct {
 	// Unheard: a holder left no last word, and it is not known how far it had given commands. Who opens the session finds out.
 	Unheard bool `json:"unheard,omitempty"`
 	// Ends is, in a state that has ended with its connection, how far its holder had got in the command topics: of what is
-	// below, it tells what became of it. nil: the session was in none.
+	// below, it tells what became of it. nil: the session was in none. Of one that was never to be stored it has Met alone, where
+	// commands came for it.
 	Ends *Progress `json:"ends,omitempty"`
 	// Begins is where the session begins in the command topics, where its first holder had read commands for the client
 	// before it: what is below is not for the session to tell of. It is kept as long as the session lives.

@@ -254,7 +254,7 @@ func (s *Server) sendTo(c *Command) (reach Reach) {
 	}
 	o := ss.outbox.Load()
 	if o == nil {
-		return Reach{Known: true}
+		return Reach{Known: ss.meet(c.Place)}
 	}
 	found, told, over := o.meet(c)
 	if len(found) == 0 {

@@ -152,6 +152,7 @@ func (c *Conn) leaveKept(err error) {
 	default:
 		l.State = o.end()
 	}
+	l.State.Met = append(l.State.Met, s.leave()...)
 	s.uncount(c.srv)
 	s.keeper.Left(l)
 	c.srv.sessions.release(s)

@@ -180,9 +180,10 @@ func (o *outbox) saw(stream int32, next int64) {
 	o.seen[stream] = max(o.seen[stream], next)
 }
 
-// met notes that a command of a stream of the session's came. mu is held.
+// met notes that a command of a stream of the session's came. Of a session that is not kept those for it alone count: who reads
+// them later must not tell of them once it has gone. mu is held.
 func (o *outbox) met(c *Command) {
-	if o.durable && !o.ended && c.Place.Stream > 0 {
+	if (o.durable || c.To != "") && !o.ended && c.Place.Stream > 0 {
 		o.saw(c.Place.Stream, c.Place.Offset+1)
 	}
 }
@@ -370,7 +371,7 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 			at = max(at, o.seen[stream])
 		}
 		s.Next = append(s.Next, Place{stream, at})
-		if seen := o.seen[stream]; seen > at {
+		if seen := o.seen[stream]; seen > at || seen > 0 && len(o.subs) == 0 { // without subscriptions there is nothing next
 			s.Met = append(s.Met, Place{stream, seen})
 		}
 		if given := o.given[stream]; given > at {

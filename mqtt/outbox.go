@@ -261,6 +261,8 @@ func (o *outbox) end() (s Snapshot) {
 	if o.durable {
 		s = o.snapshot(o.keeper.Streams())
 		o.final = &s
+	} else {
+		s.Met = places(o.seen)
 	}
 	o.ended, o.conn = true, nil
 	o.clear()

@@ -38,7 +38,9 @@ type session struct {
 
 	keeper Keeper // of a session that a Store has; set before the connection is open
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex      // guards all below
+	met      map[int32]int64 // as kept.seen, of the commands that came before the outbox was there
+	left     bool            // the Keeper has the session's end
 	received map[uint16]inbound
 	counted  int32                        // of received, those counted in Server.extra
 	unsure   atomic.Bool                  // there may be more that were received elsewhere; changed with mu held
@@ -193,6 +195,39 @@ func (s *session) recall(id uint16, in inbound) {
 	if _, known := s.received[id]; !known {
 		s.received[id] = in
 	}
+}
+
+// meet notes that a command for the session came, which has not subscribed to anything; false: the session has left.
+func (s *session) meet(p Place) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keeper == nil || p.Stream <= 0 {
+		return true
+	}
+	if s.left {
+		return false
+	}
+	if s.met == nil {
+		s.met = make(map[int32]int64)
+	}
+	s.met[p.Stream] = p.Offset + 1
+	return true
+}
+
+// leave gives what meet noted.
+func (s *session) leave() []Place {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	return places(s.met)
+}
+
+// places makes a list of offsets by stream.
+func places(by map[int32]int64) (all []Place) {
+	for stream, at := range by {
+		all = append(all, Place{stream, at})
+	}
+	return all
 }
 
 // settleElsewhere takes in what is known now of messages that other servers took in. The call that it returns is for

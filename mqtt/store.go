@@ -132,7 +132,8 @@ type Snapshot struct {
 	// above it.
 	Next []Place
 	Done []Place
-	// Met has the offset after the last command that the session was offered, where that is above Next.
+	// Met has the offset after the last command that the session was offered, where that is above Next, or there is no Next or
+	// nothing it counts for: without a subscription, and in a session that is not kept, it is about commands for it alone.
 	Met []Place
 	// Given is State.Given, where that is above Next.
 	Given []Place

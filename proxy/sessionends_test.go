@@ -270,24 +270,53 @@ func TestCommandOfTheSessionBeforeIsNotToldOfAsAbsent(t *testing.T) {
 	all[0].became(want...)
 }
 
-// TestCommandOfASessionThatHasLeftIsToldOfOnce, by the instance that had it: it had read the command, for which the session has
-// no subscription, before who tells of absent devices, whether or not something before it is open.
+// TestCommandOfASessionThatHasLeftIsToldOfOnce, by the instance that had it: it had read the command before who tells of absent
+// devices, whether the session is stored or not, has subscribed to it, to another topic or to none, and something before it is
+// open.
 func TestCommandOfASessionThatHasLeftIsToldOfOnce(t *testing.T) {
-	for _, open := range []bool{false, true} {
-		t.Run(fmt.Sprint("open ", open), func(t *testing.T) {
+	for name, c := range map[string]struct {
+		stored bool
+		filter string
+		open   bool
+	}{
+		"stored":                        {true, "devices/+/y", false},
+		"stored, open":                  {true, "devices/+/y", true},
+		"stored, without subscriptions": {true, "", false},
+		"not stored":                    {false, "devices/+/y", false},
+		"not stored, subscribed":        {false, "devices/+/x", false},
+		"not stored, no subscriptions":  {false, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			all := fleetOf(t, 2, toOne)
 			id, want, _, release := lags(all)
-			d := lasting(id).to(t, all[0].addr, false)
-			d.subscribe("devices/+/y", 1)
-			if open {
+			d := connecting{id: id, clean: !c.stored}
+			if c.stored {
+				d = lasting(id)
+			}
+			dev := d.to(t, all[0].addr, false)
+			if c.filter != "" {
+				dev.subscribe(c.filter, 1)
+			}
+			all[1].until("the session is known", func() bool { return all[1].sessions.driver.Knows(id) })
+			if c.open {
 				all[0].write(now("commands", id, "x", "name", "y"))
-				d.next()
+				dev.next()
 			}
 			all[0].write(now("commands", id, "x", "name", "x", "id", "second"))
-			want = append(want, fmt.Sprintf("%s %s dropped not_subscribed (second)", id, id))
+			if c.filter == "devices/+/x" {
+				dev.ack(dev.next(), 0)
+				want = append(want, fmt.Sprintf("%s %s delivered (second)", id, id))
+			} else {
+				want = append(want, fmt.Sprintf("%s %s dropped not_subscribed (second)", id, id))
+			}
 			all[0].became(want...)
-			d.leave()
-			seenAway(all, id)
+			dev.leave()
+			if c.stored {
+				seenAway(all, id)
+			} else {
+				all[1].until("the session has ended", func() bool { return !all[1].sessions.driver.Knows(id) })
+			}
 			release()
 			for _, in := range all {
 				in.stop()

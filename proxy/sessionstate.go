@@ -90,6 +90,7 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 	for _, p := range snap.Met {
 		if st := all.get(p.Stream); !st.ended() {
 			s.Meet(st.topic, st.partition, p.Offset)
+			s.Bind(st.topic, st.topicID)
 		}
 	}
 	for _, p := range snap.Given {
@@ -147,10 +148,15 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.S
 		if at := max(s.given(ctx, st, state), ends[st.id]); at > 0 {
 			to.Given = append(to.Given, mqtt.Place{Stream: st.id, Offset: at})
 		}
-		if _, known := state.Pos[st.topic]; !known || tail < 0 {
+		_, known := state.Pos[st.topic]
+		_, met := state.Met[st.topic]
+		if !known && !met || tail < 0 {
 			continue // new to the session: it begins where the devices here are
 		}
 		if !st.means(&state.Progress) {
+			if !known {
+				continue
+			}
 			s.finder.c.lost(st, lostAnew, 1)
 			to.Behind = append(to.Behind, mqtt.Place{Stream: st.id})
 			continue
@@ -162,6 +168,9 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.S
 				from, reach = min(from, end), end
 			}
 			to.Past = append(to.Past, mqtt.Place{Stream: st.id, Offset: reach})
+		}
+		if !known {
+			continue // it had no subscription, and nothing waits for it
 		}
 		to.Behind = append(to.Behind, mqtt.Place{Stream: st.id, Offset: from})
 		for _, r := range state.Settled[st.topic][st.partition] {

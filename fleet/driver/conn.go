@@ -261,7 +261,13 @@ func (c *Conn) depart() {
 		w.Due = at + 1000*int64(min(w.Delay, l.Expiry))
 		final.Will = &w
 	}
-	if l.Expiry == 0 && c.lasting {
+	switch {
+	case l.Expiry > 0:
+	case !c.lasting && len(l.Met) > 0:
+		// It takes what was there for all with it, but who tells of absent devices may not have read yet what came for it alone.
+		met := c.d.host.Positions(l.Met)
+		final.Ends = &fleet.Progress{Met: met.Pos, IDs: met.IDs}
+	case c.lasting:
 		ends := c.p.ends(h.id)
 		for stream, met := range l.Met { // a replay goes ahead of the devices that are here
 			if end, known := ends[stream]; known {

@@ -304,6 +304,9 @@ func (p *part) gap(key []byte) {
 	_, client, inc, _ := fleet.ParseKey(key)
 	if s := p.view(client).Session(inc); s != nil && s.Ends != nil {
 		p.advance(client, s.Ends)
+		for q := range p.quests {
+			q.told = q.told || q.ClientID == client && q.Below(s.Ends)
+		}
 		if p.owner.Owns() {
 			ends := p.ends(client)
 			p.later(func() { p.d.host.Missed(client, s, ends) })
