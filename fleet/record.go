@@ -189,9 +189,7 @@ func (s *Session) IsLast() bool { return s.Released || s.StateEpoch < s.Claim }
 // unheard notes that another incarnation had the session in this state, and left no last word: it may have given commands with
 // QoS 0 since, all that there were until the verdict on it, or until now.
 func (s *Session) unheard(verdict *Instance) {
-	if verdict == nil || verdict.Ends == nil || !s.hasGiven(verdict.Ends) {
-		s.Unheard = true
-	}
+	s.Unheard = verdict == nil || verdict.Ends == nil || !s.hasGiven(verdict.Ends)
 }
 
 // Encode is the value of a session record; nil, a tombstone, for nil.

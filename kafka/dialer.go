@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -92,16 +93,19 @@ var errStandsStill = errors.New("the broker does not answer")
 // knows, waits for them as for any answer, asks again, and without an answer takes the connection for a good one all the
 // same: a broker that stands still costs three times the longest answer. sarama.ErrAlreadyConnected is no error.
 func (d *dialer) open(b *sarama.Broker, conf *sarama.Config) error {
-	if err := b.Open(conf); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
+	stop := func() bool { return true }
+	switch err := b.Open(conf); {
+	case err == nil:
+		stop = time.AfterFunc(conf.Net.DialTimeout+slowAnswer, func() { d.cutTo(b.Addr()) }).Stop
+	case !errors.Is(err, sarama.ErrAlreadyConnected): // else Connected may wait for somebody's answer, which has its own time
 		return err
 	}
-	late := time.AfterFunc(conf.Net.DialTimeout+slowAnswer, func() { d.cutTo(b.Addr()) })
 	ok, err := b.Connected()
-	if !late.Stop() {
+	switch {
+	case !stop():
 		return errStandsStill
-	}
-	if !ok {
-		return err
+	case !ok:
+		return cmp.Or(err, sarama.ErrNotConnected) // closed meanwhile
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -215,7 +216,10 @@ func (g *Group) assemble(ctx context.Context) error {
 		g.leaving = true
 		session, enough := g.session(joining) // until it may have expired, if Kafka is away
 		defer enough()
-		g.release(session, g.drop(nil), g.cfg.SessionTimeout)
+		g.release(session, g.all(), g.cfg.RevokeWait+2*leaveWait)
+		for _, h := range g.drop(nil) { // until now they are ours to whoever divides
+			h.stop()
+		}
 	})
 	err := g.rejoin(joining)
 	if !stop() {
@@ -233,6 +237,13 @@ func (g *Group) lose() {
 		h.stop()
 		g.cfg.Revoked(h.at.topic, h.at.id)
 	}
+}
+
+// all gives what is owned.
+func (g *Group) all() []*holding {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Values(g.owned))
 }
 
 // drop takes all partitions that are not to be kept from what is owned.

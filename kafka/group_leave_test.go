@@ -2,12 +2,14 @@ package kafka
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -80,4 +82,46 @@ func TestWhatIsSettledIsCommittedWhenAMemberLeavesWhilePartitionsAreDivided(t *t
 	at, _ := offsets.Lookup("t", mine)
 	require.EqualValues(t, 10, at.At)
 	b.leave()
+}
+
+// TestAMemberThatLeavesSaysThatItOwnsWhatIsNotSettled, if the members are assembled once more meanwhile: or its partitions would
+// be another's at once, with what is under way.
+func TestAMemberThatLeavesSaysThatItOwnsWhatIsNotSettled(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(2, "t"), fastSessions)
+	putAll(t, client(t, c), "t", 2, 0, 20)
+	cfg := groupConfig(c.ListenAddrs(), "t")
+	cfg.SessionTimeout, cfg.RevokeWait = 10*time.Second, time.Second
+	cfg.Begin = func(string, string, int32) (int64, bool) { return 0, true }
+	var handed, twice, syncs atomic.Int32
+	cfg.Handle = func(context.Context, *Fetched, func(bool)) bool { handed.Add(1); return true } // never settled
+	r := newRoom()
+	a := r.join(t, cfg)
+	eventually(t, func() bool { return handed.Load() == 20 }, "all is under way")
+	id, _ := a.g.get()
+	c.ControlKey(int16(kmsg.SyncGroup), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		req := kreq.(*kmsg.SyncGroupRequest)
+		if req.MemberID != id || syncs.Add(1) > 1 {
+			return nil, nil, false
+		}
+		a.stop()
+		for a.g.moving.TryLock() { // until it gives its partitions back
+			a.g.moving.Unlock()
+			runtime.Gosched()
+		}
+		resp := req.ResponseKind().(*kmsg.SyncGroupResponse)
+		resp.ErrorCode = kerr.RebalanceInProgress.Code // a third member has come
+		return resp, nil, true
+	})
+	late := cfg
+	late.Handle = func(context.Context, *Fetched, func(bool)) bool {
+		if r.owned(a) > 0 {
+			twice.Add(1)
+		}
+		return true
+	}
+	r.join(t, late)
+	<-a.ended
+	require.Positive(t, syncs.Load())
+	require.Zero(t, twice.Load(), "records that another had while they were under way here")
 }

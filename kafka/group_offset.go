@@ -14,13 +14,7 @@ import (
 func (g *Group) commitAll(ctx context.Context) {
 	ctx, cancel := g.session(ctx)
 	defer cancel()
-	g.mu.Lock()
-	hs := make([]*holding, 0, len(g.owned))
-	for _, h := range g.owned {
-		hs = append(hs, h)
-	}
-	g.mu.Unlock()
-	g.commit(ctx, hs)
+	g.commit(ctx, g.all())
 }
 
 // commit commits offsets once, and says whether that was done for all. What fails is committed with the next, or its

@@ -54,7 +54,7 @@ func (r *Reader) Read(ctx context.Context, topic string, partition int32, from i
 	maxBytes = max(maxBytes, 1)
 	for {
 		block, err := askAt(ctx, &r.asker, func(ctx context.Context) (*sarama.FetchResponseBlock, error) {
-			return r.fetch(ctx, topic, partition, from, maxBytes)
+			return r.fetch(ctx, topic, partition, from, maxBytes, sarama.ReadCommitted)
 		})
 		if errors.Is(err, sarama.ErrOffsetOutOfRange) {
 			return r.outside(ctx, topic, partition, from)
@@ -138,14 +138,14 @@ func (r *Reader) Partitions(ctx context.Context, topic string) (int32, error) {
 }
 
 // fetch asks the leader for one piece.
-func (r *Reader) fetch(ctx context.Context, topic string, partition int32, from int64, maxBytes int32) (block *sarama.FetchResponseBlock, err error) {
+func (r *Reader) fetch(ctx context.Context, topic string, partition int32, from int64, maxBytes int32, isolation sarama.IsolationLevel) (block *sarama.FetchResponseBlock, err error) {
 	addr, err := r.leader(ctx, topic, partition)
 	if err != nil {
 		return nil, err
 	}
 	var answer error // the connection is well then
 	err = r.asker.net.call(ctx, addr, func(b *sarama.Broker) error {
-		req := &sarama.FetchRequest{Version: 12, MinBytes: 0, MaxBytes: maxBytes, MaxWaitTime: 1, Isolation: sarama.ReadCommitted, SessionEpoch: -1}
+		req := &sarama.FetchRequest{Version: 12, MinBytes: 0, MaxBytes: maxBytes, MaxWaitTime: 1, Isolation: isolation, SessionEpoch: -1}
 		req.AddBlock(topic, partition, from, maxBytes, -1)
 		resp, err := b.Fetch(req)
 		if err != nil {

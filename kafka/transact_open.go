@@ -70,7 +70,7 @@ const endedBytes = 1 << 20
 // ErrOffsetGone: the batch is not there.
 func (r *Reader) ended(ctx context.Context, at spot, offset int64, id produce.Ident) (committed bool, err error) {
 	for from, found := offset, false; ; {
-		block, err := r.fetch(ctx, at.topic, at.id, from, endedBytes)
+		block, err := r.fetch(ctx, at.topic, at.id, from, endedBytes, sarama.ReadUncommitted)
 		switch {
 		case errors.Is(err, sarama.ErrOffsetOutOfRange):
 			return false, ErrOffsetGone

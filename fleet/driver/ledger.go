@@ -277,15 +277,12 @@ func (sh *shard) renew(ctx context.Context) bool {
 	return false
 }
 
-// take takes the right, and if we had it before reads what was written since: whoever took it from us has a device of
-// ours, and until its claim is read what that device sent here, perhaps long ago, must not be written under the new epoch.
-// Or it has judged us, and then the wills of our devices are its own to publish.
+// take takes the right, and reads what was written until then: whoever had taken it from us, perhaps before we could take it
+// for the first time, has a device of ours, and until its claim is read what that device sent here, perhaps long ago, must
+// not be written under the new epoch. Or it has judged us, and then the wills of our devices are its own to publish.
 func (sh *shard) take(ctx context.Context) error {
 	if err := sh.tx.Renew(ctx); err != nil {
 		return err
-	}
-	if n, _ := sh.right(); n == 0 {
-		return nil
 	}
 	if err := sh.d.catchUp(ctx); err != nil {
 		return err
