@@ -71,6 +71,7 @@ func ended(s *Session) *Session {
 	}
 	if e.Ends != nil {
 		e.Subs = s.Subs // which commands were its own
+		e.Begins = s.Begins
 	}
 	return e
 }

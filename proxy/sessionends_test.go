@@ -326,6 +326,27 @@ func TestCommandOfASessionThatHasLeftIsToldOfOnce(t *testing.T) {
 	}
 }
 
+// TestCommandFromBeforeASessionThatHasLeftIsToldOf: its instance left it to who tells of absent devices, and that one reads it
+// when the session, which met commands behind it, has come and gone.
+func TestCommandFromBeforeASessionThatHasLeftIsToldOf(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	all := fleetOf(t, 2, toOne)
+	holder, owner := all[0], all[1]
+	id, want, next, release := lags(all)
+	holder.write(now("commands", id, "x", "name", "x", "id", "second"))
+	holder.until("it is read at one", func() bool { return next(holder) > 0 })
+	dev := connecting{id: id, clean: true}.to(t, holder.addr, false)
+	owner.until("the session is known", func() bool { return owner.sessions.driver.Knows(id) })
+	holder.write(now("commands", id, "x", "name", "x", "id", "third"))
+	third := fmt.Sprintf("%s %s dropped not_subscribed (third)", id, id)
+	want = append(want, third)
+	holder.became(want...)
+	dev.leave()
+	owner.until("the session has ended", func() bool { return !owner.sessions.driver.Knows(id) })
+	release()
+	holder.became(append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id), fmt.Sprintf("%s %s offline not_connected (third)", id, id))...)
+}
+
 // TestStopTellsOfSessionsThatEndWithIt also of the commands that wait for them in Kafka, and though the memory for receipts
 // is spent when the instance stops.
 func TestStopTellsOfSessionsThatEndWithIt(t *testing.T) {

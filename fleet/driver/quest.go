@@ -209,7 +209,11 @@ func (p *part) ends(client string) Ends {
 
 // advance notes how far a session of a client has got, where that is farther than the devices here. mu is held.
 func (p *part) advance(client string, progress *fleet.Progress) {
-	for stream, at := range p.d.host.Ahead(progress) {
+	p.advanceTo(client, p.d.host.Ahead(progress))
+}
+
+func (p *part) advanceTo(client string, ahead Ends) {
+	for stream, at := range ahead {
 		if p.ahead == nil {
 			p.ahead = make(map[string]Ends)
 		}
@@ -299,13 +303,21 @@ func (p *part) endedBy(key []byte) int64 {
 }
 
 // gap says that another instance has ended a session with its connection: what that had read is not for a session that begins
-// here, and of what was read here before it, and there after it, each has left it to the other. mu is held.
+// here, and of what was read here before it, and there after it, each has left it to the other. What it had read before the
+// session is left to who tells of absent devices: where that one has still to read it, it tells of all, better twice than not
+// at all. mu is held.
 func (p *part) gap(key []byte) {
 	_, client, inc, _ := fleet.ParseKey(key)
 	if s := p.view(client).Session(inc); s != nil && s.Ends != nil {
-		p.advance(client, s.Ends)
+		ahead := p.d.host.Ahead(s.Ends)
+		if s.Begins != nil && p.owner.Owns() {
+			for stream := range p.d.host.Ahead(s.Begins) {
+				delete(ahead, stream)
+			}
+		}
+		p.advanceTo(client, ahead)
 		for q := range p.quests {
-			q.told = q.told || q.ClientID == client && q.Below(s.Ends)
+			q.told = q.told || q.ClientID == client && q.Below(s.Ends) && (s.Begins == nil || !q.Below(s.Begins))
 		}
 		if p.owner.Owns() {
 			ends := p.ends(client)
