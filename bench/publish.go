@@ -94,7 +94,21 @@ func (r *PublishRun) Publish(ctx context.Context) *PublishResult {
 	defer cancel()
 	cpu := cpuTime()
 	begin := time.Now()
+	r.f.wg.Go(func() { r.start(ctx) }) // ends with stop: a server that does not read may take nothing of the first window
+	<-ctx.Done()
+	elapsed := time.Since(begin)
+	sent, acked := r.Counts()
+	cpu = cpuTime() - cpu
+	r.f.stop(r.p.Wait)
+	return r.result(elapsed, cpu, sent, acked)
+}
+
+// start has the devices begin.
+func (r *PublishRun) start(ctx context.Context) {
 	for _, d := range r.fleet {
+		if ctx.Err() != nil {
+			return
+		}
 		d.m.mu.Lock()
 		d.start = r.f.now()
 		if c := d.m.conn.Load(); c != nil && !d.paced() && r.p.QoS > 0 {
@@ -106,12 +120,6 @@ func (r *PublishRun) Publish(ctx context.Context) *PublishResult {
 			r.f.wg.Go(d.write) // ends with stop
 		}
 	}
-	<-ctx.Done()
-	elapsed := time.Since(begin)
-	sent, acked := r.Counts()
-	cpu = cpuTime() - cpu
-	r.f.stop(r.p.Wait)
-	return r.result(elapsed, cpu, sent, acked)
 }
 
 // result is called when nothing runs any more. sent and acked are as they were at the end of the time.

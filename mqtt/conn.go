@@ -47,6 +47,7 @@ type Conn struct {
 	problems       bool   // Request Problem Information: reasons may be told
 	quiet          bool   // what came last came alone: nothing came just before, or has come since
 	holdsBack      bool   // messages with QoS 0 were held back when that was looked at last
+	orphaned       bool   // the device is gone, and what it had sent is handled still
 	handedID       uint16 // the packet identifier of handed
 	willWait       uint32
 	serial         uint32 // tells the connections of a server apart

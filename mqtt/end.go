@@ -52,9 +52,11 @@ func (c *Conn) finish(err error) {
 
 // forget lets go of what was read, since somebody may hold c for long.
 func (c *Conn) forget() {
-	for p := c.whole(c.partial); p != nil; p = c.whole(c.partial) {
-		c.leaveOut(p)
-		c.partial = c.partial[len(p):]
+	if c.session != nil {
+		for p := c.whole(c.partial); p != nil; p = c.whole(c.partial) {
+			c.leaveOut(p)
+			c.partial = c.partial[len(p):]
+		}
 	}
 	c.partial = nil
 	if c.link != nil && c.link.tls != nil {

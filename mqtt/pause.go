@@ -110,12 +110,14 @@ func (c *Conn) heldBack(b []byte) error {
 }
 
 // endHeld ends a connection in a pause whose stream is over. A device that is gone sends messages with QoS 0 to nobody else,
-// so while one of them has its moments for memory to come free, all that was sent is still handled.
+// so while one of them has its moments for memory to come free, all that was sent is still handled. If they pass in vain,
+// those behind it have none of their own, or its will would wait for all.
 func (c *Conn) endHeld(fd int, over error) error {
 	switch {
 	case !errors.Is(over, errHungUp):
 		return over
 	case c.spareSince != 0:
+		c.orphaned = true
 		return c.waitForRoom(fd)
 	}
 	return c.leaveHeld()

@@ -136,7 +136,9 @@ func (c *Conn) room(m *Message) (bool, error) {
 // drop gives up a message with QoS 0 for which there is no memory.
 func (c *Conn) drop() {
 	c.leaveTurn()
-	c.endSpareWait()
+	if !c.orphaned {
+		c.endSpareWait()
+	}
 	c.srv.m.dropped.Inc()
 }
 

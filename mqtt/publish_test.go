@@ -243,6 +243,30 @@ func TestQoS0OfADeviceThatIsGoneWaitsForMemoryToo(t *testing.T) {
 	})
 }
 
+// TestQoS0OfADeviceThatIsGoneWaitsOnce: not for each message, with a will that waits for all.
+func TestQoS0OfADeviceThatIsGoneWaitsOnce(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.connect(hello{version: v, id: "dev", will: &lastWill{topic: "w"}})
+		w.setFull(true)
+		for i := range 5 {
+			c.publish(pub{topic: "t", payload: fmt.Sprint(i)})
+		}
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		_ = c.nc.Close()
+		w.wakeInVain()
+		w.noMessage()
+		for range 2 { // it is noticed that it is gone before the first is dropped, or the second
+			w.s.tick.Add(spareWait + 2)
+			w.s.sweep(time.Now())
+			until(t, "some are dropped", func() bool { return count(w.s.m.dropped) > 0 })
+		}
+		require.True(t, w.next().Will)
+		until(t, "it left", func() bool { return w.open() == 0 })
+		require.Equal(t, 5, count(w.s.m.dropped))
+	})
+}
+
 // TestQoS0BehindMessagesOfADeviceThatIsGoneIsCounted: its will does not wait for what it did not wait for itself.
 func TestQoS0BehindMessagesOfADeviceThatIsGoneIsCounted(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {

@@ -41,8 +41,9 @@ func TestConnectThatIsRefusedLeavesNoSession(t *testing.T) {
 	var mu sync.Mutex  // guards refused
 	refused := map[byte][]string{}
 	var all sync.WaitGroup
-	open := make(chan struct{}, 2*devices)
-	for i := range 2 * devices {
+	const late = 4 // that come when Kafka stands still
+	open := make(chan struct{}, 2*devices+late)
+	begin := func(i int) {
 		version, id := byte(4+i%2), fmt.Sprint("refused", i)
 		all.Go(func() { // ends with the answer, or after patience
 			r, err := connect(version, id)
@@ -55,8 +56,14 @@ func TestConnectThatIsRefusedLeavesNoSession(t *testing.T) {
 			refused[version] = append(refused[version], id)
 		})
 	}
+	for i := range 2 * devices {
+		begin(i)
+	}
 	<-open
 	require.NoError(t, kafka.Pause(0))
+	for i := range late {
+		begin(2*devices + i)
+	}
 	all.Wait()
 	require.NoError(t, kafka.Resume(0))
 	for _, version := range []byte{4, 5} {
