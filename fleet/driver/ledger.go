@@ -271,7 +271,7 @@ func (sh *shard) renew(ctx context.Context) bool {
 		}
 		if ctx.Err() == nil {
 			sh.d.lines.Warn().Err(err).Msg("cannot write transactions yet")
-			pause(ctx, 500*time.Millisecond)
+			pause(ctx, 500*time.Millisecond+sh.d.apart())
 		}
 	}
 	return false
