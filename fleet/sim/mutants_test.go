@@ -22,7 +22,7 @@ type mutant struct {
 
 var mutants = []mutant{
 	{"a claim by the same instance drops the QoS 2 ids that are received", "claim.go",
-		"	if !s.knowsReceived() {\n		s.Received, s.Pending = nil, nil\n	}\n", "	s.Received, s.Pending = nil, nil\n", "nobody has died", "5000"},
+		"	if !s.IsLast() {\n		s.Received, s.Pending = nil, nil\n	}\n", "	s.Received, s.Pending = nil, nil\n", "nobody has died", "5000"},
 	{"a session without expiry is resumed at a takeover", "claim.go",
 		"if s := base.session(); s.Expiry > 0 {", "if s := base.session(); true {", "resurrected", "5000"},
 	{"a return to the same instance takes the place of its Will", "claim.go",
@@ -38,7 +38,7 @@ var mutants = []mutant{
 	{"a delayed Will whose time is not noted while another is asked for", "driver/holder.go",
 		"duty == fleet.DutyWill && at > now { // another", "duty == fleet.DutyWill && at > now && false { // another", "never published", "40000"},
 	{"a verdict that is read before the name is known here is missed", "driver/driver.go",
-		"		if verdict.Dead {\n", "		if false {\n", "does not come to rest", "20000"},
+		"	if by, judged := d.verdict(inc); judged {\n", "	if by, judged := d.verdict(inc); judged && by == \"\" {\n", "does not come to rest", "20000"},
 	{"an expired session is resumed", "view.go", "	return ok && at <= now\n", "	return ok && at <= now && false\n", "had expired", "5000"},
 	{"a session does not end with DISCONNECT expiry 0", "driver/conn.go",
 		"	final.Expiry, final.OfflineSince = l.Expiry, at\n", "	final.Expiry, final.OfflineSince = c.State.Expiry, at\n", "has ended at", "5000"},
