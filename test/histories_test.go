@@ -120,7 +120,7 @@ func (h *theatre) play(first, n int, draw func(seed int) oracle.Script) (all []f
 // TestHistories plays random scripts of two devices and a back end and holds what is seen to a model of a session. Long:
 // make histories HISTORIES=20000. SLUICE_SEED=n begins with another seed; a seed alone repeats with SLUICE_HISTORIES=1.
 func TestHistories(t *testing.T) {
-	all := number(t, "SLUICE_HISTORIES", 400)
+	all := number(t, "SLUICE_HISTORIES", 300)
 	for _, c := range []struct {
 		name      string
 		instances int
