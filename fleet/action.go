@@ -41,6 +41,8 @@ const (
 	ActReadEnds
 	// ActVerdict: write Verdict under Key into the partition. [Owner.Judged]
 	ActVerdict
+	// ActReach: find out where the command topics end, and write Verdict with that, as its Ends, under Key.
+	ActReach
 	// ActTombstone: write a tombstone under Key into the partition, in this order. [Owner.Removed]
 	ActTombstone
 	// ActEnded: the session State of Client, whose holder is dead, has ended by its expiry. Given once by this

@@ -221,13 +221,26 @@ func (o *Owner) EndsRead(asked int64, t *Table, l *Ledger) []Action {
 		return nil
 	}
 	o.state = ownerReady
-	var acts []Action
+	acts := o.reach(t)
 	for _, client := range o.clients(t) {
 		if v, ok := t.Client(client); ok {
 			acts = append(acts, o.act(v, asked, l)...)
 		}
 	}
 	return append(acts, o.readEnds()...)
+}
+
+// reach has the verdicts that were read say how far the dead may have given commands. Asked for before a verdict is there,
+// that would leave out what was written in between, which one who lives has given until it reads the verdict.
+func (o *Owner) reach(t *Table) (acts []Action) {
+	for _, inc := range o.reading {
+		if i := t.instances[inc]; i != nil && i.keys > 0 && i.verdict != nil && i.verdict.Ends == nil {
+			verdict := *i.verdict
+			verdict.Since, verdict.From = i.at, i.from
+			acts = append(acts, Action{Kind: ActReach, Inc: inc, Key: VerdictKey(inc), Verdict: &verdict})
+		}
+	}
+	return acts
 }
 
 // clients are those to look at after a read to the end. All that an incarnation has is looked for only now, when the

@@ -43,6 +43,17 @@ func (k *kafka) judge(o *Owner) []Action {
 	return o.Fenced("A")
 }
 
+// reached has the owner's verdict on A written once more, with how far the command topics go, and gives what else it asks for.
+func (k *kafka) reached(acts []Action) []Action {
+	k.t.Helper()
+	require.Equal(k.t, ActReach, acts[0].Kind)
+	acts[0].Verdict.Ends = reads("1", 9)
+	value, err := acts[0].Verdict.Encode()
+	require.NoError(k.t, err)
+	k.put(acts[0].Key, value)
+	return acts[1:]
+}
+
 func withWill(expiry uint32, will *Will) *Session {
 	return &Session{Claim: 2, StateEpoch: 2, Began: 2, Principal: "p", TxID: "tx-A", Expiry: expiry, Will: will}
 }
@@ -54,7 +65,7 @@ func TestVerdictThenFenceThenReadThenWill(t *testing.T) {
 	k.session("c", "A", withWill(NeverExpires, &Will{Topic: "w"}))
 	o := k.owned()
 	require.Equal(t, []ActionKind{ActReadEnds}, kinds(k.judge(o)))
-	acts := o.EndsRead(k.now, k.table, new(Ledger))
+	acts := k.reached(o.EndsRead(k.now, k.table, new(Ledger)))
 	require.Equal(t, []ActionKind{ActWill}, kinds(acts))
 	require.Equal(t, []any{"c", int64(2), "w"}, []any{acts[0].Client, acts[0].Epoch, acts[0].Will.Topic})
 
@@ -69,6 +80,51 @@ func TestVerdictThenFenceThenReadThenWill(t *testing.T) {
 	require.Empty(t, o.EndsRead(k.now, k.table, &l.Ledger), "the session has not expired")
 }
 
+// TestVerdictSaysHowFarTheCommandTopicsGoOnceItIsThere: what was written before it the dead one may have given, also while its
+// judge asked. Times and epochs are those of the verdict that came first, also for who never read that. An owner that goes on
+// for another one says it too, once, and only where the dead one has sessions.
+func TestVerdictSaysHowFarTheCommandTopicsGoOnceItIsThere(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	k.session("c", "A", withWill(NeverExpires, nil))
+	o := k.owned()
+	k.judge(o)
+	verdict, _ := k.table.Instance("A")
+	require.Nil(t, verdict.Ends)
+	at, _ := k.table.Dead("A")
+	from := k.table.instances["A"].from
+
+	k.now += 1000
+	o = NewOwner("P")
+	o.Assigned()
+	require.Equal(t, []ActionKind{ActFence}, kinds(o.Taken(k.table)))
+	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Fenced("A")))
+	require.Empty(t, k.reached(o.EndsRead(k.now, k.table, new(Ledger))))
+	late := new(Table)
+	for _, r := range k.log[len(k.log)-1:] {
+		_, _, err := late.Apply(r)
+		require.NoError(t, err)
+	}
+	for _, table := range []*Table{k.table, late} {
+		verdict, _ = table.Instance("A")
+		require.Equal(t, reads("1", 9), verdict.Ends)
+		require.Equal(t, []int64{at, from}, []int64{table.instances["A"].at, table.instances["A"].from})
+	}
+	o.Assigned()
+	o.Taken(k.table)
+	o.Fenced("A")
+	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "it was said")
+
+	k.verdict("B")
+	o.Assigned()
+	o.Taken(k.table)
+	o.Fenced("A")
+	o.EndsRead(k.now, k.table, new(Ledger))
+	o.Fenced("B")
+	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "it has no session")
+}
+
 func TestOwnerEndsExpiredSessionsOfTheDead(t *testing.T) {
 	k := newKafka(t)
 	k.heartbeat("A")
@@ -76,7 +132,7 @@ func TestOwnerEndsExpiredSessionsOfTheDead(t *testing.T) {
 	k.session("c", "A", withWill(60, nil))
 	o := k.owned()
 	k.judge(o)
-	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)))
+	require.Empty(t, k.reached(o.EndsRead(k.now, k.table, new(Ledger))))
 	p := NewPulse("O", 2000, 10_000, 1)
 	require.Empty(t, o.Tick(0, k.now+59_999, p, k.table))
 	require.Equal(t, []ActionKind{ActReadEnds}, kinds(o.Tick(0, k.now+60_000, p, k.table)))
@@ -98,7 +154,7 @@ func TestClaimOfADeadOneThatMayStillOpenIsKept(t *testing.T) {
 	k.session("c", "A", &Session{Principal: "p"})
 	o := k.owned()
 	k.judge(o)
-	require.Empty(t, o.EndsRead(k.now, k.table, new(Ledger)), "its opening record may be on its way")
+	require.Empty(t, k.reached(o.EndsRead(k.now, k.table, new(Ledger))), "its opening record may be on its way")
 	p := NewPulse("O", 2000, 10_000, 1)
 	o.Tick(0, k.now+retainVerdicts, p, k.table)
 	require.Equal(t, []ActionKind{ActTombstone}, kinds(o.EndsRead(k.now+retainVerdicts, k.table, new(Ledger))))
@@ -144,7 +200,7 @@ func TestOwnerForgetsTheWillsThatAreDone(t *testing.T) {
 	k.session("c", "A", s)
 	o := k.owned()
 	k.judge(o)
-	require.Equal(t, []ActionKind{ActWill, ActWill}, kinds(o.EndsRead(k.now, k.table, new(Ledger))))
+	require.Equal(t, []ActionKind{ActWill, ActWill}, kinds(k.reached(o.EndsRead(k.now, k.table, new(Ledger)))))
 	require.Len(t, o.wills, 2)
 	l := &testLedger{t: t}
 	for epoch := range int64(2) {

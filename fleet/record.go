@@ -173,8 +173,13 @@ type Instance struct {
 	Dead    bool     `json:"dead,omitempty"`
 	By      string   `json:"by,omitempty"`
 	At      int64    `json:"at,omitempty"`
-	// Ends is, in a verdict, how far the command topics went: of what came later the dead one has given nothing.
+	// Ends is, in a verdict, how far the command topics went when it was known to be there: of what came later the dead one
+	// has given nothing.
 	Ends *Progress `json:"ends,omitempty"`
+	// Since and From are, in a verdict that takes the place of one without Ends, the timestamp of that one's record, and the
+	// epoch that a claim would have had in its place.
+	Since int64 `json:"since,omitempty"`
+	From  int64 `json:"from,omitempty"`
 }
 
 // Opened says that the state was opened under the record's own claim.

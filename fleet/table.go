@@ -124,6 +124,9 @@ func (t *Table) applyVerdict(inc string, rec Record) (bool, error) {
 	}
 	i := t.instance(inc)
 	i.verdict, i.at, i.from = verdict, rec.Time, rec.Offset+1
+	if verdict != nil && verdict.From > 0 {
+		i.at, i.from = verdict.Since, min(i.from, verdict.From)
+	}
 	t.forget(i)
 	return true, nil
 }

@@ -131,7 +131,9 @@ func (o *ownership) do(acts []fleet.Action) {
 			asked := millis()
 			o.errand(func(ctx context.Context) error { return o.readEnds(ctx, asked) })
 		case fleet.ActVerdict:
-			o.errand(func(ctx context.Context) error { o.verdict(ctx, a); return nil })
+			o.verdict(a)
+		case fleet.ActReach:
+			o.errand(func(ctx context.Context) error { o.reach(ctx, a); return nil })
 		case fleet.ActWill:
 			o.errand(func(ctx context.Context) error { return o.publishWill(ctx, a) })
 		case fleet.ActTombstone:
@@ -190,24 +192,13 @@ func (o *ownership) readEnds(ctx context.Context, asked int64) error {
 	return nil
 }
 
-// verdict writes that an incarnation is dead, which is final, and tells of the end of its connections.
-func (o *ownership) verdict(ctx context.Context, a fleet.Action) {
+// verdict writes that an incarnation is dead, which is final, and tells of the end of its connections. part.mu is held.
+func (o *ownership) verdict(a fleet.Action) {
 	p, d := o.p, o.p.d
-	a.Verdict.Ends = d.host.Positions(d.host.LogEnds(ctx))
-	p.lock()
-	defer p.unlock()
-	if ctx.Err() != nil {
-		return
-	}
-	value, err := a.Verdict.Encode()
-	if err != nil { // a verdict can be encoded
-		d.host.Fail(err)
-		return
-	}
 	d.m.VerdictsOther.Inc()
 	d.cfg.Log.Warn().Str("incarnation", a.Inc).Int32("partition", p.id).Msg("an instance is silent and is declared dead")
 	at := millis()
-	p.produce(a.Key, value, func(_ int64, err error) {
+	d.write(p, a.Key, a.Verdict, func(err error) {
 		if err != nil {
 			d.host.Fail(err)
 			return
@@ -216,6 +207,17 @@ func (o *ownership) verdict(ctx context.Context, a fleet.Action) {
 			o.tellEnds(a.Inc, at)
 			return p.owner.Judged(a.Inc, &p.table)
 		})
+	})
+}
+
+// reach writes a verdict once more, with how far the command topics go now. Until it is read, and should it not come to that,
+// whoever opens a session of the dead one finds that out.
+func (o *ownership) reach(ctx context.Context, a fleet.Action) {
+	d := o.p.d
+	a.Verdict.Ends = d.host.Positions(d.host.LogEnds(ctx))
+	o.event(func() []fleet.Action {
+		d.write(o.p, a.Key, a.Verdict, func(error) {})
+		return nil
 	})
 }
 
