@@ -150,41 +150,43 @@ func TestPanicOfTheHandlerSettlesTheCommandsOfThatConnection(t *testing.T) {
 	})
 }
 
-// TestQoS0IsSettledByWhatBecameOfItsBytes: sent once the network took them, else not.
+// TestQoS0IsSettledByWhatBecameOfItsBytes: sent once the network took them, else not. A large command is in the output, and
+// others behind it: that a socket takes nothing for now does not mean that it is full, but so much it never takes.
 func TestQoS0IsSettledByWhatBecameOfItsBytes(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		w := newWorldOn(t, narrowListener(t), func(c *Config) { c.MaxUnreadBytes = 1 << 30 })
 		d := w.dispatcher()
-		c := d.subscribed(v, "dev", 1)
-		_ = c.nc.SetReadBuffer(32 << 10)
+		d.subscribed(v, "dev", 1)
+		d.drop("dev")
+		const before, behind = 3, 100
 		var all []*Command
-		o := d.outbox("dev")
-		for o.waiting() < 500 { // more than sockets hold
-			all = append(all, d.command("t", string(make([]byte, 4000)), 0))
+		for i := range before + 1 + behind {
+			bytes := 4000
+			if i == before {
+				bytes = 2 << 20
+			}
+			all = append(all, d.command("t", string(make([]byte, bytes)), 0))
 		}
-		until(t, "stuck", func() bool { return d.holder("dev").isStuck() })
+		o := d.outbox("dev")
+		_ = d.stored(v, "dev").nc.SetReadBuffer(32 << 10)
+		until(t, "stuck", func() bool { return o.waiting() < behind && d.holder("dev").isStuck() })
 		d.drop("dev")
 		queued := o.waiting()
 		require.Positive(t, queued)
 		d.waits(all[len(all)-queued:]...)
-		c = d.stored(v, "dev")
+		c := d.stored(v, "dev")
 		for range queued {
 			_, _ = c.read()
 		}
 		d.settled()
-		sent := 0
 		for i, cmd := range all {
-			require.Equal(t, 1, len(d.of(cmd)))
-			if d.of(cmd)[0] == "dev sent" {
-				sent++
-				d.wasSent(cmd, 1)
+			if i >= before && i < len(all)-queued {
+				d.became(cmd, "dev offline: "+reasonNotSent)
 				continue
 			}
-			require.Equal(t, "dev offline: "+reasonNotSent, d.of(cmd)[0])
-			require.Less(t, i, len(all)-queued)
+			d.became(cmd, "dev sent")
+			d.wasSent(cmd, 1)
 		}
-		require.Less(t, sent, len(all), "what was in our output is lost")
-		require.Greater(t, sent, queued, "what was before it is sent")
 	})
 }
 

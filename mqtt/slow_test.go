@@ -65,16 +65,24 @@ func TestOutputOfCommandsIsBoundedBeforeItIsFlushed(t *testing.T) {
 		const commands, bytes = 100, 1000
 		d := newWorld(t, nil).dispatcher()
 		c := d.subscribed(v, "dev", 0)
+		conn := d.holder("dev")
+		until(t, "nobody writes", func() bool { // nor will a flush that was asked for before
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			free := !conn.writing
+			conn.writing = true
+			return free
+		})
 		for i := range commands {
 			n := d.s.Send(&Command{Topic: []byte("t"), Payload: fmt.Appendf(nil, "%0*d", bytes, i), Owner: unowned{}}).Devices
 			require.Equal(t, 1, n)
 		}
-		conn := d.holder("dev")
+		require.Positive(t, d.outbox("dev").waiting())
 		conn.mu.Lock()
 		require.LessOrEqual(t, len(conn.out), commandBytes+bytes+20)
+		conn.writing = false
 		conn.mu.Unlock()
-		require.Positive(t, d.outbox("dev").waiting())
-		d.s.Flush()
+		conn.flush()
 		for i := range commands {
 			c.expect(pub{topic: "t", payload: fmt.Sprintf("%0*d", bytes, i)}.packet(v))
 		}
