@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -130,6 +134,95 @@ func TestOpenTransactionIsUnknownWhenItsRecordsAreGone(t *testing.T) {
 		b.has(t, 1)
 		require.ErrorIs(t, b.of(b.order[0]), ErrTransactionUnknown)
 	}
+}
+
+// TestHowATransactionEndedIsReadWhereThereIsALeader: any of its partitions says so, and one that has no leader does not keep the
+// others from it; without any it is asked for until there is one.
+func TestHowATransactionEndedIsReadWhereThereIsALeader(t *testing.T) {
+	for _, is := range []fate{vanishes, unanswered} {
+		for _, leaderless := range [][]int32{{0}, {1}, {0, 1}} {
+			var asked, fenced atomic.Bool
+			c := meddled(t, func(key int16) (fate, func()) {
+				if key != int16(kmsg.EndTxn) || fenced.Load() {
+					return arrives, nil
+				}
+				asked.Store(true)
+				return is, nil
+			}, kfake.NumBrokers(1), kfake.SeedTopics(2, "t"))
+			cfg := txConfig(c.ListenAddrs(), "id")
+			told := make(chan error, 1)
+			cfg.OnFenced = func(err error) { told <- err }
+			tr := transactor(t, cfg)
+			b := newBook()
+			values := []string{"0", "1", "2", "3", "4", "5"}
+			var records []string
+			for _, v := range values {
+				records = append(records, "t k"+v+" "+v)
+			}
+			tr.Write(b.group(records...))
+			eventually(t, asked.Load, "a commit")
+			if is == unanswered {
+				require.Len(t, committedValues(t, c.ListenAddrs(), "t", len(values)), len(values))
+			}
+			for _, p := range c.PartitionInfos("t") {
+				require.Positive(t, p.HighWatermark, "it has both partitions")
+			}
+			f, err := NewFencer(cfg.Config)
+			require.NoError(t, err)
+			require.NoError(t, f.Fence(t.Context(), "id"))
+			require.NoError(t, f.Close())
+			fenced.Store(true)
+			require.ErrorIs(t, <-told, ErrTransactionUnknown)
+			asks, heal := withoutLeaders(t, c, "t", leaderless...)
+			renewed := make(chan error, 1)
+			go func() { renewed <- tr.Renew(t.Context()) }() // ends with the test
+			if len(leaderless) == 2 {
+				eventually(t, func() bool { return asks.Load() > 4 }, "it goes on asking")
+				require.Zero(t, b.count())
+				heal()
+			}
+			require.NoError(t, <-renewed)
+			b.has(t, 1)
+			if is == unanswered {
+				require.NoError(t, b.of(b.order[0]))
+			} else {
+				require.ErrorIs(t, b.of(b.order[0]), ErrFenced)
+				require.NotErrorIs(t, b.of(b.order[0]), ErrTransactionUnknown)
+			}
+		}
+	}
+}
+
+// withoutLeaders has Kafka, of one node, say that partitions of a topic have no leader, and counts how often it does, until heal.
+func withoutLeaders(t testing.TB, c *kfake.Cluster, topic string, partitions ...int32) (asks *atomic.Int64, heal func()) {
+	t.Helper()
+	host, text, err := net.SplitHostPort(c.ListenAddrs()[0])
+	require.NoError(t, err)
+	port, err := strconv.Atoi(text)
+	require.NoError(t, err)
+	id := c.TopicInfo(topic).TopicID
+	var healed atomic.Bool
+	asks = new(atomic.Int64)
+	c.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if healed.Load() {
+			return nil, nil, false
+		}
+		c.KeepControl()
+		asks.Add(1)
+		resp := req.ResponseKind().(*kmsg.MetadataResponse)
+		resp.Brokers = []kmsg.MetadataResponseBroker{{NodeID: c.CurrentNode(), Host: host, Port: int32(port)}}
+		of := kmsg.MetadataResponseTopic{Topic: &topic, TopicID: id}
+		for p := range int32(len(c.PartitionInfos(topic))) {
+			part := kmsg.MetadataResponseTopicPartition{Partition: p, Leader: c.CurrentNode()}
+			if slices.Contains(partitions, p) {
+				part.Leader, part.ErrorCode = -1, kerr.LeaderNotAvailable.Code
+			}
+			of.Partitions = append(of.Partitions, part)
+		}
+		resp.Topics = []kmsg.MetadataResponseTopic{of}
+		return resp, nil, true
+	})
+	return asks, func() { healed.Store(true) }
 }
 
 // TestCommitThatArrivesLateCommitsNothingElse: it was asked for again, and answered, and another transaction is half written.
