@@ -192,6 +192,9 @@ func TestOneOddCertificateTakesNoOtherWithIt(t *testing.T) {
 		require.ErrorContains(t, err, warning)
 	}
 	f([]byte("\xEF\xBB\xBF"), "")
+	another, err := os.ReadFile(tlstest.NewCA(t, "another").File(t, t.TempDir()))
+	require.NoError(t, err)
+	f(append(another, "\xEF\xBB\xBF"...), "") // two files that were joined, the second of which begins with it
 	f(leafPEM, "no-ca")
 	f(negativePEM, "negative serial number")
 	f([]byte("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"), "1 of its certificates")

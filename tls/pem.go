@@ -27,8 +27,14 @@ type file struct {
 	data       []byte
 }
 
-// byteOrderMark is what some editors write at the beginning. With it the first PEM block would not be found.
-var byteOrderMark = []byte("\xEF\xBB\xBF")
+// byteOrderMark is what some editors write at the beginning, which is in the middle once files were joined. The PEM block
+// behind it would not be found.
+const byteOrderMark = "\xEF\xBB\xBF"
+
+var (
+	markedBlock = []byte(byteOrderMark + "-----BEGIN ")
+	plainBlock  = []byte("-----BEGIN ")
+)
 
 func readFile(kind, name string) (file, error) {
 	data, err := os.ReadFile(name)
@@ -39,7 +45,7 @@ func readFile(kind, name string) (file, error) {
 		}
 		return file{}, fmt.Errorf("cannot read %s %q: %w", kind, name, err)
 	}
-	return file{kind, name, bytes.TrimPrefix(data, byteOrderMark)}, nil
+	return file{kind, name, bytes.ReplaceAll(data, markedBlock, plainBlock)}, nil
 }
 
 // fault says what is wrong with the file.
