@@ -40,8 +40,26 @@ func (c *Claimer) step(v View) []Action {
 	if _, dead := v.table.Dead(c.me); dead {
 		return c.Judged()
 	}
-	heard := c.hear(v)
-	return append(heard, c.goOn(v)...)
+	c.fetch(v)
+	acts := append(c.hear(v), c.goOn(v)...)
+	c.shelve(v)
+	return acts
+}
+
+// shelve lets go of the book of an open connection as long as the table has the same and nothing is to be said of it: most
+// connections have nothing to say until they end.
+func (c *Claimer) shelve(v View) {
+	if c.phase == phaseOpen && !c.lost && c.writing == writeNone && c.next == nil && len(c.wills) == 0 && c.doubts == nil &&
+		len(c.book.Owed) == 0 && v.table.Next() >= c.reached && v.entry(c.me) != nil {
+		c.book, c.shelved = nil, true
+	}
+}
+
+// fetch takes back a book that is in the table alone. It is there as long as there is no verdict on us.
+func (c *Claimer) fetch(v View) {
+	if e := v.entry(c.me); c.shelved && e != nil {
+		c.book, c.shelved = e.session(), false
+	}
 }
 
 func (c *Claimer) goOn(v View) []Action {
@@ -127,7 +145,7 @@ func (c *Claimer) Refuses(req ConnectRequest, v View) (principal string, foreign
 	if c.req != nil && c.req.Principal != req.Principal {
 		return c.req.Principal, true // whose attempt came first
 	}
-	own, top := c.own(), v.top()
+	own, top := c.own(v), v.top()
 	if own != nil && (top == nil || own.StateEpoch >= top.state) {
 		return own.Principal, !own.Ended && !lapsed(own, req.Now) && own.Principal != req.Principal
 	}
@@ -139,7 +157,8 @@ func (c *Claimer) Refuses(req ConnectRequest, v View) (principal string, foreign
 }
 
 // own is the newest state of ours, written or to be written.
-func (c *Claimer) own() *Session {
+func (c *Claimer) own(v View) *Session {
+	c.fetch(v)
 	switch {
 	case c.leaving != nil:
 		return c.release(c.leaving)
@@ -155,7 +174,7 @@ func (c *Claimer) own() *Session {
 // not show yet what this incarnation has made of it. One that is being opened is none yet.
 func (c *Claimer) Newest(v View) (inc string, s *Session) {
 	top := v.top()
-	if own := c.own(); own != nil && own.StateEpoch > 0 && c.phase != phaseOpening && c.phase != phaseShown && (top == nil || own.StateEpoch >= top.state) {
+	if own := c.own(v); own != nil && own.StateEpoch > 0 && c.phase != phaseOpening && c.phase != phaseShown && (top == nil || own.StateEpoch >= top.state) {
 		return c.me, own
 	}
 	return v.Newest()

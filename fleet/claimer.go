@@ -31,11 +31,12 @@ type Claimer struct {
 	present          bool // a base was taken
 	fallback         bool // a release was refused, and the last durable state is released instead
 	judged           bool // there is a verdict on this incarnation
+	shelved          bool // the book is in the table alone
 
 	epoch   int64    // of the newest claim that was written
 	reached int64    // offset after the newest record of ours that was acknowledged
 	left    int64    // when Gone was called
-	book    *Session // the state under our key, from own books, because the tail lags
+	book    *Session // the state under our key, from own books, because the tail lags; see shelve
 	value   *Session // the record under way
 	next    *Session // the state to write as soon as nothing is under way
 	clear   *clearing
@@ -115,6 +116,7 @@ func (c *Claimer) Awaits() int64 { return c.reached }
 
 // Wrote says that Kafka has acknowledged the record of the last ActWrite at offset.
 func (c *Claimer) Wrote(offset int64, v View) []Action {
+	c.fetch(v)
 	kind, value := c.writing, c.value
 	c.writing, c.value, c.reached = writeNone, nil, offset+1
 	var acts []Action
@@ -142,6 +144,7 @@ func (c *Claimer) Wrote(offset int64, v View) []Action {
 
 // Failed says that Kafka has refused the record of the last ActWrite and will never have it.
 func (c *Claimer) Failed(v View) []Action {
+	c.fetch(v)
 	kind, value := c.writing, c.value
 	c.writing, c.value = writeNone, nil
 	var acts []Action
@@ -226,8 +229,9 @@ func (c *Claimer) wait(short bool) Action {
 // whose Expiry is 0 ends with it. A Will that is due is published before the state is left, so that it comes before
 // what the next connection publishes.
 func (c *Claimer) Gone(final *Session, now int64, v View) []Action {
+	c.fetch(v)
 	c.left, c.lost = now, false
-	if final != nil {
+	if final != nil && !c.judged {
 		for _, p := range final.Pending { // what was known of such an id was another message's
 			delete(c.doubt().known, ownID{c.book.Began, p.ID})
 		}
@@ -256,6 +260,7 @@ func (c *Claimer) Save(state *Session, v View) (n int64, acts []Action) {
 	if c.phase != phaseOpen {
 		return c.asked, nil
 	}
+	c.fetch(v)
 	c.asked++
 	c.next = c.stamp(state)
 	return c.asked, c.step(v)
@@ -282,6 +287,7 @@ func (c *Claimer) Due(now int64, v View) []Action {
 
 // WillDone says that the Will of the connection that opened with epoch is published, or was found to be done already.
 func (c *Claimer) WillDone(epoch int64, v View) []Action {
+	c.fetch(v)
 	c.wills = slices.DeleteFunc(c.wills, func(e int64) bool { return e == epoch })
 	book := c.book
 	c.book, c.next = c.book.published(epoch), c.next.published(epoch)

@@ -35,7 +35,7 @@ func (k *kafka) hears(c *Claimer) []Action {
 // leavePending ends the connection at c with the outcome of one id unknown.
 func (k *kafka) leavePending(c *Claimer, received []uint16, id uint16) {
 	k.t.Helper()
-	final := *c.book
+	final := *c.own(k.view("c"))
 	final.Received, final.Pending = received, []Pending{{ID: id, Inc: c.me}}
 	require.Empty(k.t, k.run(c, c.Gone(&final, 2000, k.view("c"))), "not idle: it has still to tell")
 }

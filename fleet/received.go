@@ -131,6 +131,7 @@ func (c *Claimer) Outcome(began int64, id uint16, stored bool, v View) []Action 
 	if c.judged {
 		return nil
 	}
+	c.fetch(v)
 	d := c.doubt()
 	if d.known == nil {
 		d.known = make(map[ownID]bool)

@@ -28,7 +28,7 @@ func (k *kafka) received(c *Claimer) []uint16 {
 // leave ends the connection at c with these ids.
 func (k *kafka) leave(c *Claimer, ids ...uint16) []Action {
 	k.t.Helper()
-	final := *c.book
+	final := *c.own(k.view("c"))
 	final.Received = ids
 	return k.run(c, c.Gone(&final, 2000, k.view("c")))
 }

@@ -51,8 +51,7 @@ type presence struct {
 }
 
 func presenceOf(c *driver.Conn) Presence {
-	r := c.State
-	return Presence{ClientID: c.ClientID(), Instance: c.Incarnation(), Address: r.Remote, Protocol: r.Version, Username: r.Principal,
+	return Presence{ClientID: c.ClientID(), Instance: c.Incarnation(), Address: c.Remote, Protocol: c.Version, Username: c.Principal,
 		Connected: c.Began(), Epoch: c.Epoch()}
 }
 

@@ -148,7 +148,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 			return nil, err
 		}
 	}
-	st.Received = k.conn.Received()
+	st.Received = k.conn.Received(a.State.Received)
 	st.Flight, err = s.flight(ctx, a.State)
 	return opened, err
 }

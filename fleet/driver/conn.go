@@ -42,29 +42,35 @@ const (
 
 // A Conn is the Driver's side of one connection.
 type Conn struct {
-	d   *Driver
 	p   *part
 	h   *holder
 	dev Device
 
-	// State is what the session was opened with, and what its CONNECT asked for.
-	State *fleet.Session
-
 	// Guarded by part.mu, and set before the connection is open.
 	epoch   int64
-	began   int64    // when, in ns since 1970
-	session int64    // the epoch that the session began with
-	pending []uint16 // those that the end has left without an outcome
-	ids     idSet    // those of the ledger
-	Present bool     // a session was resumed
-	Unheard bool     // one has ended that another instance had, and it is not known how far that had given commands
-	lasting bool     // the session outlives this connection, or has outlived another one
-	reading bool     // the ledger is read back
-	saving  bool     // a snapshot is on its way
-	again   bool     // and there are changes that it does not have
-	number  int64    // of the save under way
-	version uint64   // of its snapshot
+	began   int64 // when, in ns since 1970
+	Session int64 // the epoch that the session began with
+	Asked
+	begins  *fleet.Progress // of the session
+	pending []uint16        // those that the end has left without an outcome
+	ids     idSet           // those of the ledger
+	Present bool            // a session was resumed
+	Unheard bool            // one has ended that another instance had, and it is not known how far that had given commands
+	expiry  uint32          // as asked for
+	lasting bool            // the session outlives this connection, or has outlived another one
+	reading bool            // the ledger is read back
+	saving  bool            // a snapshot is on its way
+	again   bool            // and there are changes that it does not have
+	number  int64           // of the save under way
+	version uint64          // of its snapshot
 	left    *departure
+}
+
+// Asked is what the CONNECT of a connection asked for, as far as it matters until the end.
+type Asked struct {
+	Principal, Remote, Version string
+
+	will *fleet.Will
 }
 
 // A Leaving is what a connection leaves behind.
@@ -90,19 +96,23 @@ const releaseWait = takeoverWait / 4
 // begin takes over the state that the session was opened with. part.mu is held.
 func (c *Conn) begin(a fleet.Action) {
 	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UnixNano(), a.Present || a.State.Expiry > 0
-	c.session, c.Present, c.State = a.State.Began, a.Present, a.State
+	s := a.State
+	c.Session, c.Present, c.begins = s.Began, a.Present, s.Begins
+	c.Asked = Asked{Principal: s.Principal, Remote: s.Remote, Version: s.Version, will: s.Will}
+	c.expiry = s.Expiry
 	if !a.Present {
 		return
 	}
 	c.settle(nil, a.State.Pending)
-	c.ids.stored = c.d.ledger(c.h.id).ids(c.h.id, a.State.Began)
+	c.ids.stored = c.p.d.ledger(c.h.id).ids(c.h.id, a.State.Began)
 }
 
-// Received gives the QoS 2 ids that a session had which was resumed. The device must not have been answered yet.
-func (c *Conn) Received() []uint16 {
+// Received gives the QoS 2 ids that a session had which was resumed, found with its state. The device must not have been
+// answered yet.
+func (c *Conn) Received(found []uint16) []uint16 {
 	c.p.lock()
 	defer c.p.unlock()
-	all := append(slices.Clone(c.ids.stored), c.State.Received...)
+	all := append(slices.Clone(c.ids.stored), found...)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -147,7 +157,7 @@ func (c *Conn) save() {
 	}
 	state, version := c.dev.Snapshot()
 	c.saving, c.again, c.version = true, false, version
-	state.Expiry, state.Will = c.State.Expiry, c.State.Will
+	state.Expiry, state.Will = c.expiry, c.will
 	var acts []fleet.Action
 	c.number, acts = c.h.m.Save(state, c.p.view(c.h.id))
 	c.h.do(acts)
@@ -169,7 +179,7 @@ func (c *Conn) saved(n int64) {
 // Leave takes the end of the connection; it is the last call. What is still under way for it is waited for: messages with
 // QoS 2 whose outcome decides whether their packet identifiers are part of the session, for a while, and transactions.
 func (c *Conn) Leave(l Leaving) {
-	c.d.leaving.Add(1)
+	c.p.d.leaving.Add(1)
 	left := &departure{Leaving: l}
 	c.p.lock()
 	defer c.p.unlock()
@@ -208,7 +218,7 @@ func (c *Conn) Quit(reason string) {
 	h, at := c.h, millis()
 	h.conn = nil
 	h.leave(nil, at)
-	c.p.later(func() { c.d.host.Disconnected(c, reason, at) })
+	c.p.later(func() { c.p.d.host.Disconnected(c, reason, at) })
 }
 
 // outcome takes that of a message with QoS 2, after the end of the connection.
@@ -221,7 +231,7 @@ func (c *Conn) outcome(id uint16, stored bool) {
 		// The machine of the connection may have been let go, and another one have written under the key since.
 		if inc := c.h.inc; !inc.dead.Load() {
 			h := c.p.holder(c.h.id, inc)
-			h.do(h.m.Outcome(c.session, id, stored, c.p.view(h.id)))
+			h.do(h.m.Outcome(c.Session, id, stored, c.p.view(h.id)))
 		}
 	}
 }
@@ -240,7 +250,7 @@ func (c *Conn) depart() {
 		// Kafka acknowledges a commit before those who read see it. Who comes after our release reads the ledger to the
 		// end that it sees, and must find there what we told the device.
 		c.ids.wrote, c.reading = false, true
-		c.d.errand(c.readBack)
+		c.p.d.errand(c.readBack)
 		return
 	}
 	l.timer.Stop()
@@ -256,8 +266,8 @@ func (c *Conn) depart() {
 	}
 	if l.Tidy {
 		final.Will = nil
-	} else if c.State.Will != nil {
-		w := *c.State.Will
+	} else if c.will != nil {
+		w := *c.will
 		w.Due = at + 1000*int64(min(w.Delay, l.Expiry))
 		final.Will = &w
 	}
@@ -265,7 +275,7 @@ func (c *Conn) depart() {
 	case l.Expiry > 0:
 	case !c.lasting && len(l.Met) > 0:
 		// It takes what was there for all with it, but who tells of absent devices may not have read yet what came for it alone.
-		met := c.d.host.Positions(l.Met)
+		met := c.p.d.host.Positions(l.Met)
 		final.Ends = &fleet.Progress{Met: met.Pos, IDs: met.IDs}
 	case c.lasting:
 		ends := c.p.ends(h.id)
@@ -274,14 +284,14 @@ func (c *Conn) depart() {
 				ends[stream] = max(end, met)
 			}
 		}
-		final.Ends = c.d.host.Positions(ends)
+		final.Ends = c.p.d.host.Positions(ends)
 		c.p.advance(h.id, final.Ends)
 		c.p.endedAt(h.id, &final, ends)
 	}
 	h.leave(&final, at)
 	c.p.later(func() {
-		c.d.host.Disconnected(c, l.Reason, at)
-		c.d.leaving.Add(-1)
+		c.p.d.host.Disconnected(c, l.Reason, at)
+		c.p.d.leaving.Add(-1)
 	})
 }
 
@@ -290,16 +300,16 @@ func (c *Conn) readBack(ctx context.Context) error {
 	c.p.lock()
 	ids := slices.Clone(c.ids.stored)
 	c.p.unlock()
-	l, inc, began := c.d.ledger(c.h.id), c.h.inc, time.Now()
+	l, inc, began := c.p.d.ledger(c.h.id), c.h.inc, time.Now()
 	for !inc.dead.Load() && !l.shows(c.h.id, inc.name, c.epoch, ids) {
 		if time.Since(began) > takeoverWait {
 			// Whoever has the device now may have removed it before we looked. A new epoch decides everything too.
-			if err := c.d.cfg.Fencer.Fence(ctx, inc.txids[inc.shard(c.h.id).n]); err != nil {
+			if err := c.p.d.cfg.Fencer.Fence(ctx, inc.txids[inc.shard(c.h.id).n]); err != nil {
 				return err
 			}
 			break
 		}
-		if pause(ctx, readBackPause+c.d.apart()); ctx.Err() != nil {
+		if pause(ctx, readBackPause+c.p.d.apart()); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
@@ -343,7 +353,7 @@ func (c *Conn) write(in *ingest) {
 	}
 	c.ids.open++
 	c.ids.changes = append(c.ids.changes, in)
-	in.entry = c.d.entry(c.h.id, fleet.LedgerIDsKey(c.h.id, c.h.inc.name), noBytes)
+	in.entry = c.p.d.entry(c.h.id, fleet.LedgerIDsKey(c.h.id, c.h.inc.name), noBytes)
 	in.group.Records = append(in.records, &in.entry)
 	sh.enqueue(&in.group, &in.turn)
 }

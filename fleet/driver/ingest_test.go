@@ -30,7 +30,7 @@ func TestMessageWithQoS0IsStoredThoughItsConnectionWasTakenOver(t *testing.T) {
 		inc.shards = append(inc.shards, &shard{d: d, tx: tx, held: true})
 	}
 	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer("d1", "me", "tx")}
-	c := &Conn{d: d, p: h.p, h: h}
+	c := &Conn{p: h.p, h: h}
 	h.conn = c
 	for qos := range byte(3) {
 		c.Ingest(qos, uint16(qos), nil, nil)
@@ -58,7 +58,7 @@ func TestConnectionThatWasTakenOverIsToldSoFirst(t *testing.T) {
 	}
 	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer("d1", "me", "tx")}
 	var told []any
-	c := &Conn{d: d, p: h.p, h: h, dev: closing{told: &told}}
+	c := &Conn{p: h.p, h: h, dev: closing{told: &told}}
 	h.conn = c
 	c.Ingest(1, 1, nil, func(err error) { told = append(told, err) })
 	g := inc.shard("d1").tx.(*waitingTx).groups[0]

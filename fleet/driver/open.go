@@ -11,7 +11,7 @@ import (
 // be given now, the error is ErrNotNow.
 func (d *Driver) Open(ctx context.Context, clientID string, req fleet.ConnectRequest, dev Device) (c *Conn, a fleet.Action, err error) {
 	p := d.part(clientID)
-	c = &Conn{d: d, p: p, dev: dev}
+	c = &Conn{p: p, dev: dev}
 	at, err := p.begin(ctx, clientID, req, c)
 	if err != nil {
 		return nil, a, err

@@ -184,7 +184,7 @@ func (d *Driver) Precedes(q *Quest) (precedes, tells bool) {
 	if !c.Present && q.Offset < p.ahead[q.ClientID][q.Stream] && q.Written < c.Began().UnixMilli() {
 		return true, false
 	}
-	tells = c.State.Begins != nil && p.owner.Owns() && q.Below(c.State.Begins)
+	tells = c.begins != nil && p.owner.Owns() && q.Below(c.begins)
 	return tells, tells
 }
 

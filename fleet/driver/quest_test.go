@@ -91,7 +91,7 @@ func TestCommandThatIsReadWhileASessionIsOpened(t *testing.T) {
 	}
 	require.Equal(t, Elsewhere, read())
 	p := d.parts[0]
-	a, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Expiry: 3600}, &Conn{d: d, p: p})
+	a, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Expiry: 3600}, &Conn{p: p})
 	require.NoError(t, err)
 	require.Equal(t, Elsewhere, read())
 	b.land(d)
@@ -115,7 +115,7 @@ func TestCleanStartThatIsGivenUpTellsOfTheSessionBefore(t *testing.T) {
 		require.NoError(t, err)
 		b.read(d, fleet.SessionKey("d1", "other"), value)
 		p := d.parts[0]
-		a, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{d: d, p: p})
+		a, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{p: p})
 		require.NoError(t, err)
 		for range landed {
 			b.land(d)
@@ -124,7 +124,7 @@ func TestCleanStartThatIsGivenUpTellsOfTheSessionBefore(t *testing.T) {
 			a.conn.Quit("")
 		}
 		if again {
-			_, err = p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{d: d, p: p})
+			_, err = p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{p: p})
 			require.NoError(t, err)
 		}
 		for len(b.records) > 0 {

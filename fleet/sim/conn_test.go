@@ -130,12 +130,12 @@ func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
 	w, g, at := c.n.w, &c.dev.of.ghost, c.n.seat(c.dev.of)
 	c.driver, c.live, c.inc = opened, true, opened.Incarnation()
 	c.mu.Lock()
-	c.known = union(c.known, opened.Received())
+	c.known = union(c.known, opened.Received(a.State.Received))
 	c.mu.Unlock()
-	if len(opened.State.Subs) > 0 {
-		c.ver = opened.State.Subs[0].ID
+	if len(a.State.Subs) > 0 {
+		c.ver = a.State.Subs[0].ID
 	}
-	w.tracef("%s: CONNACK to %s, present %t, epoch %d, began %d, change %d, received %v", c.n.name, c.dev.name, opened.Present, a.Epoch, opened.State.Began, c.ver, c.known)
+	w.tracef("%s: CONNACK to %s, present %t, epoch %d, began %d, change %d, received %v", c.n.name, c.dev.name, opened.Present, a.Epoch, opened.Session, c.ver, c.known)
 	g.connack(w, c, a.Epoch)
 	at.queue = slices.DeleteFunc(at.queue, func(next *conn) bool { // it is asked again whether they may end this one
 		admitted := c.n.d.Admits(c.dev.of.id, next.req.Principal)
@@ -188,7 +188,7 @@ func (c *conn) Snapshot() (*fleet.Session, uint64) {
 func (c *conn) Saved(version uint64) {
 	c.n.later("answers a change", func() {
 		if c.live && c.dev.cur == c && c.dev == &c.dev.of.dev && !c.closing {
-			acked, began := c.dev.of.ghost.acked, c.driver.State.Began
+			acked, began := c.dev.of.ghost.acked, c.driver.Session
 			acked[began] = max(acked[began], uint32(version))
 		}
 	})

@@ -194,7 +194,7 @@ func (d *device) publish() {
 
 // resume sends again what was under way, or forgets it with its session.
 func (d *device) resume(c *conn) {
-	p, present, began := &d.pub, c.driver.Present, c.driver.State.Began
+	p, present, began := &d.pub, c.driver.Present, c.driver.Session
 	forget := began != p.began
 	if forget {
 		p.id++

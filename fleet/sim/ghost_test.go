@@ -133,7 +133,7 @@ func (g *ghost) mayHaveExpired(w *world) {
 }
 
 func (g *ghost) connack(w *world, c *conn, epoch int64) {
-	present, began := c.driver.Present, c.driver.State.Began
+	present, began := c.driver.Present, c.driver.Session
 	g.opened++
 	if present {
 		g.present++
@@ -156,7 +156,7 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 	}
 	if c.dev != &g.of.dev {
 		g.mayHaveExpired(w)
-		if c.guarded && c.zero == g.zeros-1 || present && c.driver.State.Principal != "q" {
+		if c.guarded && c.zero == g.zeros-1 || present && c.driver.Principal != "q" {
 			w.fail("another principal has opened the session")
 		}
 		return
@@ -196,7 +196,7 @@ func (g *ghost) returned(c *conn, epoch int64) {
 		if at, dead := g.dead[old.inc]; dead {
 			from = min(from, at)
 		}
-		if c.driver.Present && c.driver.State.Began <= will.epoch && c.claimed > 0 && c.claimed < from+int64(old.req.Will.Delay)*1000 {
+		if c.driver.Present && c.driver.Session <= will.epoch && c.claimed > 0 && c.claimed < from+int64(old.req.Will.Delay)*1000 {
 			will.void = true
 		}
 	}

@@ -41,7 +41,7 @@ var mutants = []mutant{
 		"	if by, judged := d.verdict(inc); judged {\n", "	if by, judged := d.verdict(inc); judged && by == \"\" {\n", "does not come to rest", "20000"},
 	{"an expired session is resumed", "view.go", "	return ok && at <= now\n", "	return ok && at <= now && false\n", "had expired", "5000"},
 	{"a session does not end with DISCONNECT expiry 0", "driver/conn.go",
-		"	final.Expiry, final.OfflineSince = l.Expiry, at\n", "	final.Expiry, final.OfflineSince = c.State.Expiry, at\n", "has ended at", "5000"},
+		"	final.Expiry, final.OfflineSince = l.Expiry, at\n", "	final.Expiry, final.OfflineSince = c.expiry, at\n", "has ended at", "5000"},
 	{"a clean start makes a delayed Will due before it has opened", "claim.go",
 		"	if !clear {\n		return acts\n	}\n	return append(acts, c.open(v, resumed)...)",
 		"	if owes := clear && c.owesWill(v, resumed) && !c.clear.waited; !clear || owes && slices.Contains(c.wills, c.book.StateEpoch) {\n		return acts\n	} else if owes {\n		return append(acts, c.publish(c.book.StateEpoch, c.book.Will))\n	}\n	return append(acts, c.open(v, resumed)...)", "although the device was back", "40000"},
