@@ -397,3 +397,35 @@ func TestCleanStartMakesADelayedWillDueWhenItHasOpened(t *testing.T) {
 	fate, at := k.view("c").Will("A", 1700)
 	require.Equal(t, []any{WillWait, int64(6500)}, []any{fate, at})
 }
+
+// TestAnOpenConnectionKeepsItsRecordOnce: of most connections there is nothing to say until they end, and each of them would
+// have the record that opened it a second time.
+func TestAnOpenConnectionKeepsItsRecordOnce(t *testing.T) {
+	k := newKafka(t)
+	a, state := k.open("A")
+	require.Nil(t, a.book)
+	by, newest := a.Newest(k.view("c"))
+	require.Equal(t, "A", by)
+	require.Equal(t, state, newest)
+	a.Read(k.view("c"))
+	require.Nil(t, a.book)
+
+	_, acts := a.Save(&Session{Expiry: 60, Subs: []Sub{{Filter: "f"}}}, k.view("c"))
+	require.NotNil(t, a.book, "as long as a record is under way")
+	k.run(a, acts)
+	require.Nil(t, a.book)
+
+	require.NotEmpty(t, a.Gone(&Session{Expiry: 60, OfflineSince: 2000}, 2000, k.view("c")))
+	require.Equal(t, state.Began, a.own(k.view("c")).Began)
+}
+
+// TestAJudgedConnectionEndsWithoutARecord: the owner has removed it, and the device leaves.
+func TestAJudgedConnectionEndsWithoutARecord(t *testing.T) {
+	k := newKafka(t)
+	a, _ := k.open("A")
+	k.verdict("A")
+	k.put(SessionKey("c", "A"), nil)
+	require.Equal(t, []ActionKind{ActLost}, kinds(a.Read(k.view("c"))))
+	require.Empty(t, a.Gone(&Session{Pending: []Pending{{ID: 7, Inc: "A"}}}, 2000, k.view("c")))
+	require.Empty(t, a.Outcome(1, 7, true, k.view("c")))
+}

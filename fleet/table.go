@@ -12,6 +12,9 @@ import (
 // A Table is one partition of the sessions topic as far as it was read. It keeps each record as the bytes it came
 // in, with the few numbers the fold needs beside them. The zero value is empty and ready.
 type Table struct {
+	// Name gives the client ID as the caller has it already, where it has, so that it is kept once. It may be nil.
+	Name func(client string) string
+
 	clients   map[string][]entry
 	instances map[string]*instance
 	next      int64
@@ -216,6 +219,9 @@ func (t *Table) set(client, inc string, e entry) {
 		t.bytes += len(e.raw)
 		if t.clients == nil {
 			t.clients = make(map[string][]entry)
+		}
+		if t.Name != nil {
+			client = t.Name(client)
 		}
 		// Nearly all clients have one key: append's spare room would double their size.
 		t.clients[client] = append(slices.Clip(entries), e)

@@ -175,7 +175,9 @@ func New(cfg Config) *Driver {
 // Lay makes room for the partitions that the fleet was laid out with. It is called before anything else.
 func (d *Driver) Lay(partitions int32) {
 	for id := range partitions {
-		d.parts = append(d.parts, &part{d: d, id: id, clients: map[string]*holder{}, owner: fleet.NewOwner("")})
+		p := &part{d: d, id: id, clients: map[string]*holder{}, owner: fleet.NewOwner("")}
+		p.table.Name = p.named
+		d.parts = append(d.parts, p)
 		d.ledgers = append(d.ledgers, &ledgerPart{d: d, id: id})
 	}
 }

@@ -51,6 +51,14 @@ func (p *part) unlock() {
 // later has f called when mu is not held any more.
 func (p *part) later(f func()) { p.after = append(p.after, f) }
 
+// named gives the client ID of a device that is here as its holder has it. mu is held.
+func (p *part) named(client string) string {
+	if h := p.clients[client]; h != nil {
+		return h.id
+	}
+	return client
+}
+
 func (p *part) view(clientID string) fleet.View {
 	v, _ := p.table.Client(clientID)
 	return v
