@@ -55,6 +55,8 @@ func TestDevicesAreServedAlikeOverEveryLayer(t *testing.T) {
 		TestTakeoverOfAConnectionThatDoesNotRead, TestConnectionsRacingForOneClientID,
 		TestWillIsPublishedWhenTheConnectionIsLost, TestCloseRightAfterTheLastPacketIsNoticed, TestDisconnectDiscardsTheWill, TestManyWillsAtOnce,
 		TestHalfSentPacketsCostWhatCame, TestPanicOfTheHandlerCostsOnlyThatConnection, TestDeviceThatClosesInsideEverythingCostsNothing,
+		TestQoS0WaitsForMemoryWhileMessagesAreStored, TestQoS0OfADeviceThatIsGoneWaitsForMemoryToo, TestQoS0OfADeviceThatIsGoneWaitsOnce,
+		TestQoS0BehindMessagesOfADeviceThatIsGoneIsCounted, TestQoS0StopsWaitingWhenNothingIsStoredAnyMore,
 		TestQoS0IsSettledByWhatBecameOfItsBytes, TestSubscriberGetsWhatIsRetainedAfterItsSuback, TestSharedCommandsGoToOneMemberEachInTurn,
 	}
 	over(t, []layers{{tls: true, ws: true}}, func(t *testing.T) {
@@ -184,6 +186,65 @@ func TestTheLayersSayFarewellAfterDisconnect(t *testing.T) {
 		_, err := c.in.ReadByte()
 		require.ErrorIs(t, err, io.EOF, "the stream has an end, and is not cut")
 	})
+}
+
+// TestQoS0OfADeviceThatTookItsLeaveOfTheLayersWaitsForMemoryToo: a close frame and close_notify end the stream as the end of the
+// socket does, whether they came before the pause or in it, and the will is behind all messages.
+func TestQoS0OfADeviceThatTookItsLeaveOfTheLayersWaitsForMemoryToo(t *testing.T) {
+	overEveryLayer(t, func(t *testing.T) {
+		for _, inPause := range []bool{false, true} {
+			for _, saysDisconnect := range []bool{false, true} {
+				w := newWorld(t, nil)
+				c := w.connect(hello{version: 5, id: "dev", will: &lastWill{topic: "w"}})
+				var last []byte
+				if saysDisconnect {
+					last = packet(0xE0)
+				}
+				if inPause {
+					w.fiveWait(c)
+					if last != nil {
+						c.send(last)
+					}
+				} else {
+					w.setFull(true)
+					for i := range 5 {
+						last = cat(pub{topic: "t", payload: fmt.Sprint(4 - i)}.packet(5), last)
+					}
+					c.send(last)
+				}
+				c.takesLeave()
+				until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+				w.wakeInVain()
+				w.noMessage()
+				require.Equal(t, 1, w.open())
+				w.makeRoom()
+				for i := range 5 {
+					require.Equal(t, fmt.Sprint(i), string(w.next().Payload))
+				}
+				if !saysDisconnect {
+					require.True(t, w.next().Will)
+				}
+				w.ended()
+				w.noMessage()
+				require.Zero(t, count(w.s.m.dropped))
+			}
+		}
+	})
+}
+
+// takesLeave ends what the device sends, in each layer and at last of the socket.
+func (c *client) takesLeave() {
+	c.t.Helper()
+	inner := c.pipe
+	if p, ok := inner.(*pipe); ok {
+		_, err := p.Conn.Write(masked(0x80|byte(ws.OpClose), ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
+		require.NoError(c.t, err)
+		inner = p.Conn
+	}
+	if inner != net.Conn(c.nc) {
+		require.NoError(c.t, inner.(interface{ CloseWrite() error }).CloseWrite()) // close_notify
+	}
+	require.NoError(c.t, c.nc.CloseWrite())
 }
 
 // TestAConnectionIsNotServedBeforeItsHandshakes: what is no handshake ends without an answer that MQTT would give.
