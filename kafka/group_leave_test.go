@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,4 +126,99 @@ func TestAMemberThatLeavesSaysThatItOwnsWhatIsNotSettled(t *testing.T) {
 	<-a.ended
 	require.Positive(t, syncs.Load())
 	require.Zero(t, twice.Load(), "records that another had while they were under way here")
+}
+
+// TestTheTwoThatStayGetWhatAMemberThatLeavesHasNotSettled, once, and nothing else a second time: whether the leader of the group
+// leaves or another member, in peace or when the third one has just come, and what is under way is settled in time or not.
+func TestTheTwoThatStayGetWhatAMemberThatLeavesHasNotSettled(t *testing.T) {
+	const partitions = 6
+	for i := range 8 {
+		leader, assembling, inTime := i&1 > 0, i&2 > 0, i&4 > 0
+		t.Run(fmt.Sprintf("leader %v, assembling %v, in time %v", leader, assembling, inTime), func(t *testing.T) {
+			c := fake(t, kfake.SeedTopics(partitions, "t"), fastSessions)
+			cl := client(t, c)
+			cfg := groupConfig(c.ListenAddrs(), "t")
+			cfg.SessionTimeout = 10 * time.Second
+			if inTime {
+				cfg.RevokeWait = patience
+			}
+			cfg.Begin = func(string, string, int32) (int64, bool) { return 0, true }
+			r := newRoom()
+			var mu sync.Mutex
+			got := map[string][]int{} // which members had each record
+			var open []func()         // of who leaves
+			leaves := -1
+			member := func(n int) *seat {
+				cfg := cfg
+				cfg.Handle = func(_ context.Context, rec *Fetched, done func(bool)) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					got[string(rec.Value)] = append(got[string(rec.Value)], n)
+					if n == leaves {
+						open = append(open, func() { done(true) })
+					} else {
+						done(true)
+					}
+					return true
+				}
+				return r.join(t, cfg)
+			}
+			members, written := []*seat{}, 0
+			share := func() { // when each has its part
+				for _, s := range members {
+					eventually(t, func() bool { return r.owned(s) == partitions/len(members) }, "the partitions are shared")
+				}
+			}
+			handled := func() {
+				putAll(t, cl, "t", partitions, written, written+10*partitions)
+				written += 10 * partitions
+				eventually(t, func() bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return len(got) == written
+				}, "all are handled")
+			}
+			for len(members) < 3 && !(assembling && len(members) == 2) {
+				members = append(members, member(len(members)))
+				share()
+			}
+			handled()
+			mu.Lock()
+			if leaves = 1; leader {
+				leaves = 0
+			}
+			mu.Unlock()
+			handled()
+			if assembling {
+				third := member(2)
+				members = append(members, third)
+				eventually(t, func() bool { id, _ := third.g.member.get(); return id != "" }, "the third one joins")
+			}
+			members[leaves].stop()
+			if inTime {
+				for _, done := range open {
+					done()
+				}
+			}
+			<-members[leaves].ended
+			members = append(members[:leaves:leaves], members[leaves+1:]...)
+			share()
+			handled() // behind what comes again
+			again := 0
+			for value, by := range got {
+				switch {
+				case len(by) == 1:
+				case !inTime && len(by) == 2 && by[0] == leaves && by[1] != leaves:
+					again++
+				default:
+					t.Errorf("record %s came to %v", value, by)
+				}
+			}
+			if inTime {
+				require.Zero(t, again)
+			} else {
+				require.Equal(t, len(open), again)
+			}
+		})
+	}
 }
