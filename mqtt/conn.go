@@ -83,12 +83,25 @@ type Conn struct {
 	// spareSince is the tick since which a message with QoS 0 waits for memory; 0: none does. Only the reading goroutine
 	// writes it.
 	spareSince int64
-	refusal    *ProtocolFault // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
-	end        error          // why it ends
-	cancel     func()         // ends a wait of the reading goroutine
+	end        *end
+	cancel     func() // ends a wait of the reading goroutine
 	wake       chan struct{}
-	idle       chan struct{} // closed when no slot waits, if somebody waits for that
-	written    chan struct{} // closed when writing ends, if somebody waits for that
+}
+
+// An end is what there is to know when a connection ends, or is about to. Most of its life there is none.
+type end struct {
+	refusal *ProtocolFault // of the first message that MQTT 3.1.1 has no answer for: the connection ends when slots is empty
+	reason  error          // why it ends
+	idle    chan struct{}  // closed when no slot waits, if somebody waits for that
+	written chan struct{}  // closed when writing ends, if somebody waits for that
+}
+
+// ends gives what is known of the end, to be changed. Conn.mu is held.
+func (c *Conn) ends() *end {
+	if c.end == nil {
+		c.end = new(end)
+	}
+	return c.end
 }
 
 // ClientID gives the client ID, assigned or chosen; "" before CONNECT was accepted.
@@ -265,7 +278,7 @@ func (c *Conn) shutdownLocked(reason error) {
 		return
 	}
 	c.ending = true
-	c.end = reason
+	c.ends().reason = reason
 	c.wakeLocked()
 	if c.cancel != nil {
 		c.cancel()

@@ -15,7 +15,7 @@ func (c *Conn) finish(err error) {
 	c.mu.Lock()
 	if c.ending {
 		stopped = errors.Is(err, os.ErrDeadlineExceeded)
-		err = c.end
+		err = c.end.reason
 	}
 	c.ending = true
 	c.mu.Unlock()
@@ -193,7 +193,7 @@ func (c *Conn) awaitWritten() {
 		return
 	}
 	written := make(chan struct{})
-	c.written = written
+	c.ends().written = written
 	c.mu.Unlock()
 	select {
 	case <-written:
@@ -220,7 +220,7 @@ const lingerTime = 500 * time.Millisecond
 func (c *Conn) awaitSettled() {
 	idle := make(chan struct{})
 	c.mu.Lock()
-	c.idle = idle
+	c.ends().idle = idle
 	c.drain() // closes it if there is nothing to wait for
 	c.mu.Unlock()
 	select {

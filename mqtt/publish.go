@@ -156,7 +156,7 @@ func (c *Conn) windowIsFull(n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	full := c.inFlight > 0 && c.inFlight+n > c.srv.cfg.MaxInFlightBytes || c.slots.len() >= c.srv.cfg.ReceiveMaximum ||
-		c.refusal != nil
+		c.end != nil && c.end.refusal != nil
 	if full {
 		c.canPause()
 		c.wants = true

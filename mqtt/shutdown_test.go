@@ -75,7 +75,7 @@ func TestShutdownWaitsForTheOutcomes(t *testing.T) {
 func (w *world) awaiting() (any bool) {
 	w.s.conns.each(func(c *Conn) {
 		c.mu.Lock()
-		any = any || c.idle != nil
+		any = any || c.end != nil && c.end.idle != nil
 		c.mu.Unlock()
 	})
 	return any

@@ -18,8 +18,8 @@ func (c *Conn) settle(seq uint32, bytes int, o outcome) {
 		return
 	}
 	c.slots.at(seq).outcome = o
-	if o.state == slotRefused && c.version < 5 && c.refusal == nil {
-		c.refusal = &ProtocolFault{o.code, o.reason}
+	if o.state == slotRefused && c.version < 5 && c.ends().refusal == nil {
+		c.end.refusal = &ProtocolFault{o.code, o.reason}
 	}
 	enlist := seq == c.slots.head && !c.dirty
 	if enlist {
@@ -47,12 +47,12 @@ func (c *Conn) drain() {
 	case c.silent:
 	case h != nil:
 		c.shutdownLocked(&ProtocolFault{h.code, h.reason})
-	case c.refusal != nil && c.slots.len() == 0:
-		c.shutdownLocked(c.refusal)
+	case c.end != nil && c.end.refusal != nil && c.slots.len() == 0:
+		c.shutdownLocked(c.end.refusal)
 	}
-	if c.idle != nil && (h != nil || c.slots.len() == 0) {
-		close(c.idle)
-		c.idle = nil
+	if e := c.end; e != nil && e.idle != nil && (h != nil || c.slots.len() == 0) {
+		close(e.idle)
+		e.idle = nil
 	}
 	c.readOn()
 }
@@ -255,9 +255,9 @@ func (c *Conn) wrote() {
 	if c.link != nil {
 		c.link.release()
 	}
-	if c.written != nil {
-		close(c.written)
-		c.written = nil
+	if e := c.end; e != nil && e.written != nil {
+		close(e.written)
+		e.written = nil
 	}
 }
 
