@@ -283,10 +283,13 @@ func (c *Conn) catchUp() error {
 			c.partial = nil // rest stays counted until what is needed of it has its own memory
 			return c.keep(rest, size)
 		}
-		if err := c.packet(c.partial[:size]); err != nil {
+		if err = c.packet(c.partial[:size]); err == errPause {
 			return err
 		}
-		c.partial = c.partial[size:]
+		c.partial = c.partial[size:] // also one with a fault: it is no message that was dropped
+		if err != nil {
+			return err
+		}
 		c.scanned = max(0, c.scanned-size)
 		c.rates.queue.handled(size)
 	}

@@ -368,3 +368,20 @@ func TestAPausedConnectionIsReadOnlySoFar(t *testing.T) {
 	<-sent
 	w.makeRoom()
 }
+
+// TestFaultyPacketIsNoDroppedMessage, also if it has waited behind one: what ends the connection is counted as that.
+func TestFaultyPacketIsNoDroppedMessage(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, nil)
+		c := w.device(v, "dev")
+		w.setFull(true)
+		faulty := pub{topic: "t", payload: "x"}.packet(v)
+		faulty[0] |= 8                                                            // DUP [MQTT-3.3.1-2]
+		c.send(cat(pub{topic: "t"}.packet(v), faulty, pub{topic: "t"}.packet(v))) // the last one is dropped
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		w.makeRoom()
+		w.next()
+		w.ended()
+		require.Equal(t, 1, count(w.s.m.dropped))
+	})
+}
