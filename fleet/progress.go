@@ -1,10 +1,5 @@
 package fleet
 
-import (
-	"maps"
-	"slices"
-)
-
 // Progress is how far a session has got in the command topics: per partition the first offset that is not settled,
 // and what is settled above it. Both are needed: a QoS 2 command that was settled above an unsettled one would be
 // delivered a second time. The zero value is that of a session that knows no topic.
@@ -107,19 +102,14 @@ func (p *Progress) Resume(topic string, partition int32, tail int64) int64 {
 // Settle says that nothing is left to do for an offset. Offsets below the position are settled already. A
 // partition that was not started has its position at 0.
 func (p *Progress) Settle(topic string, partition int32, offset int64) {
-	p.SettleRange(topic, partition, offset, offset+1)
-}
-
-// SettleRange settles the offsets [from,to), such as those that are none of the session's.
-func (p *Progress) SettleRange(topic string, partition int32, from, to int64) {
 	if p.Pos[topic] == nil {
 		p.Start(topic, partition, 0)
 	}
 	pos := p.Pos[topic][partition]
-	if from = max(from, pos); from >= to {
+	if offset < pos {
 		return
 	}
-	ranges := insert(p.Settled[topic][partition], from, to)
+	ranges := insert(p.Settled[topic][partition], offset, offset+1)
 	if ranges[0][0] == pos {
 		pos, ranges = ranges[0][1], ranges[1:]
 	}
@@ -158,66 +148,4 @@ func (p *Progress) setRanges(topic string, partition int32, ranges [][2]int64) {
 	if len(p.Settled[topic]) == 0 {
 		delete(p.Settled, topic)
 	}
-}
-
-// IsSettled says that an offset is not to be delivered any more.
-func (p *Progress) IsSettled(topic string, partition int32, offset int64) bool {
-	if offset < p.Pos[topic][partition] {
-		return true
-	}
-	return slices.ContainsFunc(p.Settled[topic][partition], func(r [2]int64) bool { return r[0] <= offset && offset < r[1] })
-}
-
-// Above is how many offsets are settled above the first unsettled one of a partition.
-func (p *Progress) Above(topic string, partition int32) int64 {
-	var n int64
-	for _, r := range p.Settled[topic][partition] {
-		n += r[1] - r[0]
-	}
-	return n
-}
-
-// Open yields the offsets of [from,to) that are not settled, ascending.
-func (p *Progress) Open(topic string, partition int32, from, to int64) func(yield func(int64) bool) {
-	return func(yield func(int64) bool) {
-		for o := max(from, p.Pos[topic][partition]); o < to; o++ {
-			if !p.IsSettled(topic, partition, o) && !yield(o) {
-				return
-			}
-		}
-	}
-}
-
-// Keep forgets the topics for which known is false, because they are no command topics any more.
-func (p *Progress) Keep(known func(topic string) bool) {
-	for topic := range p.Pos {
-		if !known(topic) {
-			delete(p.Pos, topic)
-			delete(p.Settled, topic)
-			delete(p.Met, topic)
-			delete(p.IDs, topic)
-		}
-	}
-}
-
-// Clone is a copy that shares nothing with p: what goes into a snapshot.
-func (p *Progress) Clone() Progress {
-	var c Progress
-	for topic, partitions := range p.Pos {
-		for partition, offset := range partitions {
-			c.Start(topic, partition, offset)
-		}
-	}
-	for topic, partitions := range p.Settled {
-		for partition, ranges := range partitions {
-			c.setRanges(topic, partition, slices.Clone(ranges))
-		}
-	}
-	for topic, partitions := range p.Met {
-		for partition, offset := range partitions {
-			c.Meet(topic, partition, offset)
-		}
-	}
-	c.IDs = maps.Clone(p.IDs)
-	return c
 }
