@@ -39,15 +39,17 @@ type CommandsResult struct {
 	Rate        int         `json:"rate"`
 	Seconds     float64     `json:"seconds"` // that it wrote
 	Connections Connections `json:"connections"`
-	Written     int         `json:"written"`       // records that Kafka acknowledged
-	NotWritten  int         `json:"not_written"`   // records that it did not
-	WhyNot      string      `json:"why,omitempty"` // of the first of these
+	Written     int         `json:"written"`        // records that Kafka acknowledged
+	NotWritten  int         `json:"not_written"`    // records that it did not
+	WhyNot      string      `json:"why,omitempty"`  // of the first of these
+	Late        int         `json:"late,omitempty"` // due by the rate, and not given to Kafka: too much waited for it
 	Received    int         `json:"received"`
-	PerSecond   float64     `json:"per_second"` // received while it wrote
-	Lost        int         `json:"lost"`       // written and not received
-	Doubled     int         `json:"doubled"`    // received again
-	Disordered  int         `json:"disordered"` // received behind a later one of the same device
-	Strange     int         `json:"strange"`    // messages of no record of this run, or of another device's
+	PerSecond   float64     `json:"per_second"`   // received while it wrote
+	Lost        int         `json:"lost"`         // written and not received
+	NotReceived int         `json:"not_received"` // the same, which nobody has promised: with QoS 0, or while the device was not subscribed
+	Doubled     int         `json:"doubled"`      // received again
+	Disordered  int         `json:"disordered"`   // received behind a later one of the same device
+	Strange     int         `json:"strange"`      // messages of no record of this run, or of another device's
 	Examples    []string    `json:"examples,omitempty"`
 	Times       *Times      `json:"delivery_ms,omitempty"` // from just before the record is given to the Kafka client to the device
 	Stored      *Times      `json:"stored_ms,omitempty"`   // of that, until Kafka's acknowledgement
@@ -62,8 +64,12 @@ type CommandsRun struct {
 	receivers []*receiver
 	producer  *kafka.Producer
 
-	granted   atomic.Int64 // subscriptions
-	given     int          // records to the producer
+	granted   atomic.Int64    // subscriptions
+	due       int             // records, also those that were not given to the producer
+	late      atomic.Int64    // of these
+	seq       []atomic.Uint64 // by device: records given to the producer
+	open      atomic.Int64    // bytes of those of which it has not said what became
+	unsure    atomic.Bool     // something came with QoS 0
 	written   atomic.Int64
 	received  atomic.Int64
 	delivered Histogram
@@ -82,7 +88,7 @@ func (c Commands) New(cfg kafka.Config) (*CommandsRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &CommandsRun{c: c, producer: producer, acked: make([]runs, c.Connections)}
+	r := &CommandsRun{c: c, producer: producer, acked: make([]runs, c.Connections), seq: make([]atomic.Uint64, c.Connections)}
 	r.f = newFleet(c.Target, c.Run, c.Connections, 512, func(m *member) device {
 		d := &receiver{r: r, m: m, filter: c.expand(c.Filter, c.Run, m.number), open: map[uint16]bool{}}
 		r.receivers = append(r.receivers, d)
@@ -146,22 +152,31 @@ func (r *CommandsRun) Write(ctx context.Context) *CommandsResult {
 
 // pace writes what is due until ctx ends.
 func (r *CommandsRun) pace(ctx context.Context) {
-	seq := make([]uint64, r.c.Connections)
 	keys := make([][]byte, r.c.Connections)
 	for i := range keys {
 		keys[i] = []byte(r.c.expand(r.c.Key, r.c.Run, i))
 	}
 	for start := time.Now(); ; {
-		for due := int(time.Since(start).Seconds() * float64(r.c.Rate)); r.given < due; r.given++ {
-			device := r.given % r.c.Connections
-			seq[device]++
-			r.give(device, seq[device], keys[device])
+		for due := int(time.Since(start).Seconds() * float64(r.c.Rate)); r.due < due; r.due++ {
+			if device := r.due % r.c.Connections; r.open.Load() < mostOpen {
+				r.give(device, r.seq[device].Add(1), keys[device])
+			} else {
+				r.late.Add(1)
+			}
 		}
 		if !sleep(ctx, time.Millisecond) {
 			return
 		}
 	}
 }
+
+// mostOpen is how many bytes of records wait for Kafka at most. While it is away, what is due beyond that is not written.
+const mostOpen = 64 << 20
+
+// commandOverhead is about what a record under way takes beside its value, in bytes.
+const commandOverhead = 512
+
+func (r *CommandsRun) weight() int64 { return int64(r.c.Size + commandOverhead) }
 
 // A command is a record under way.
 type command struct {
@@ -179,12 +194,14 @@ func (r *CommandsRun) give(device int, seq uint64, key []byte) {
 		b = append(b, 'x')
 	}
 	c.Record = kafka.Record{Topic: r.c.KafkaTopic, Key: key, Value: append(b, `"}`...), Headers: r.c.Headers, Owner: c}
+	r.open.Add(r.weight())
 	r.producer.Produce(&c.Record)
 }
 
 // RecordDone is called by the producer.
 func (c *command) RecordDone(_ *kafka.Record, err error) {
 	r := c.r
+	r.open.Add(-r.weight())
 	if err == nil {
 		r.stored.Add(time.Duration(r.f.now()-c.at), 1)
 		r.written.Add(1)
@@ -204,6 +221,7 @@ func (c *command) RecordDone(_ *kafka.Record, err error) {
 func (r *CommandsRun) judge(out *CommandsResult) {
 	out.Connections = r.f.connections()
 	out.Written, out.Received = r.Counts()
+	out.Late = int(r.late.Load())
 	out.Times, out.Stored = r.delivered.Times(), r.stored.Times()
 	if out.NotWritten = r.failed; r.why != nil {
 		out.WhyNot = r.why.Error()
@@ -212,7 +230,16 @@ func (r *CommandsRun) judge(out *CommandsResult) {
 		out.Doubled += d.doubled
 		out.Disordered += d.disordered
 		out.Strange += d.strange
-		for _, lost := range r.acked[i].without(d.got) {
+		if !d.subscribed || !d.m.left { // it has lost its connection, or had none
+			d.excuse()
+		}
+		missing := r.acked[i].without(d.got)
+		lost := missing.without(d.excused)
+		if r.c.QoS == 0 || r.unsure.Load() {
+			lost = nil
+		}
+		out.NotReceived += missing.count() - lost.count()
+		for _, lost := range lost {
 			out.Lost += int(lost.last - lost.first + 1)
 			if len(out.Examples) < maxExamples {
 				out.Examples = append(out.Examples, fmt.Sprintf("lost: commands %d to %d of device %d", lost.first, lost.last, i))

@@ -268,10 +268,84 @@ func TestAReceiverFindsWhatCameAgainOrOutOfOrder(t *testing.T) {
 	d.deliver(value("r", 1, 1))
 	r.acked[0] = runs{{1, 4}}
 	r.written.Store(4)
+	d.subscribed, d.m.left = true, true
 	var out CommandsResult
 	r.judge(&out)
 	require.Equal(t, [5]int{3, 1, 1, 1, 2}, [5]int{out.Received, out.Lost, out.Doubled, out.Disordered, out.Strange})
 	for _, want := range []string{"1 commands did not come", "1 commands came again", "1 commands came out of order"} {
 		require.ErrorContains(t, out.Err(), want)
 	}
+}
+
+// TestWhatWasNotPromisedIsNotLost: with QoS 0, and what was written while a device was not subscribed, or was on its way then.
+func TestWhatWasNotPromisedIsNotLost(t *testing.T) {
+	f := func(lost, not int, then func(d *receiver, c *conn, send func(first byte, seqs ...uint64), suback func())) {
+		t.Helper()
+		r, err := Commands{Target: Target{Version: 4}, Run: "r", Connections: 1, QoS: 1}.New(testKafka)
+		require.NoError(t, err)
+		d, c := r.receivers[0], &conn{}
+		suback := func() { require.NoError(t, d.packet(c, 0x90, []byte{0, 1, 1})) }
+		d.connected(c)
+		suback()
+		d.m.left = true
+		then(d, c, func(first byte, seqs ...uint64) {
+			for _, seq := range seqs {
+				body := wire.Text(nil, "t")
+				if first > 0x30 {
+					body = append(body, 0, 1)
+				}
+				require.NoError(t, d.packet(c, first, append(body, value("r", 0, seq)...)))
+			}
+		}, suback)
+		r.acked[0] = runs{{1, r.seq[0].Load()}}
+		var out CommandsResult
+		r.judge(&out)
+		require.Equal(t, [2]int{lost, not}, [2]int{out.Lost, out.NotReceived})
+	}
+	write := func(d *receiver, n uint64) { d.r.seq[0].Add(n) }
+	f(2, 0, func(d *receiver, _ *conn, send func(byte, ...uint64), _ func()) {
+		write(d, 5)
+		send(0x32, 1, 2, 4)
+	})
+	f(0, 2, func(d *receiver, _ *conn, send func(byte, ...uint64), _ func()) {
+		write(d, 5)
+		send(0x30, 1, 2, 4)
+	})
+	f(2, 3, func(d *receiver, c *conn, send func(byte, ...uint64), suback func()) {
+		write(d, 4)
+		send(0x32, 1, 3) // 2 is lost, 4 was on its way
+		d.connected(c)
+		write(d, 2)
+		suback()
+		write(d, 2)
+		send(0x32, 8) // 7 is lost
+	})
+	f(0, 2, func(d *receiver, _ *conn, send func(byte, ...uint64), _ func()) {
+		write(d, 3)
+		send(0x32, 1)
+		d.m.left = false // the connection was lost at the end
+	})
+}
+
+// TestWhatWaitsForKafkaIsBounded: what is due while it is away is counted and not kept.
+func TestWhatWaitsForKafkaIsBounded(t *testing.T) {
+	r, err := Commands{Target: Target{Version: 4}, Run: "r", Connections: 3, QoS: 1, Size: MinCommand, Rate: 1000}.New(testKafka)
+	require.NoError(t, err)
+	ctx, enough := context.WithCancel(t.Context())
+	full := mostOpen - mostOpen%r.weight() - r.weight()
+	r.open.Store(full)
+	var pacing sync.WaitGroup
+	pacing.Go(func() { r.pace(ctx) }) // ends with ctx
+	require.Eventually(t, func() bool { return r.late.Load() > 0 }, time.Minute, time.Millisecond)
+	enough()
+	pacing.Wait()
+	var given uint64
+	for i := range r.seq {
+		given += r.seq[i].Load()
+	}
+	require.EqualValues(t, 2, given)
+	var out CommandsResult
+	r.judge(&out)
+	require.Equal(t, r.due-2, out.Late)
+	require.Positive(t, out.Late)
 }

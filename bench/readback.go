@@ -20,7 +20,8 @@ const (
 	readPatience = 30 * time.Second
 	// readAgain is the time between questions.
 	readAgain = 100 * time.Millisecond
-	// settle is how long nothing may come before what has QoS 0 counts as not stored: nobody says when it is.
+	// settle is how long nothing may come before what is there counts as all: nobody says when QoS 0 is stored, and doubles
+	// may come late.
 	settle = 2 * time.Second
 )
 
@@ -109,7 +110,7 @@ func (b *Readbacker) Finish(ctx context.Context, told *PublishResult) (*Readback
 		if b.v.report.Records > records {
 			grew = time.Now()
 		}
-		if told.QoS > 0 || b.v.report.Records >= told.Sent || time.Since(grew) > settle {
+		if time.Since(grew) > settle {
 			break
 		}
 		if !sleep(ctx, readAgain) {

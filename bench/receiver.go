@@ -18,11 +18,15 @@ type receiver struct {
 	got  runs
 	last uint64
 
+	subscribed bool
+	excused    runs // commands that nobody has promised it: those of the times without a subscription
+
 	doubled, disordered, strange int
 }
 
 func (d *receiver) connected(c *conn) {
 	clear(d.open)
+	d.subscribed = false
 	c.out = append(c.out, wire.Subscribe(d.r.c.Version, 1, d.r.c.QoS, d.filter)...)
 }
 
@@ -45,9 +49,22 @@ func (d *receiver) packet(c *conn, first byte, body []byte) error {
 			}
 		}
 		d.r.granted.Add(1)
+		d.excuse()
+		d.subscribed = true
 		return nil
 	}
 	return fmt.Errorf("the server sent a packet that begins with 0x%02X", first)
+}
+
+// excuse notes that the device was not subscribed until now, since the last command that it got.
+func (d *receiver) excuse() {
+	first, last := d.last+1, d.r.seq[d.m.number].Load()
+	if n := len(d.excused); n > 0 {
+		first = max(first, d.excused[n-1].last+1)
+	}
+	if first <= last {
+		d.excused = append(d.excused, run{first, last})
+	}
 }
 
 // publish takes a message and acknowledges it. One of QoS 2 whose identifier is not released is a repeat, and not
@@ -56,6 +73,9 @@ func (d *receiver) publish(c *conn, first byte, body []byte) error {
 	m, err := wire.ParsePublish(first, body, d.r.c.Version)
 	if err != nil {
 		return err
+	}
+	if m.QoS == 0 {
+		d.r.unsure.Store(true)
 	}
 	if m.QoS < 2 || !d.open[m.ID] {
 		d.deliver(m.Payload)

@@ -155,10 +155,16 @@ func (c *CommandsResult) WriteTable(w io.Writer) error {
 	if c.NotWritten > 0 {
 		t.row("not written", "%s: %s", Thousands(c.NotWritten), c.WhyNot)
 	}
+	if c.Late > 0 {
+		t.row("due, not written", "%s, while too much waited for Kafka", Thousands(c.Late))
+	}
 	t.row("received", "%s, %s a second", Thousands(c.Received), Thousands(int(c.PerSecond)))
 	t.row("lost", "%s", Thousands(c.Lost))
 	t.row("doubled", "%s", Thousands(c.Doubled))
 	t.row("out of order", "%s", Thousands(c.Disordered))
+	if c.NotReceived > 0 {
+		t.row("not received", "%s with QoS 0, or while the device was not subscribed", Thousands(c.NotReceived))
+	}
 	if c.Strange > 0 {
 		t.row("strange", "%s messages of no command of this run, or of another device's", Thousands(c.Strange))
 	}

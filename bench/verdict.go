@@ -43,12 +43,8 @@ func (r *Readback) Err() error {
 	return errors.Join(errs...)
 }
 
-const (
-	// maxExamples is how many faults are described one by one.
-	maxExamples = 10
-	// maxDoubles is how many doubles are remembered, as they may be those of messages that were sent again.
-	maxDoubles = 1 << 20
-)
+// maxExamples is how many faults are described one by one.
+const maxExamples = 10
 
 // A place is a partition.
 type place struct {
@@ -56,23 +52,42 @@ type place struct {
 	partition int32
 }
 
-// A message is one of a device.
-type message struct {
-	device int
-	seq    uint64
-}
-
 // A verdict takes the records of the run in the order of their partitions.
 type verdict struct {
-	id      identity
-	seen    []runs                   // by device
-	last    map[place]map[int]uint64 // of each device
-	doubles map[message]int          // records beyond the first
-	report  Readback
+	id     identity
+	seen   []copies                 // by device
+	last   map[place]map[int]uint64 // of each device
+	report Readback
 }
 
+// copies are the messages that are there, then those that are there twice at least, and so on. Windows that were sent again
+// are a run each.
+type copies []runs
+
+// add takes one more copy of a message, and reports whether it is the first.
+func (c *copies) add(seq uint64) bool {
+	for i := range *c {
+		if (*c)[i].add(seq) {
+			return i == 0
+		}
+	}
+	*c = append(*c, runs{{seq, seq}})
+	return len(*c) == 1
+}
+
+// first gives the messages that are there.
+func (c copies) first() runs {
+	if len(c) == 0 {
+		return nil
+	}
+	return c[0]
+}
+
+// beyond gives the others.
+func (c copies) beyond() copies { return c[min(1, len(c)):] }
+
 func newVerdict(run string, devices int) *verdict {
-	return &verdict{id: identityOf(run), seen: make([]runs, devices), last: make(map[place]map[int]uint64), doubles: make(map[message]int)}
+	return &verdict{id: identityOf(run), seen: make([]copies, devices), last: make(map[place]map[int]uint64)}
 }
 
 // record takes a record's value; what is not of this run is passed over.
@@ -89,11 +104,6 @@ func (v *verdict) record(at place, offset int64, value []byte) {
 	}
 	switch {
 	case !v.seen[device].add(seq):
-		if len(v.doubles) < maxDoubles {
-			v.doubles[message{device, seq}]++
-		} else {
-			v.report.Doubled++
-		}
 		return // where a double stands says nothing
 	case seq < last[device]:
 		v.report.Disordered++
@@ -111,23 +121,24 @@ func (v *verdict) example(format string, args ...any) {
 // judge compares with what the devices were told. It is called once, after all records.
 func (v *verdict) judge(told []ledger, qos byte) *Readback {
 	r := &v.report
-	for m, n := range v.doubles {
-		if told[m.device].repeated.has(m.seq) {
-			r.Repeats += n
-			continue
-		}
-		r.Doubled += n
-		v.example("doubled: message %d of device %d is there %d times", m.seq, m.device, n+1)
-	}
 	for device, of := range told {
-		for _, lost := range of.acked.without(v.seen[device]) {
+		seen := v.seen[device].first()
+		for i, again := range v.seen[device].beyond() {
+			doubled := again.without(of.repeated)
+			r.Repeats += again.count() - doubled.count()
+			r.Doubled += doubled.count()
+			for _, d := range doubled {
+				v.example("doubled: messages %d to %d of device %d are there %d times", d.first, d.last, device, i+2)
+			}
+		}
+		for _, lost := range of.acked.without(seen) {
 			r.Lost += int(lost.last - lost.first + 1)
 			v.example("lost: messages %d to %d of device %d", lost.first, lost.last, device)
 		}
 		if qos == 0 {
-			r.NotStored += int(of.sent) - v.seen[device].count()
+			r.NotStored += int(of.sent) - seen.count()
 		} else {
-			r.Unacknowledged += v.seen[device].without(of.acked).count()
+			r.Unacknowledged += seen.without(of.acked).count()
 		}
 		partitions := 0
 		for _, last := range v.last {

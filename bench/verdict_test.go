@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -60,6 +61,12 @@ func FuzzIdentity(f *testing.F) {
 	})
 }
 
+// A message is one of a device.
+type message struct {
+	device int
+	seq    uint64
+}
+
 // TestTheVerdictFindsWhatIsLostDoubledOrOutOfOrder, and nothing else.
 func TestTheVerdictFindsWhatIsLostDoubledOrOutOfOrder(t *testing.T) {
 	at := place{"t", 0}
@@ -111,4 +118,20 @@ func TestOrderCountsWithinAPartition(t *testing.T) {
 		v.record(place{"t", r.partition}, 0, value("r", 0, r.seq))
 	}
 	require.Equal(t, &Readback{Records: 4, Spread: 1}, v.judge([]ledger{{sent: 4, acked: runs{{1, 4}}}}, 1))
+}
+
+// TestMoreThanAMillionRepeatsAreNoDoubles: windows that were sent again, some of them twice, take little memory and are told
+// from what was sent once.
+func TestMoreThanAMillionRepeatsAreNoDoubles(t *testing.T) {
+	const sent, again = 1<<20 + 100, 1<<20 + 50
+	v := newVerdict("r", 1)
+	for _, n := range []uint64{sent, again, 10} {
+		for seq := uint64(1); seq <= n; seq++ {
+			v.seen[0].add(seq)
+		}
+	}
+	v.seen[0].add(sent)
+	require.Equal(t, copies{{{1, sent}}, {{1, again}, {sent, sent}}, {{1, 10}}}, v.seen[0])
+	got := v.judge([]ledger{{sent: sent, acked: runs{{1, sent}}, repeated: runs{{1, again}}}}, 1)
+	require.Equal(t, &Readback{Repeats: again + 10, Doubled: 1, Examples: []string{fmt.Sprintf("doubled: messages %d to %d of device 0 are there 2 times", sent, sent)}}, got)
 }
