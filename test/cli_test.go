@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -365,4 +366,26 @@ func TestSighupEndsNothing(t *testing.T) {
 	}
 	f(serve(t, kafka.Brokers(), `  [{match: "#", topic: data}]`, ""))
 	f(try(t, "loopback.yaml").instance)
+}
+
+// TestALogThatNobodyReadsEndsNothing: what the log was piped to has ended.
+func TestALogThatNobodyReadsEndsNothing(t *testing.T) {
+	kafka, err := embedded.Start(embedded.Config{Topics: []string{"data"}})
+	require.NoError(t, err)
+	t.Cleanup(kafka.Close)
+	s := serve(t, kafka.Brokers(), `  [{match: "#", topic: data}]`, "")
+	s.log.mu.Lock()
+	s.log.gone = true
+	s.log.mu.Unlock()
+	for range 3 { // a line of each, the first of which finds that nobody reads
+		c, err := net.Dial("tcp", s.address)
+		require.NoError(t, err)
+		_, err = c.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, c) // until we are thrown out
+		require.NoError(t, c.Close())
+	}
+	answer, err := dial(t, s.address, "d", nil).Publish(t.Context(), &paho.Publish{Topic: "chat/d", QoS: 1})
+	require.NoError(t, err)
+	require.Zero(t, answer.ReasonCode)
 }

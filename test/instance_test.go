@@ -41,11 +41,15 @@ type lockedBuffer struct {
 	b    bytes.Buffer
 	line func([]byte) // is told of each line when it is there, one after the other; may be nil
 	read int          // what it was told of
+	gone bool         // nobody reads any more
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.gone {
+		return 0, io.ErrClosedPipe
+	}
 	n, err := l.b.Write(p)
 	for l.line != nil {
 		end := bytes.IndexByte(l.b.Bytes()[l.read:], '\n')

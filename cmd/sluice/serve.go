@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,6 +39,7 @@ func (c *serveCommand) Run(std streams) error {
 		return err
 	}
 	log := newLogger(std, cfg.Log)
+	signal.Ignore(syscall.SIGPIPE) // what the log was piped to may end; its next line would end us, and cut all devices off
 	ctx := untilStopped(log)
 	p, err := proxy.New(cfg, log, newRegistry())
 	if _, files := errors.AsType[proxy.SetupError](err); files {
