@@ -304,8 +304,7 @@ func TestReplayEndsWithItsStream(t *testing.T) {
 		in.write(now("commands", "d1", fmt.Sprint(i), "name", "x"))
 	}
 	d.next()
-	st := in.sessions.streams.of("commands", 0)
-	in.until("it has read all", func() bool { return st.next.Load() == 5 })
+	handledAll([]*instance{in}, 0, "d1", 5)
 	d.leave()
 	require.EqualValues(t, 5, in.stored("d1").Reach("commands", 0))
 	in.hasRead(0, 0)
