@@ -176,6 +176,25 @@ func TestWhatTheSpecificationsWantIsNoViolation(t *testing.T) {
 	require.Empty(t, Judge(&h.History))
 }
 
+// TestARepeatBehindASubscribeMayBeANewMessage: with QoS 1 what comes again when its PUBACK is on its way is a message that is
+// published then. What was not answered yet is the one from before the SUBSCRIBE.
+func TestARepeatBehindASubscribeMayBeANewMessage(t *testing.T) {
+	repeated := func() *told {
+		h := right()
+		again := *h.event(Publish, 0, 4)
+		require.Equal(t, say1, again.Message)
+		again.Dup = true
+		ack := h.at(GotPuback, 0, 1)
+		h.hearItself(ack)
+		h.Events = slices.Insert(h.Events, ack+2, again)
+		return h
+	}
+	h := repeated()
+	require.Len(t, Judge(&h.History), 1)
+	h.repeat(h.recordOf(say1))
+	require.Empty(t, Judge(&h.History))
+}
+
 // TestUnsubscribeEndsWhatWasNotBegun: what was published before it comes or not; what came is completed, and a command has
 // its receipt (section 3.10.4).
 func TestUnsubscribeEndsWhatWasNotBegun(t *testing.T) {

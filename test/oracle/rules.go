@@ -187,7 +187,11 @@ func (s *session) taking(m *facts, until int) (can, must bool, most, least byte)
 			if i+1 < len(l.versions) && l.versions[i+1].sure < m.from {
 				continue // another one was in force
 			}
-			if i == 0 && v.from > m.from && m.From == s.dev.number && len(m.sends) == 1 && m.conn == v.conn.number {
+			before := m.from
+			if m.QoS == 1 && len(m.records) > 1 { // it was answered when it came again, and that was a new message
+				before = m.lastSent
+			}
+			if i == 0 && v.from > before && m.From == s.dev.number && len(m.sends) == 1 && m.conn == v.conn.number {
 				sure = false
 				continue // it was published before on this very connection
 			}
