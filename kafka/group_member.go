@@ -226,6 +226,9 @@ func (g *Group) join(ctx context.Context) (resp *sarama.JoinGroupResponse, err e
 	}
 }
 
+// rebalanceTime is how long Kafka waits for members to join once more. One that died meanwhile holds the others up so long.
+const rebalanceTime = 10 * time.Second
+
 func (g *Group) joinRequest() (*sarama.JoinGroupRequest, error) {
 	id, generation := g.get()
 	if g.strategy == nil {
@@ -234,7 +237,7 @@ func (g *Group) joinRequest() (*sarama.JoinGroupRequest, error) {
 	req := sarama.NewJoinGroupRequest(sarama.MaxVersion)
 	req.GroupId, req.MemberId, req.ProtocolType = g.cfg.Name, id, "consumer"
 	req.SessionTimeout = int32(g.cfg.SessionTimeout.Milliseconds())
-	req.RebalanceTimeout = req.SessionTimeout
+	req.RebalanceTimeout = min(req.SessionTimeout, int32(rebalanceTime.Milliseconds()))
 	meta := &sarama.ConsumerGroupMemberMetadata{Version: 2, Topics: g.cfg.Topics, OwnedPartitions: g.ownedPartitions(), GenerationID: generation}
 	if s, ok := g.strategy.(sarama.SubscriptionUserDataBalanceStrategy); ok {
 		data, err := s.SubscriptionUserData(g.cfg.Topics)

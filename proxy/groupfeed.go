@@ -45,6 +45,11 @@ func sampled(log zerolog.Logger) zerolog.Logger {
 // feedLook is how often a groupFeed looks whether it has to begin anew.
 const feedLook = time.Second
 
+// feedSession is how long a member may be without its coordinator: longer than it takes the group to get another one when a
+// Kafka node dies, which is noticed after broker.session.timeout.ms, 9 s. A membership that is lost takes with it what was
+// acknowledged and could not be committed any more; it would come again, to another device.
+const feedSession = 20 * time.Second
+
 // run is a member until ctx ends. It begins anew with the group's offsets when there are other topics.
 func (f *groupFeed) run(ctx context.Context) {
 	f.from = f.c.streams.places(f.begins)
@@ -59,7 +64,7 @@ func (f *groupFeed) run(ctx context.Context) {
 
 // begin is a member until there is a reason to begin anew.
 func (f *groupFeed) begin(ctx context.Context, topics []string) {
-	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Window: f.window, Begin: f.first})
+	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Window: f.window, Begin: f.first, SessionTimeout: feedSession})
 	if err != nil {
 		f.log.Error().Err(err).Str("group", f.name).Msg("cannot be a member of a consumer group")
 		return

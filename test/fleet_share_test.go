@@ -332,6 +332,54 @@ func TestAMemberThatIsCutOffDoesNotGoOnBesideItsSuccessor(t *testing.T) {
 	}
 }
 
+// TestWhatAShareAcknowledgedDoesNotComeAgainWhenItsCoordinatorIsKilled: Kafka notices after 9 s that a node is dead, and the
+// group has no coordinator so long. What was acknowledged shortly before could not be committed.
+func TestWhatAShareAcknowledgedDoesNotComeAgainWhenItsCoordinatorIsKilled(t *testing.T) {
+	besideOthers(t)
+	b := openShares(t, 3)
+	b.leadElsewhere()
+	keys := []string{"0", "1", "2", "3", "4"} // each is a group, and commits at its own times
+	for _, key := range keys {
+		b.member(key+" here", 0, key)
+		b.member(key+" there", 1, key)
+	}
+	come := func(payloads []string) (again int) {
+		t.Helper()
+		missing := 0
+		await(t, func() bool {
+			again, missing = 0, 0
+			for _, key := range keys {
+				here, _ := b.times(key+" here", nil)
+				there, _ := b.times(key+" there", nil)
+				for _, p := range payloads {
+					switch n := here[p] + there[p]; n {
+					case 0:
+						missing++
+					default:
+						again += n - 1
+					}
+				}
+			}
+			return missing == 0
+		}, func() string { return fmt.Sprint(missing, " are missing") })
+		return again
+	}
+	await(t, func() bool {
+		payloads := b.write(1, keys...)
+		come(payloads)
+		return !slices.ContainsFunc(keys, func(key string) bool {
+			_, missing := b.times(key+" there", payloads)
+			return missing != sharePartitions/2
+		})
+	}, func() string { return "the shares are not divided" })
+
+	acknowledged := b.write(5, keys...)
+	come(acknowledged)
+	require.NoError(t, b.kafka.Kill(0))
+	come(b.write(1, keys...)) // and before them what comes again
+	require.Zero(t, come(acknowledged), "acknowledged commands that came again, of %d", len(keys)*len(acknowledged))
+}
+
 // leadElsewhere makes the first node the coordinator of all groups, and the others the leaders of the commands' partitions.
 func (b *shareBench) leadElsewhere() {
 	b.t.Helper()
