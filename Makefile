@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails in one way each.
 FAULTS      ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories model soak faults chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories model soak performance faults chaos docs clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -65,6 +65,14 @@ model:
 # The tests of the real binary in their long versions.
 soak:
 	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h ./test
+
+# Sluice beside Kafka clients' producers, a matrix of loads, growth: measured in an hour on a machine with nothing else to
+# do, and written into docs/performance.md. SHORT=1: 3 minutes, into dist/performance. MATRIX=10m: how long the matrix
+# takes. PARTS='base latency matrix growth slow': only these, the others stay as they are.
+MATRIX ?= $(if $(SHORT),20s,25m)
+performance:
+	SLUICE_PERFORMANCE=$(if $(SHORT),short,long) SLUICE_PERFORMANCE_MATRIX=$(MATRIX) SLUICE_PERFORMANCE_PARTS='$(PARTS)' \
+		$(GO) test -count=1 -v -timeout 3h -run 'TestPerformance$$' ./test
 
 faults:
 	SLUICE_SOAK=1 $(GO) test -count=1 -v -timeout 6h -run '$(FAULTS)' ./test

@@ -81,6 +81,9 @@ func BenchmarkIndexMatch(b *testing.B) {
 		topic    string // * is a client ID
 		want     int
 	}{
+		{"own/devices=10", 10, []string{own}, command, 1},
+		{"own/devices=100", 100, []string{own}, command, 1},
+		{"own/devices=1000", 1000, []string{own}, command, 1},
 		{"own/devices=10000", 10_000, []string{own}, command, 1},
 		{"own/devices=100000", 100_000, []string{own}, command, 1},
 		{"own/devices=1000000", 1_000_000, []string{own}, command, 1},

@@ -20,8 +20,8 @@ type stateBench struct {
 	sessions, retained string
 }
 
-func newStateBench(t *testing.T) *stateBench {
-	b := &stateBench{kafka: cluster.Shared(t)}
+func newStateBench(t *testing.T, kafka *cluster.Cluster) *stateBench {
+	b := &stateBench{kafka: kafka}
 	name := cluster.TopicName(t)
 	b.sessions, b.retained = "sluice-sessions-"+name, "sluice-retained-"+name
 	state := fmt.Sprintf("sessions: {topic: %q, ledger: %q}\nretained: {topic: %q}\n", b.sessions, "sluice-ledger-"+name, b.retained)
@@ -65,7 +65,7 @@ func (b *stateBench) restart() (took time.Duration, memory int64) {
 
 // TestStartWithManyRetainedMessages: an instance is ready when it has read all of them.
 func TestStartWithManyRetainedMessages(t *testing.T) {
-	b := newStateBench(t)
+	b := newStateBench(t, cluster.Shared(t))
 	n := either(50_000, 1_000_000)
 	empty, before := b.restart()
 	require.Zero(t, b.terminate())
@@ -80,18 +80,21 @@ func TestStartWithManyRetainedMessages(t *testing.T) {
 	require.EqualValues(t, n, b.metric("sluice_retained_records_total", `kind="set"`))
 }
 
+// storedSession is the record of a session that an instance let go of, of one of three.
+func storedSession(i int) *kgo.Record {
+	offline := time.Now().UnixMilli()
+	return &kgo.Record{Key: fmt.Appendf(nil, "sensor-%07d\x00%016x", i, i%3), Value: fmt.Appendf(nil,
+		`{"v":1,"claim":1,"state":1,"began":1,"tx":"sluice-%016x-0","connected":%d,"released":true,"expiry":86400,"offline":%d,"subs":[{"f":"devices/sensor-%07d/commands/#","q":1}],"pos":{"commands":{"0":1,"1":2,"2":3,"3":4,"4":5,"5":6}},"remote":"10.1.2.3:40000","mqtt":"5"}`,
+		i%3, offline-60_000, offline, i)}
+}
+
 // TestStartWithManyStoredSessions: an instance is ready when it has read all of them, and each can be resumed.
 func TestStartWithManyStoredSessions(t *testing.T) {
-	b := newStateBench(t)
+	b := newStateBench(t, cluster.Shared(t))
 	n := either(50_000, 1_000_000)
 	empty, before := b.restart()
 	require.Zero(t, b.terminate())
-	offline := time.Now().UnixMilli()
-	b.fill(b.sessions, n, func(i int) *kgo.Record {
-		return &kgo.Record{Key: fmt.Appendf(nil, "sensor-%07d\x00%016x", i, i%3), Value: fmt.Appendf(nil,
-			`{"v":1,"claim":1,"state":1,"began":1,"tx":"sluice-%016x-0","connected":%d,"released":true,"expiry":86400,"offline":%d,"subs":[{"f":"devices/sensor-%07d/commands/#","q":1}],"pos":{"commands":{"0":1,"1":2,"2":3,"3":4,"4":5,"5":6}},"remote":"10.1.2.3:40000","mqtt":"5"}`,
-			i%3, offline-60_000, offline, i)}
-	})
+	b.fill(b.sessions, n, storedSession)
 	took, memory := b.restart()
 	t.Logf("%d stored sessions: ready after %v, %v without any; %d MB of memory, %d without; %.0f bytes each",
 		n, took.Round(10*time.Millisecond), empty.Round(10*time.Millisecond), memory>>20, before>>20, float64(memory-before)/float64(n))

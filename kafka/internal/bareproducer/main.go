@@ -1,5 +1,6 @@
-// Command bareproducer is what the proxy is measured against: sarama's AsyncProducer alone, with the proxy's settings,
-// the same keys, headers and number of unacknowledged messages, and no MQTT in front. It prints one line of JSON.
+// Command bareproducer is what the proxy is measured against: a Kafka client's producer alone, sarama's AsyncProducer or
+// franz-go's, with the proxy's settings, the same keys, headers and number of unacknowledged messages, and no MQTT in
+// front. It prints one line of JSON. test/performance has librdkafka's.
 package main
 
 import (
@@ -11,28 +12,26 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/IBM/sarama"
-	"github.com/rcrowley/go-metrics"
 )
 
 type options struct {
-	brokers, topic, compression string
-	keys, window, size, rate    int
-	duration, linger            time.Duration
+	client, brokers, topic, compression string
+	keys, window, size, rate            int
+	duration, linger                    time.Duration
 }
 
 func main() {
 	var o options
+	flag.StringVar(&o.client, "client", "sarama", "whose producer: sarama or franz-go")
 	flag.StringVar(&o.brokers, "brokers", "127.0.0.1:9092", "brokers")
 	flag.StringVar(&o.topic, "topic", "", "Kafka topic")
 	flag.StringVar(&o.compression, "compression", "lz4", "lz4, zstd, snappy, gzip or none")
 	flag.IntVar(&o.keys, "keys", 50, "different keys")
 	flag.IntVar(&o.window, "window", 1000, "unacknowledged messages in all")
 	flag.IntVar(&o.size, "size", 256, "payload bytes")
-	flag.IntVar(&o.rate, "rate", 0, "messages a second; 0: as fast as they are acknowledged")
+	flag.IntVar(&o.rate, "rate", 0, "messages a second, whose times count from when they were due; 0: as fast as they are acknowledged")
 	flag.DurationVar(&o.duration, "duration", 8*time.Second, "how long")
-	flag.DurationVar(&o.linger, "linger", 5*time.Millisecond, "Flush.Frequency")
+	flag.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a record waits for others")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -40,92 +39,80 @@ func main() {
 	}
 }
 
-func config(o options) (*sarama.Config, error) {
-	metrics.UseNilMetrics = true
-	c := sarama.NewConfig()
-	c.Version = sarama.MaxVersion
-	c.Producer.RequiredAcks = sarama.WaitForAll
-	c.Producer.Idempotent = true
-	c.Net.MaxOpenRequests = 1
-	c.Producer.Partitioner = sarama.NewMurmur2Partitioner
-	c.Producer.Return.Successes = true
-	c.Producer.Retry.Max = 300
-	c.Producer.Flush.Frequency = o.linger
-	return c, c.Producer.Compression.UnmarshalText([]byte(o.compression))
+// A producer sends records, and says of each once what became of it.
+type producer interface {
+	produce(key string, value []byte, at time.Time)
+	close() // returns when all has been said
+}
+
+// A ledger is what was said. Its methods are called by one goroutine each.
+type ledger struct {
+	room    chan struct{}
+	latency []time.Duration
+	failure error
+}
+
+func (l *ledger) acked(at time.Time) {
+	l.latency = append(l.latency, time.Since(at))
+	<-l.room
+}
+
+func (l *ledger) failed(err error) {
+	l.failure = err
+	<-l.room
 }
 
 func run(o options) error {
-	c, err := config(o)
+	start := map[string]func(options, *ledger) (producer, error){"sarama": newSarama, "franz-go": newFranz}[o.client]
+	if start == nil {
+		return fmt.Errorf("no client %q", o.client)
+	}
+	l := &ledger{room: make(chan struct{}, o.window)}
+	p, err := start(o, l)
 	if err != nil {
 		return err
 	}
-	p, err := sarama.NewAsyncProducer(strings.Split(o.brokers, ","), c)
-	if err != nil {
-		return err
+	cpu, begin := cpuTime(), time.Now()
+	feed(p, o, l.room, begin)
+	p.close()
+	if l.failure != nil {
+		return l.failure
 	}
-	room := make(chan struct{}, o.window)
-	done := make(chan []time.Duration)
-	failed := make(chan error, 1)
-	go func() { // ends when the producer is closed
-		for e := range p.Errors() {
-			select {
-			case failed <- e:
-			default:
-			}
-			<-room
-		}
-	}()
-	go func() { // ends when the producer is closed
-		var latency []time.Duration
-		for m := range p.Successes() {
-			latency = append(latency, time.Since(m.Timestamp))
-			<-room
-		}
-		done <- latency
-	}()
-	cpu, start := cpuTime(), time.Now()
-	feed(p, o, room, start)
-	p.AsyncClose()
-	latency := <-done
-	select {
-	case err := <-failed:
-		return err
-	default:
-	}
-	return report(latency, cpuTime()-cpu, time.Since(start))
+	return report(l.latency, cpuTime()-cpu, time.Since(begin))
 }
 
 // feed sends until the time is over.
-func feed(p sarama.AsyncProducer, o options, room chan struct{}, start time.Time) {
-	var pace <-chan time.Time
-	if o.rate > 0 {
-		t := time.NewTicker(time.Second / time.Duration(o.rate))
-		defer t.Stop()
-		pace = t.C
-	}
+func feed(p producer, o options, room chan struct{}, start time.Time) {
 	for i := 0; time.Since(start) < o.duration; i++ {
-		if pace != nil {
-			<-pace
+		at := time.Time{}
+		if o.rate > 0 {
+			at = start.Add(time.Duration(i) * time.Second / time.Duration(o.rate))
+			time.Sleep(time.Until(at))
 		}
 		room <- struct{}{}
+		if o.rate == 0 {
+			at = time.Now()
+		}
 		key := fmt.Sprintf("%d", i%o.keys)
 		value := make([]byte, o.size)
 		for k := copy(value, fmt.Sprintf("bare %s %d ", key, i/o.keys)); k < len(value); k++ {
 			value[k] = 'x'
 		}
-		p.Input() <- &sarama.ProducerMessage{Topic: o.topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(value), Headers: headers(key), Timestamp: time.Now()}
+		p.produce(key, value, at)
 	}
 }
 
 // headers are those of a message of a device with this key.
-func headers(key string) []sarama.RecordHeader {
-	return []sarama.RecordHeader{
-		{Key: []byte("mqtt.topic"), Value: []byte("devices/" + key + "/telemetry/load")},
-		{Key: []byte("mqtt.client_id"), Value: []byte("load-rxxxxxxxx-" + key)},
-		{Key: []byte("mqtt.qos"), Value: []byte("1")},
-		{Key: []byte("metric"), Value: []byte("load")},
+func headers(key string) [4][2]string {
+	return [4][2]string{
+		{"mqtt.topic", "devices/" + key + "/telemetry/load"},
+		{"mqtt.client_id", "load-rxxxxxxxx-" + key},
+		{"mqtt.qos", "1"},
+		{"metric", "load"},
 	}
 }
+
+func (o options) seeds() []string { return strings.Split(o.brokers, ",") }
 
 func cpuTime() time.Duration {
 	var u syscall.Rusage
