@@ -85,12 +85,10 @@ func (w *writer) head(cells ...string) {
 
 // chart adds a chart if it has a line.
 func (w *writer) chart(file string, c chart) {
-	for _, l := range c.lines {
-		if len(l.points) > 1 {
-			w.charts[file] = c.svg()
-			w.printf("\n![%s](performance/%s)\n", c.title, file)
-			return
-		}
+	c.lines = slices.DeleteFunc(c.lines, func(l line) bool { return len(l.points) < 2 })
+	if len(c.lines) > 0 {
+		w.charts[file] = c.svg()
+		w.printf("\n![%s](performance/%s)\n", c.title, file)
 	}
 }
 
@@ -304,7 +302,7 @@ func (w *writer) growth(p *Part) {
 				unit = "ns"
 			}
 			all := curve(Sluice, cases, q.name, func(c *Case) (int, bool) { return c.X, true })
-			w.chart("growth-"+strings.ReplaceAll(series, " ", "-")+".svg", chart{title: q.title, x: series, y: unit, lines: []line{all}})
+			w.chart("growth-"+strings.ReplaceAll(series, " ", "-")+".svg", chart{title: q.title + " by " + series, x: series, y: unit, lines: []line{all}})
 		}
 	}
 }
