@@ -130,8 +130,16 @@ func (t *Table) applyVerdict(inc string, rec Record) (bool, error) {
 	if verdict != nil && verdict.From > 0 {
 		i.at, i.from = verdict.Since, min(i.from, verdict.From)
 	}
+	i.settle()
 	t.forget(i)
 	return true, nil
+}
+
+// settle drops what a verdict says to who goes on with a session of the dead one, if there is none: it stays for days.
+func (i *instance) settle() {
+	if i.keys == 0 && i.verdict != nil {
+		i.verdict.Ends = nil
+	}
 }
 
 func decodeInstanceOrNil(value []byte) (*Instance, error) {
@@ -242,6 +250,7 @@ func (t *Table) remove(client, inc string) bool {
 	t.entries--
 	t.bytes -= len(entries[i].raw)
 	entries[i].inc.keys--
+	entries[i].inc.settle()
 	t.forget(entries[i].inc)
 	if len(entries) == 1 {
 		delete(t.clients, client)

@@ -322,3 +322,25 @@ func BenchmarkTableApply(b *testing.B) {
 		}
 	}
 }
+
+// TestVerdictKeepsHowFarTheTopicsWentAsLongAsThereIsASession of the dead one: it stays itself for seven days, and has a position
+// in each partition of commands.
+func TestVerdictKeepsHowFarTheTopicsWentAsLongAsThereIsASession(t *testing.T) {
+	k := newKafka(t)
+	ends := func() *Progress {
+		verdict, dead := k.table.Instance("A")
+		require.True(t, dead && verdict.Dead)
+		return verdict.Ends
+	}
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	k.session("d", "A", &Session{Principal: "p"})
+	k.judgedAt("A", reads("1", 9))
+	require.NotNil(t, ends())
+	k.put(SessionKey("c", "A"), nil)
+	require.NotNil(t, ends())
+	k.put(SessionKey("d", "A"), nil)
+	require.Nil(t, ends())
+	k.judgedAt("A", reads("1", 9))
+	require.Nil(t, ends(), "as who starts later reads it")
+}

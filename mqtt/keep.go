@@ -50,14 +50,15 @@ func (s *Session) Saved(version uint64) {
 	}
 }
 
-// HasProgressed says whether commands were settled since the last snapshot.
+// HasProgressed says whether there is something to write down since the last snapshot: commands were settled, or it has come
+// past State.Given.
 func (s *Session) HasProgressed() bool {
 	o := s.lock()
 	if o == nil {
 		return false
 	}
 	defer o.mu.Unlock()
-	return o.settled > 0
+	return o.hasPassed() || o.settled > 0
 }
 
 // Behind gives the streams of which commands wait in the store, with the offset from which on.

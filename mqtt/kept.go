@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -235,6 +236,35 @@ func (o *outbox) prune() map[int32]int64 {
 	return lows
 }
 
+// shed drops what others had come to, before or with the session, in the streams where it is as far: what is settled, and what
+// Send is called with. mu is held.
+func (o *outbox) shed(lows map[int32]int64, next func(stream int32) (int64, bool)) {
+	for _, to := range []*map[int32]int64{&o.past, &o.before, &o.given} {
+		maps.DeleteFunc(*to, func(stream int32, to int64) bool {
+			at, ok := next(stream)
+			if low, open := lows[stream]; open {
+				at = min(at, low)
+			}
+			return ok && at >= to
+		})
+		if len(*to) == 0 {
+			*to = nil // an empty map keeps its room
+		}
+	}
+}
+
+// hasPassed says that the session has come past all that a server without a last word may have given, which is in its record.
+// mu is held.
+func (o *outbox) hasPassed() bool {
+	given := len(o.given)
+	if len(o.past)+len(o.before)+given == 0 || o.ended || !o.durable {
+		return false
+	}
+	_, next := o.keeper.Streams()
+	o.shed(o.lows(), next)
+	return given > 0 && o.given == nil
+}
+
 // restore fills the outbox of a session that comes from the store.
 func (o *outbox) restore(state *State) {
 	o.mu.Lock()
@@ -359,6 +389,7 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 		return *o.final
 	}
 	lows := o.prune()
+	o.shed(lows, next)
 	o.settled = 0
 	s := Snapshot{Version: o.version, Done: slices.Clone(o.done)}
 	for _, stream := range streams {

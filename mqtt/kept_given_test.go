@@ -64,3 +64,50 @@ func TestQoS0ThatAnotherServerMayHaveSentIsNotSentAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestSessionForgetsWhatOthersHadComeTo once it is as far, also if nothing comes for it: a map for each stream of commands would
+// stay as long as the session is here, and in its record.
+func TestSessionForgetsWhatOthersHadComeTo(t *testing.T) {
+	const streams, tail, end = 100, 4, 8
+	w := keeping(t, nil)
+	w.v.setPrompt(true)
+	snapshot := Snapshot{Subscriptions: []Subscription{{Filter: "t", QoS: 1}}}
+	for stream := range int32(streams) {
+		w.v.next[stream+1] = tail
+		at := Place{stream + 1, end}
+		snapshot.Given, snapshot.Met = append(snapshot.Given, at), append(snapshot.Met, Place{stream + 1, end - 1})
+		w.v.before = append(w.v.before, at)
+	}
+	w.deposits(deposit{snapshot: snapshot})
+	fresh := w.stored(5, "fresh")
+	c := w.stored(5, "dev")
+	require.True(t, c.present())
+	held := func(id string) (n int) {
+		o := w.v.keeper(id).o.Session.lock()
+		defer o.mu.Unlock()
+		return len(o.past) + len(o.before) + len(o.given)
+	}
+	require.Equal(t, 2*streams, held("dev"))
+	require.Equal(t, streams, held("fresh"))
+	k := w.v.keeper("dev")
+	pass := func(next int64) {
+		w.v.mu.Lock()
+		defer w.v.mu.Unlock()
+		for stream := range w.v.next {
+			w.v.next[stream] = next
+		}
+	}
+	require.False(t, k.o.Session.HasProgressed())
+	pass(end - 1)
+	require.False(t, k.o.Session.HasProgressed())
+	require.Len(t, k.snapshot().Given, streams)
+	require.Equal(t, streams, held("dev"))
+	pass(end)
+	require.True(t, k.o.Session.HasProgressed(), "its record says less from now on")
+	require.False(t, k.o.Session.HasProgressed(), "once")
+	require.Empty(t, k.snapshot().Given)
+	require.Zero(t, held("dev"))
+	require.False(t, w.v.keeper("fresh").o.Session.HasProgressed())
+	require.Zero(t, held("fresh"))
+	fresh.ping()
+}

@@ -21,6 +21,7 @@ type vault struct {
 	opening func(ctx context.Context, o *Opening) error // what Open does first; set before the first connection
 	full    atomic.Bool                                 // no session may grow
 	past    []Place                                     // of new sessions; set before the first connection
+	before  []Place                                     // the same
 
 	mu      sync.Mutex
 	d       *dispatcher // of the server that runs
@@ -135,6 +136,7 @@ func (v *vault) Open(ctx context.Context, o *Opening) (*Opened, error) {
 		return opened, nil
 	}
 	v.stored[o.ClientID], opened.State.Past = deposit{}, v.past
+	opened.State.Before = v.before
 	return opened, nil
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"sync"
@@ -138,7 +139,9 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	if !a.Present {
 		st.Past = s.past(ctx, k.conn.ClientID())
 		if k.conn.Unheard {
-			st.Before = placesOf(s.logEnds(ctx))
+			before := s.logEnds(ctx)
+			maps.DeleteFunc(before, func(stream int32, end int64) bool { return end <= s.streams.get(stream).next.Load() })
+			st.Before = placesOf(before)
 		}
 		return opened, nil
 	}

@@ -145,10 +145,11 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.S
 	}
 	for _, st := range s.streams.all() {
 		tail := st.next.Load()
-		if at := max(s.given(ctx, st, state), ends[st.id]); at > 0 {
+		_, known := state.Pos[st.topic]
+		// Below the tail it matters only to what is replayed.
+		if at := max(s.given(ctx, st, state), ends[st.id]); at > 0 && (at > tail || known && (at > state.Pos[st.topic][st.partition] || !st.means(&state.Progress))) {
 			to.Given = append(to.Given, mqtt.Place{Stream: st.id, Offset: at})
 		}
-		_, known := state.Pos[st.topic]
 		_, met := state.Met[st.topic]
 		if !known && !met || tail < 0 {
 			continue // new to the session: it begins where the devices here are
