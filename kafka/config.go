@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -37,6 +38,9 @@ type Config struct {
 	RequestTimeout time.Duration
 	// CreateTopics makes topics that are missing; nil: a missing topic is an error.
 	CreateTopics *CreateTopics
+	// Patience ends what a member of a consumer group does to leave in good order after its Run was told to end, which may
+	// be as long as a session lasts if the coordinator says nothing. nil: only that does.
+	Patience context.Context
 	// Logger gets what an operator should know; the zero value logs nothing.
 	Logger zerolog.Logger
 	// Registerer takes the metrics; nil: they are counted and not registered.
@@ -62,6 +66,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxInFlightBytes = or(c.MaxInFlightBytes, 64<<20)
 	c.DialTimeout = or(c.DialTimeout, 3*time.Second)
 	c.RequestTimeout = or(c.RequestTimeout, 8*time.Second)
+	if c.Patience == nil {
+		c.Patience = context.Background()
+	}
 	if c.Burst == nil {
 		c.Burst = func() {}
 	}

@@ -159,7 +159,7 @@ func (g *Group) Run(ctx context.Context) error {
 			_ = sleep(ctx, memberAgain)
 		}
 	}
-	g.leave(ctx)
+	g.leave()
 	return nil
 }
 
@@ -205,7 +205,7 @@ func (g *Group) stay(ctx context.Context) error {
 // assemble is rejoin, until ctx ends. Who leaves then gives its partitions back first, while it still joins: from when all
 // have joined until the partitions are divided Kafka takes no commit, and after that only of those who have joined.
 func (g *Group) assemble(ctx context.Context) error {
-	joining, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	joining, cancel := context.WithCancel(g.cfg.Patience)
 	defer cancel()
 	left := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -284,8 +284,8 @@ func (g *Group) release(ctx context.Context, hs []*holding, committing time.Dura
 }
 
 // leave gives everything back, after Run's context has ended.
-func (g *Group) leave(ended context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), min(g.cfg.RevokeWait+2*leaveWait, g.cfg.SessionTimeout))
+func (g *Group) leave() {
+	ctx, cancel := context.WithTimeout(g.cfg.Patience, min(g.cfg.RevokeWait+2*leaveWait, g.cfg.SessionTimeout))
 	defer cancel()
 	g.release(ctx, g.drop(nil), leaveWait)
 	g.leaveGroup(ctx)

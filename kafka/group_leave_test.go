@@ -222,3 +222,40 @@ func TestTheTwoThatStayGetWhatAMemberThatLeavesHasNotSettled(t *testing.T) {
 		})
 	}
 }
+
+// TestAMemberLeavesWithinItsPatience though the coordinator says nothing, also while it joins.
+func TestAMemberLeavesWithinItsPatience(t *testing.T) {
+	for _, assembling := range []bool{false, true} {
+		c := fake(t, kfake.SeedTopics(2, "t"))
+		putAll(t, client(t, c), "t", 2, 0, 20)
+		patience, out := context.WithCancel(t.Context())
+		cfg := groupConfig(c.ListenAddrs(), "t")
+		cfg.SessionTimeout, cfg.RevokeWait, cfg.Patience = 4*time.Minute, 4*time.Minute, patience
+		cfg.Begin = func(string, string, int32) (int64, bool) { return 0, true }
+		var handed atomic.Int32
+		cfg.Handle = func(context.Context, *Fetched, func(bool)) bool { handed.Add(1); return true } // never settled
+		a := newRoom().join(t, cfg)
+		eventually(t, func() bool { return handed.Load() == 20 }, "all is under way")
+		joins := make(chan struct{}, 1)
+		for _, key := range []kmsg.Key{kmsg.Heartbeat, kmsg.JoinGroup, kmsg.OffsetCommit, kmsg.LeaveGroup} {
+			c.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				c.KeepControl()
+				if key == kmsg.JoinGroup {
+					close(joins)
+				}
+				if key != kmsg.Heartbeat || !assembling {
+					return nil, nil, true
+				}
+				resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
+				resp.ErrorCode = kerr.RebalanceInProgress.Code
+				return resp, nil, true
+			})
+		}
+		if assembling {
+			<-joins
+		}
+		a.stop()
+		out()
+		<-a.ended
+	}
+}

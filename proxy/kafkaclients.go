@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,11 +21,14 @@ type kafkaClients struct {
 	log      zerolog.Logger
 	security kafka.Security            // one for all, so that they share tokens
 	others   map[string]kafka.Security // by identity
+	patience context.Context           // of a stop
+	hurry    context.CancelFunc        // ends patience
 }
 
 // newKafkaClients reads the files that TLS needs, and says all that is wrong with them.
 func newKafkaClients(cfg *config.Config, log zerolog.Logger) (*kafkaClients, error) {
 	c := &kafkaClients{cfg: cfg, log: log, others: make(map[string]kafka.Security)}
+	c.patience, c.hurry = context.WithCancel(context.Background())
 	var faults []error
 	var err error
 	if c.security, err = securityOf(cfg.Kafka.TLS, cfg.Kafka.SASL, log); err != nil {
@@ -51,6 +55,7 @@ func (c *kafkaClients) config(reg prometheus.Registerer) kafka.Config {
 		Linger:           k.Producer.Linger,
 		Compression:      k.Producer.Compression,
 		MaxInFlightBytes: int64(k.Producer.MaxInFlightBytes),
+		Patience:         c.patience,
 		Logger:           c.log,
 		Registerer:       reg,
 	}

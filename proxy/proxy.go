@@ -190,11 +190,32 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	p.serving.Store(false)
 	p.log.Info().Msg("stopping")
+	bounded, done := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Limits.ShutdownTimeout)
+	defer done()
+	defer context.AfterFunc(bounded, p.clients.hurry)()
 	stopConsuming() // before the devices leave: what is read after that would be lost for those who come elsewhere
-	consumed.Wait()
-	err = errors.Join(err, p.stop(ctx, stopSharing))
+	defer consumed.Wait()
+	p.awaitConsumed(bounded, &consumed)
+	err = errors.Join(err, p.stop(bounded, stopSharing))
 	cancel()
 	return errors.Join(err, g.Wait())
+}
+
+// awaitConsumed waits until the instance has left the consumer groups in which it reads commands. If their coordinator says
+// nothing the devices need the rest of the time; no commands are given to them meanwhile.
+func (p *Proxy) awaitConsumed(ctx context.Context, consumed *sync.WaitGroup) {
+	left := make(chan struct{})
+	go func() { // ends with ctx at the latest, which ends the leaving
+		defer close(left)
+		consumed.Wait()
+	}()
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.ShutdownTimeout/4)
+	defer cancel()
+	select {
+	case <-left:
+	case <-ctx.Done():
+		p.log.Warn().Msg("Kafka's coordinator of consumer groups does not answer; going on with the stop")
+	}
 }
 
 // consume brings commands to devices until ctx ends.
@@ -327,13 +348,12 @@ func awaitKafka(ctx context.Context, log zerolog.Logger, ask func() error) error
 	}
 }
 
-// stop ends the parts in the order in which they need each other.
-func (p *Proxy) stop(ctx context.Context, stopSharing func()) error {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Limits.ShutdownTimeout)
-	defer cancel()
+// stop ends the parts in the order in which they need each other, until bounded ends.
+func (p *Proxy) stop(bounded context.Context, stopSharing func()) error {
 	// A part of the time is left for what the end of the connections makes: wills, whose Kafka topics may be
 	// well although another one is stuck.
-	devices, done := context.WithTimeout(bounded, p.cfg.Limits.ShutdownTimeout*2/3)
+	end, _ := bounded.Deadline()
+	devices, done := context.WithTimeout(bounded, time.Until(end)*2/3)
 	defer done()
 	p.server.Shutdown(devices)
 	p.sessions.stop(bounded)

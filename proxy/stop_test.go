@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -337,4 +339,17 @@ func TestStopWithAMessageThatIsStuckSaysThatItHasEnded(t *testing.T) {
 		require.Equal(t, name, who, "its own, and not of who missed its heartbeats")
 	}
 	lasting("d1").to(t, other.addr, true).leave()
+}
+
+// TestStopHasNoMoreThanItsTime: who leaves a consumer group whose coordinator says nothing would otherwise go on for as long as
+// a session lasts, once before the devices leave and once after.
+func TestStopHasNoMoreThanItsTime(t *testing.T) {
+	in := begin(t, 3, toOne+"limits: {shutdown_timeout: 300ms}\n")
+	d := dial(t, in.addr, "d1", false)
+	d.subscribe("$share/s/devices/#", 1)
+	in.noKafka()
+	began := time.Now()
+	_ = in.end() // it can't leave in order
+	t.Log(time.Since(began))
+	require.ErrorIs(t, in.clients.patience.Err(), context.Canceled)
 }
