@@ -245,7 +245,7 @@ func (d *delivery) RecordDone(_ *kafka.Record, err error) {
 		return
 	default:
 		d.rule.count(unknown, len(m.Payload))
-		p.unknownOutcome(err)
+		p.unanswered(err)
 		m.Abandon("Kafka did not say whether the message is stored")
 	}
 	d.free()

@@ -127,7 +127,7 @@ func (d *delivery) goOn(err error) {
 		return
 	default:
 		d.rule.count(unknown, len(m.Payload))
-		p.unknownOutcome(err)
+		p.unanswered(err)
 		m.Abandon("Kafka did not say whether the message is stored")
 	}
 	p.budget.Give(room, reserved)

@@ -159,9 +159,16 @@ func (p *publisher) transact(d *delivery, c *driver.Conn, id uint16) {
 	c.Ingest(d.msg.QoS, id, records, done)
 }
 
-// unknownOutcome says in the log that Kafka left something open.
-func (p *publisher) unknownOutcome(err error) {
-	if !errors.Is(err, kafka.ErrClosed) {
+// unanswered says in the log that a message has no answer, and what that means: with its connection, as when the client ID is
+// taken over, what is not stored yet ends too, and is sent again elsewhere.
+func (p *publisher) unanswered(err error) {
+	switch {
+	case errors.Is(err, kafka.ErrClosed):
+	case errors.Is(err, kafka.ErrAborted):
+		p.log.Debug().Err(err).Msg("a record is not stored; its device was not answered and is disconnected")
+	case errors.Is(err, kafka.ErrFenced):
+		p.log.Warn().Err(err).Msg("a record is not stored; its device was not answered and is disconnected")
+	default:
 		p.log.Error().Err(err).Msg("it is unknown whether a record is stored; its device was not answered and is disconnected")
 	}
 }
