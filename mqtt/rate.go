@@ -121,9 +121,10 @@ func (c *Conn) countFilters(n int) {
 func (c *Conn) countControl() { c.rates.control.take(c.age(), controlCost) }
 
 // tooDeep says whether a topic name has more levels than it may.
-func (c *Conn) tooDeep(topic []byte) bool {
-	return bytes.Count(topic, []byte{'/'}) >= c.srv.cfg.TopicLevels
-}
+func (c *Conn) tooDeep(topic []byte) bool { return IsTooDeep(topic, c.srv.cfg.TopicLevels) }
+
+// IsTooDeep says whether a topic name has more than so many levels.
+func IsTooDeep(topic []byte, levels int) bool { return bytes.Count(topic, []byte{'/'}) >= levels }
 
 // leastDelay is how long a device above a rate waits at least. What the rate allows by then is handled together: one
 // that sends what costs nothing to send is looked at ten times a second.

@@ -67,7 +67,9 @@ func Explain(cfg *config.Config, s Sample) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if isSystemTopic(msg.Topic) {
+	if mqtt.IsTooDeep(msg.Topic, cfg.Limits.TopicLevels) {
+		err = errTooDeep
+	} else if isSystemTopic(msg.Topic) {
 		err = errSystemTopic
 	} else if list != nil {
 		err = deniedTo(list.Access(acl.Who{ClientID: s.ClientID, Username: s.Username, CommonName: s.CommonName}), msg.Topic, s.Retain)

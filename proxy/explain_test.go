@@ -128,3 +128,14 @@ func TestRuleSaysWhichUserPropertiesPass(t *testing.T) {
 	f(", user_properties: none", "ce_type=reading", "ce_type x site __TypeId__ ce_type sluice.refused  x mqtt.topic")
 	f(", user_properties: [x, ce_type]", "x=forged x=forged ce_type=reading", "ce_type site __TypeId__ ce_type sluice.refused  mqtt.topic")
 }
+
+// TestExplainRefusesWhatHasTooManyLevels, as a listener does, whatever the acl says.
+func TestExplainRefusesWhatHasTooManyLevels(t *testing.T) {
+	cfg := parse(t, rulesForTests, "\nlimits: {topic_levels: 5}\n")
+	e := explain(t, cfg, Sample{MQTTTopic: "devices/d1/telemetry/a/b", ClientID: "c1"})
+	require.Empty(t, e.Refused)
+	e = explain(t, cfg, Sample{MQTTTopic: "devices/d1/telemetry/a/b/c", ClientID: "c1"})
+	require.Equal(t, "topic_levels", e.Refused)
+	require.EqualValues(t, mqtt.TopicNameInvalid, e.Code)
+	require.Empty(t, e.KafkaTopic)
+}
