@@ -174,7 +174,7 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 		w.fail("session lost: %v", g.ok)
 	}
 	g.untold = nil
-	g.returned(c, epoch)
+	g.returned(w, c, epoch)
 	g.ok, g.expiry = map[int64]bool{began: true}, c.req.Expiry
 	if g.eve {
 		g.none()
@@ -183,11 +183,11 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 
 // returned cancels the delayed Wills of the connections before, if the claim landed before they were due.
 // A claim of an incarnation that is judged holds up nobody's Will, though a zombie may open it.
-func (g *ghost) returned(c *conn, epoch int64) {
+func (g *ghost) returned(w *world, c *conn, epoch int64) {
 	if g.dead[c.inc] > 0 {
 		return
 	}
-	for _, will := range g.wills {
+	for name, will := range g.wills {
 		old := will.conn
 		if old == nil || old == c || will.epoch >= epoch || old.dev != c.dev || old.req.Will.Delay == 0 || will.left == 0 {
 			continue
@@ -197,6 +197,9 @@ func (g *ghost) returned(c *conn, epoch int64) {
 			from = min(from, at)
 		}
 		if c.driver.Present && c.driver.Session <= will.epoch && c.claimed > 0 && c.claimed < from+int64(old.req.Will.Delay)*1000 {
+			if will.published > 0 {
+				w.fail("the Will %s was published although the device was back in time", name)
+			}
 			will.void = true
 		}
 	}

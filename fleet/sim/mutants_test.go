@@ -44,7 +44,7 @@ var mutants = []mutant{
 		"	final.Expiry, final.OfflineSince = l.Expiry, at\n", "	final.Expiry, final.OfflineSince = c.expiry, at\n", "has ended at", "5000"},
 	{"a clean start makes a delayed Will due before it has opened", "claim.go",
 		"	if !clear {\n		return acts\n	}\n	return append(acts, c.open(v, resumed)...)",
-		"	if owes := clear && c.owesWill(v, resumed) && !c.clear.waited; !clear || owes && slices.Contains(c.wills, c.book.StateEpoch) {\n		return acts\n	} else if owes {\n		return append(acts, c.publish(c.book.StateEpoch, c.book.Will))\n	}\n	return append(acts, c.open(v, resumed)...)", "although the device was back", "40000"},
+		"	if owes := clear && c.owesWill(v, resumed) && !c.clear.waited; !clear || owes && slices.Contains(c.wills, c.book.StateEpoch) {\n		return acts\n	} else if owes {\n		return append(acts, c.publish(c.book.StateEpoch, c.book.Will))\n	}\n	return append(acts, c.open(v, resumed)...)", "although the device was back", "20000"},
 	{"the end of a connection does not wait until its ids can be read", "driver/conn.go",
 		"	if c.ids.wrote {\n", "	if false {\n", "in two records", "20000"},
 }
