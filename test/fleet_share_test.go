@@ -23,13 +23,13 @@ import (
 	"sluice/test/netem"
 )
 
-// A shareBench is two instances, whose ways to Kafka's nodes are their own, and commands for shared subscriptions: those
+// A shareBench is instances, whose ways to Kafka's nodes are their own, and commands for shared subscriptions: those
 // with the key K go to all/K.
 type shareBench struct {
 	t         *testing.T
 	kafka     *cluster.Cluster
 	instances []*instance
-	ways      [2][]*netem.Proxy // from each instance to each of Kafka's nodes
+	ways      [][]*netem.Proxy // from each instance to each of Kafka's nodes
 	commands  string
 	sessions  string // the prefix of the groups' names
 	client    *kgo.Client
@@ -48,11 +48,11 @@ type gotten struct {
 
 const sharePartitions = 6
 
-func openShares(t *testing.T, nodes int) *shareBench {
+func openShares(t *testing.T, nodes, instances int) *shareBench {
 	t.Helper()
-	b := &shareBench{t: t, got: map[string][]gotten{}}
+	b := &shareBench{t: t, got: map[string][]gotten{}, ways: make([][]*netem.Proxy, instances)}
 	cfg := cluster.Config{Nodes: nodes, Properties: map[string]string{"group.initial.rebalance.delay.ms": "3000"}}
-	for i, name := range wayNames[:2] {
+	for i, name := range wayNames[:instances] {
 		cfg.Listeners = append(cfg.Listeners, cluster.Listener{Name: name, Protocol: "PLAINTEXT",
 			Advertise: func(_ int, addr string) string { return proxyTo(t, &b.ways[i], addr) }})
 	}
@@ -62,7 +62,7 @@ func openShares(t *testing.T, nodes int) *shareBench {
 	_, err := fmt.Sscanf(state, "sessions: {topic: %q", &b.sessions)
 	require.NoError(t, err)
 	rules := fmt.Sprintf("publish: [{match: none, topic: %q}]\ncommands: [{topic: %q, publish: \"all/{key}\", qos: 1}]\n%s", b.commands, b.commands, state)
-	for _, name := range wayNames[:2] {
+	for _, name := range wayNames[:instances] {
 		s, _ := member(t, b.kafka.At(name), rules)
 		b.instances = append(b.instances, s)
 		s.start()
@@ -156,7 +156,7 @@ func (b *shareBench) has(name string, payloads []string) {
 // partitions, since a member at another instance has come. Kafka takes no commit in that time.
 func TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse(t *testing.T) {
 	besideOthers(t)
-	b := openShares(t, 1)
+	b := openShares(t, 1, 2)
 	leader := &slowLeader{GroupBalancer: kgo.CooperativeStickyBalancer(), divides: make(chan struct{}, 100)}
 	b.compete("elsewhere", "g", leader)
 	<-leader.divides // it is the first member, and stays the leader
@@ -187,6 +187,74 @@ func TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse(t *testing.T) {
 	require.Zero(t, again, "of %d acknowledged commands came again elsewhere", len(acknowledged)/2)
 	_, missing := b.times("elsewhere", acknowledged)
 	require.Equal(t, len(acknowledged)/2, missing)
+}
+
+// TestWhoeverOfThreeLeavesAShareTakesNothingAlong: each in turn, first when all is quiet, then when the one before has just come
+// back; every command comes to one of the three, once.
+func TestWhoeverOfThreeLeavesAShareTakesNothingAlong(t *testing.T) {
+	besideOthers(t)
+	const n = 3
+	b := openShares(t, 1, n)
+	var members [n]*load.CommandFleet
+	var all []string
+	name := func(i int) string { return fmt.Sprint("at ", i) }
+	come := func(i int) { members[i] = b.member(name(i), i, "g") }
+	write := func(each int) { // and wait until all that was written has come
+		all = append(all, b.write(each, "g")...)
+		missing := 0
+		await(t, func() bool {
+			missing = len(all)
+			for i := range n {
+				_, lacks := b.times(name(i), all)
+				missing -= len(all) - lacks
+			}
+			return missing <= 0
+		}, func() string { return fmt.Sprintf("%d of %d commands came to nobody", missing, len(all)) })
+	}
+	divided := func() { // each has its part of the partitions
+		await(t, func() bool {
+			from := len(all)
+			write(1)
+			for i := range n {
+				if _, missing := b.times(name(i), all[from:]); missing != sharePartitions-sharePartitions/n {
+					return false
+				}
+			}
+			return b.stable()
+		}, func() string { return "the share is not divided among three" })
+	}
+	for i := range n {
+		come(i)
+	}
+	await(t, func() bool { // what is written before the first has subscribed is nobody's
+		b.write(1, "g")
+		return len(b.of(name(0))) > 0 && len(b.of(name(1))) > 0 && len(b.of(name(2))) > 0
+	}, func() string { return "not all members get commands" })
+	divided()
+	for i := range n {
+		write(20)
+		members[i].Stop()
+		write(1)
+		come(i)
+		divided()
+	}
+	for i := range n {
+		write(20)
+		members[i].Stop()
+		write(1)
+		come(i)
+	}
+	divided()
+	times := map[string]int{}
+	for i := range n {
+		each, _ := b.times(name(i), nil)
+		for payload, k := range each {
+			times[payload] += k
+		}
+	}
+	for _, payload := range all {
+		require.Equal(t, 1, times[payload], "command %q", payload)
+	}
 }
 
 // compete makes a member of a share's group that is not ours; what it gets is noted under a name.
@@ -240,7 +308,7 @@ func (l *slowLeader) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo
 // but all else, and one that stood still, give their devices nothing of a partition that is another instance's by then.
 func TestAMemberThatIsCutOffDoesNotGoOnBesideItsSuccessor(t *testing.T) {
 	besideOthers(t)
-	b := openShares(t, 3)
+	b := openShares(t, 3, 2)
 	for _, how := range []string{"parted from the coordinator", "stopped"} {
 		t.Run(how, func(t *testing.T) {
 			b.t = t
@@ -336,7 +404,7 @@ func TestAMemberThatIsCutOffDoesNotGoOnBesideItsSuccessor(t *testing.T) {
 // group has no coordinator so long. What was acknowledged shortly before could not be committed.
 func TestWhatAShareAcknowledgedDoesNotComeAgainWhenItsCoordinatorIsKilled(t *testing.T) {
 	besideOthers(t)
-	b := openShares(t, 3)
+	b := openShares(t, 3, 2)
 	b.leadElsewhere()
 	keys := []string{"0", "1", "2", "3", "4"} // each is a group, and commits at its own times
 	for _, key := range keys {
