@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 
@@ -174,10 +175,10 @@ func (c *Conn) protocol(b []byte) error {
 		c.version, c.isBridge = level&^bridgeBit, level&bridgeBit != 0
 	case name == "MQTT" && level > 5 && level < bridgeBit: // a version to come, whose CONNACK has more in common with that of 5
 		c.version = 5
-		return errVersion
+		return unsupported(name, level)
 	default:
 		c.version = 4 // CONNACK of 3.1 is the same
-		return errVersion
+		return unsupported(name, level)
 	}
 	if err := checkConnectFlags(flags, c.version); err != nil {
 		return err
@@ -192,8 +193,10 @@ func (c *Conn) protocol(b []byte) error {
 // sent, and want to know what is retained.
 const bridgeBit = 0x80
 
-// errVersion refuses a protocol level [MQTT-3.1.2-2].
-var errVersion = &ProtocolFault{UnsupportedProtocolVersion, "only MQTT 3.1, 3.1.1 and 5 are offered"}
+// unsupported refuses a protocol level [MQTT-3.1.2-2].
+func unsupported(name string, level byte) error {
+	return &ProtocolFault{UnsupportedProtocolVersion, fmt.Sprintf("%s at level %d; only MQTT 3.1, 3.1.1 and 5 are offered", name, level)}
+}
 
 // checkConnectFlags holds the Connect Flags to section 3.1.2.3.
 func checkConnectFlags(flags, version byte) error {

@@ -38,6 +38,11 @@ func TestLogSaysWhyADeviceDoesNotComeIn(t *testing.T) {
 			for _, want := range []string{`"level":"info"`, `"client_id":"d1"`, `"mqtt":"5"`, `"code":"0x90"`, `"remote":"127.0.0.1:`, "levels", "device refused"} {
 				require.Contains(t, got, want)
 			}
+			foreign := w.dial(5)
+			foreign.send(append([]byte{0x10, 13, 0, 4}, "MQTT\x06\x02\x00\x00\x00\x00\x01d"...))
+			got = line(3)
+			require.Contains(t, got, "MQTT at level 6;")
+			require.NotContains(t, got, `"mqtt":`)
 			if !l.tls {
 				return
 			}
@@ -45,7 +50,7 @@ func TestLogSaysWhyADeviceDoesNotComeIn(t *testing.T) {
 			require.NoError(t, err)
 			_, err = tlstest.Client(t.Context(), nc, tlstest.NewCA(t, "a stranger").ClientConfig(t, "elsewhere"))
 			require.Error(t, err)
-			got = line(3)
+			got = line(4)
 			require.Contains(t, got, `"level":"info"`)
 			require.Contains(t, got, "bad certificate")
 		})

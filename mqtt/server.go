@@ -317,7 +317,7 @@ func (s *Server) ended(c *Conn, err error) {
 		line = line.AnErr("detail", err)
 	}
 	if refused := (*refusedConnect)(nil); errors.As(err, &refused) {
-		if c.version != 0 { // else it is one that is not spoken here
+		if c.version != 0 && refused.code != UnsupportedProtocolVersion { // else it is one that is not spoken here
 			line = line.Str("mqtt", versionName(c.version))
 		}
 		line.Str("client_id", refused.clientID).Str("code", fmt.Sprintf("0x%02X", byte(refused.code))).Msg("device refused")
