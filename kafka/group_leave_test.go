@@ -59,7 +59,14 @@ func TestWhatIsSettledIsCommittedWhenAMemberLeavesWhilePartitionsAreDivided(t *t
 	late := cfg
 	late.Handle = func(context.Context, *Fetched, func(bool)) bool { return false }
 	b := r.join(t, late)
-	<-leader.divides
+	eventually(t, func() bool {
+		select {
+		case <-leader.divides:
+			return true
+		default:
+			return false
+		}
+	}, "the leader has all members")
 	eventually(t, func() bool { return d.distinct() == 10 }, "all of its partition are settled")
 	var commits atomic.Int32
 	c.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
