@@ -69,7 +69,7 @@ soak:
 # Sluice beside Kafka clients' producers, a matrix of loads, growth: measured in an hour on a machine with nothing else to
 # do, and written into docs/performance.md. SHORT=1: 3 minutes, into dist/performance. MATRIX=10m: how long the matrix
 # takes. PARTS='base latency matrix growth slow': only these, the others stay as they are.
-MATRIX ?= $(if $(SHORT),20s,25m)
+MATRIX ?= $(if $(SHORT),20s,22m)
 performance:
 	SLUICE_PERFORMANCE=$(if $(SHORT),short,long) SLUICE_PERFORMANCE_MATRIX=$(MATRIX) SLUICE_PERFORMANCE_PARTS='$(PARTS)' \
 		$(GO) test -count=1 -v -timeout 3h -run 'TestPerformance$$' ./test

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -49,15 +50,15 @@ func (m *measurement) beside(rounds int, cases []*performance.Case, d time.Durat
 	s := m.serve("lz4", oneTopic(m.topic))
 	m.turns(rounds, cases, func(c *performance.Case) (performance.Round, error) {
 		if c.Who == performance.Sluice {
-			return m.publish(s, c.Load, d, 1)
+			return m.publish(s, c.Load, d, 0)
 		}
 		return m.others(c, d)
 	})
 }
 
-// matrix takes as long as SLUICE_PERFORMANCE_MATRIX says, however many cells there are.
+// matrix takes as long as SLUICE_PERFORMANCE_MATRIX says, however many cells there are, unless a first round takes longer.
 func (m *measurement) matrix() {
-	budget := or(m, 20*time.Second, 25*time.Minute)
+	budget := or(m, 20*time.Second, 22*time.Minute)
 	if text := os.Getenv("SLUICE_PERFORMANCE_MATRIX"); text != "" {
 		var err error
 		budget, err = time.ParseDuration(text)
@@ -83,11 +84,13 @@ func (m *measurement) matrix() {
 	rounds, end, beside := or(m, 1, 3), time.Now().Add(budget), time.Second
 	left := rounds * len(cases)
 	m.turns(rounds, cases, func(c *performance.Case) (performance.Round, error) {
-		d := min(max(time.Until(end)/time.Duration(left)-beside, 300*time.Millisecond), 10*time.Second)
+		if left--; len(c.Rounds) > 0 && time.Now().After(end) {
+			return nil, nil
+		}
+		d := min(max(time.Until(end)/time.Duration(left+1)-beside, 300*time.Millisecond), 10*time.Second)
 		begin := time.Now()
-		r, err := m.publish(instances[c.Compression], c.Load, d, 1)
+		r, err := m.publish(instances[c.Compression], c.Load, d, 0)
 		beside = (3*beside + time.Since(begin) - d) / 4 // connecting and the like, of late
-		left--
 		return r, err
 	})
 }
@@ -118,7 +121,7 @@ func (m *measurement) payload() {
 		l.Size = size
 		cases = append(cases, m.grown("bytes of payload", size, l))
 	}
-	m.turns(or(m, 1, 3), cases, func(c *performance.Case) (performance.Round, error) { return m.publish(s, c.Load, m.length(), 1) })
+	m.turns(or(m, 1, 3), cases, func(c *performance.Case) (performance.Round, error) { return m.publish(s, c.Load, m.length(), 0) })
 }
 
 // rules has the one that matches behind all others.
@@ -134,7 +137,7 @@ func (m *measurement) rules() {
 		cases = append(cases, m.grown("rules", n, usual))
 	}
 	m.turns(or(m, 1, 3), cases, func(c *performance.Case) (performance.Round, error) {
-		return m.publish(instances[c.X], c.Load, m.length(), 1)
+		return m.publish(instances[c.X], c.Load, m.length(), 0)
 	})
 }
 
@@ -178,7 +181,7 @@ func (m *measurement) sessions() {
 		took, memory := b.restart()
 		c := m.grown("stored sessions", n, usual)
 		m.turns(or(m, 1, 3), []*performance.Case{c}, func(c *performance.Case) (performance.Round, error) {
-			r, err := m.publish(b.instance, c.Load, m.length(), 1)
+			r, err := m.publish(b.instance, c.Load, m.length(), 0)
 			if err == nil {
 				r[performance.Ready], r[performance.Memory] = took.Seconds(), float64(memory)/(1<<20)
 			}
@@ -203,7 +206,7 @@ func (m *measurement) partitions() {
 		cases = append(cases, m.grown("partitions of one topic", n, m.manyDevices()))
 	}
 	m.turns(or(m, 1, 3), cases, func(c *performance.Case) (performance.Round, error) {
-		return m.publish(instances[c.X], c.Load, m.length(), 1)
+		return m.publish(instances[c.X], c.Load, m.length(), 0)
 	})
 }
 
@@ -254,25 +257,27 @@ func (m *measurement) slow() {
 		cases = append(cases, m.grown(beside, 0, many))
 	}
 	m.turns(or(m, 1, 5), cases, func(c *performance.Case) (performance.Round, error) {
-		d := or(m, 2*time.Second, 8*time.Second)
-		var loud *bench.PublishRun
+		var loud []*bench.PublishRun
 		if qos, ok := one[c.Series]; ok {
-			runs, err := m.connect(s, performance.Load{Connections: 1, Window: 1000, QoS: qos, Size: 256}, d+time.Second, 1)
-			if err != nil {
+			var err error
+			if loud, err = m.connect(s, performance.Load{Connections: 1, Window: 1000, QoS: qos, Size: 256}, 0); err != nil {
 				return nil, err
 			}
-			loud = runs[0]
 		}
-		runs, err := m.connect(s, many, d, 1)
+		runs, err := m.connect(s, many, 0)
 		if err != nil {
 			return nil, err
 		}
 		s.settle()
+		ctx, stop := context.WithCancel(m.Context())
+		defer stop()
 		var beside errgroup.Group
-		if loud != nil {
-			beside.Go(func() error { return loud.Publish(m.Context()).Err() })
+		for _, r := range loud {
+			beside.Go(func() error { return r.Publish(ctx).Err() })
 		}
-		r, err := m.measure(s, many.QoS, d, runs)
+		r, err := m.measure(s, many, or(m, 2*time.Second, 8*time.Second), runs)
+		stop()
+		delete(r, performance.CPU) // that of all
 		return r, errors.Join(err, beside.Wait())
 	})
 }
