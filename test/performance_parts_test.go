@@ -87,7 +87,7 @@ func (m *measurement) matrix() {
 		if left--; len(c.Rounds) > 0 && time.Now().After(end) {
 			return nil, nil
 		}
-		d := min(max(time.Until(end)/time.Duration(left+1)-beside, 300*time.Millisecond), 10*time.Second)
+		d := min(max(time.Until(end)/time.Duration(left+1)-beside, or(m, 300*time.Millisecond, time.Second)), 10*time.Second)
 		begin := time.Now()
 		r, err := m.publish(instances[c.Compression], c.Load, d, 0)
 		beside = (3*beside + time.Since(begin) - d) / 4 // connecting and the like, of late
