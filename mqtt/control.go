@@ -9,7 +9,10 @@ import (
 type encoder = func(*packets.Packet, *bytes.Buffer) error
 
 // respond encodes a packet that is not on the hot path and sends it.
-func (c *Conn) respond(pk *packets.Packet, encode encoder) {
+func (c *Conn) respond(pk *packets.Packet, encode encoder) { c.respondAnd(pk, encode, func() {}) }
+
+// respondAnd is respond, with something done when the packet has its place and is not sent yet: what it sends comes behind.
+func (c *Conn) respondAnd(pk *packets.Packet, encode encoder, then func()) {
 	b, err := c.encode(pk, encode)
 	if err != nil {
 		c.shutdown(err)
@@ -17,6 +20,9 @@ func (c *Conn) respond(pk *packets.Packet, encode encoder) {
 	}
 	c.mu.Lock()
 	c.out = append(c.out, b...)
+	c.mu.Unlock()
+	then()
+	c.mu.Lock()
 	c.send()
 	sent, hungry := c.marked(), c.hungry()
 	c.mu.Unlock()

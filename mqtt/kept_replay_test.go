@@ -314,3 +314,16 @@ func (c *client) numbers(rng *rand.Rand, n int) []int {
 	}
 	return got
 }
+
+// TestCommandRightAfterCONNACKIsForAConnectedDevice: who is told that it is connected gets what is for those alone who are.
+func TestCommandRightAfterCONNACKIsForAConnectedDevice(t *testing.T) {
+	w := keeping(t, nil)
+	w.deposits(deposit{snapshot: Snapshot{Subscriptions: []Subscription{{Filter: "t", QoS: 1}}, Next: []Place{{1, 0}}}})
+	w.records(0, 1)
+	for i := range 500 {
+		c := w.stored(5, "dev")
+		w.put(&Command{Topic: []byte("t"), Payload: []byte("now"), Connected: true, Place: Place{1, int64(2 + i)}})
+		c.expect(pub{topic: "t", payload: "now"}.packet(5))
+		c.lost()
+	}
+}

@@ -31,10 +31,11 @@ func (c *Conn) open(p *connectParams) error {
 	c.mu.Unlock()
 	c.srv.opened(c)
 	connack.SessionPresent = present
-	c.respond(connack, (*packets.Packet).ConnackEncode)
-	if o := c.session.outbox.Load(); o != nil {
-		o.attach(c)
-	}
+	c.respondAnd(connack, (*packets.Packet).ConnackEncode, func() { // or a command for connected devices that comes at once is told of as too early
+		if o := c.session.outbox.Load(); o != nil {
+			o.attach(c)
+		}
+	})
 	return nil
 }
 
