@@ -36,6 +36,9 @@ type Config struct {
 	// MaxExtraBytes bounds, over all connections and sessions, topic aliases above 1 KiB a connection and QoS 2 packet
 	// identifiers above ReceiveMaximum a session.
 	MaxExtraBytes int64
+	// MaxRecordBytes bounds, over all connections, what TLS keeps for those that have sent a record above 4 KiB: 12 KiB for as
+	// long as a connection lasts that has once sent a message of 16 KiB.
+	MaxRecordBytes int64
 	// SessionExpiryMax caps the Session Expiry Interval and is that of MQTT 3.1.1 sessions with clean session 0;
 	// 0: every session ends with its connection.
 	SessionExpiryMax time.Duration
@@ -120,6 +123,7 @@ func DefaultConfig() Config {
 		MaxUnreadBytes:     64 << 10,
 		MaxPartialBytes:    64 << 20,
 		MaxExtraBytes:      32 << 20,
+		MaxRecordBytes:     512 << 20,
 		SessionExpiryMax:   24 * time.Hour,
 		MaxStoredSessions:  100_000,
 		MaxSubscriptions:   100,
@@ -150,6 +154,7 @@ func (c *Config) check() error {
 	within("MaxUnreadBytes", c.MaxUnreadBytes, 1, math.MaxInt)
 	within("MaxPartialBytes", int(c.MaxPartialBytes), 1, math.MaxInt)
 	within("MaxExtraBytes", int(c.MaxExtraBytes), 1, math.MaxInt)
+	within("MaxRecordBytes", int(c.MaxRecordBytes), 1, math.MaxInt)
 	within("MaxSubscriptions", c.MaxSubscriptions, 1, math.MaxInt)
 	within("SubscriptionMemory", int(c.SubscriptionMemory), 1, math.MaxInt)
 	within("CommandsInFlight", c.CommandsInFlight, 1, math.MaxUint16)

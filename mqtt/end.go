@@ -46,6 +46,7 @@ func (c *Conn) finish(err error) {
 	c.srv.admission.leave(c)
 	c.forget()
 	c.srv.extra.give(c.aliases.counted())
+	c.forgetRecords()
 	c.aliases = nil
 	c.srv.ended(c, err)
 }

@@ -21,7 +21,38 @@ func (e *extra) take(n int) bool {
 
 func (e *extra) give(n int) { e.used.Add(-int64(n)) }
 
+// countRecords counts what TLS keeps for this connection, which can't be let go, in Server.records; false: all connections' take too
+// much.
+func (c *Conn) countRecords() bool {
+	if c.link.tls == nil {
+		return true
+	}
+	more := c.link.tls.Kept() - recordUncounted - c.link.kept
+	if more <= 0 {
+		return true
+	}
+	if !c.srv.records.take(more) {
+		return false
+	}
+	c.link.kept += more
+	return true
+}
+
+// forgetRecords gives it back when the connection has ended.
+func (c *Conn) forgetRecords() {
+	if c.link != nil {
+		c.srv.records.give(c.link.kept)
+		c.link.kept = 0
+	}
+}
+
+// errTooManyRecords ends a connection whose records make TLS keep more than there is room for.
+var errTooManyRecords = &ProtocolFault{QuotaExceeded, "the TLS records of all connections take too much memory"}
+
 const (
+	// recordUncounted is what TLS may keep for the largest record of a connection beside what is counted: as much as a handshake
+	// makes it keep, so that only larger messages count.
+	recordUncounted = 4 << 10
 	// aliasesUncounted is what the topic aliases of a connection may take beside what is counted: 16 of 40 bytes each.
 	aliasesUncounted = 1 << 10
 	// aliasMost is what the topic aliases of a connection may take for each that it may set.

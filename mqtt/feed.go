@@ -117,6 +117,9 @@ var errTooMuchPartial = &ProtocolFault{ServerBusy, "too many incomplete packets"
 // chargeRecords counts what is held of TLS records. The memory is taken by then, 19 KiB and what one read brought at most, so a
 // device whose records wait behind its messages for Kafka is not refused for it.
 func (c *Conn) chargeRecords() error {
+	if !c.countRecords() && !c.holding {
+		return errTooManyRecords
+	}
 	before := c.charged
 	if c.charge(cap(c.partial)) && c.charged > before && !c.holding {
 		c.forget()

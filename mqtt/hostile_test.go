@@ -286,3 +286,35 @@ func TestTopicAliasesAreBounded(t *testing.T) {
 	other.ping()
 	require.Zero(t, w.s.extra.used.Load(), "a shorter one takes less")
 }
+
+// TestWhatTLSKeepsOfLargeRecordsIsBounded over all connections: whoever has it keep more than there is room for is disconnected,
+// and the others are served.
+func TestWhatTLSKeepsOfLargeRecordsIsBounded(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorldBehind(t, layers{tls: true}, func(c *Config) { c.MaxRecordBytes = 26_000 })
+		w.gate.config.DynamicRecordSizingDisabled = true
+		large := pub{topic: "t", payload: strings.Repeat("x", 16_000)}
+		var first []*client
+		for i := range 2 {
+			c := w.device(v, fmt.Sprint(i))
+			for range 3 {
+				c.publish(large)
+				require.Len(t, w.next().Payload, 16_000)
+			}
+			first = append(first, c)
+		}
+		used := w.s.records.used.Load()
+		require.Greater(t, used, int64(2*11_000), "as much as the largest of each")
+		third := w.device(v, "third")
+		third.publish(pub{topic: "t", payload: strings.Repeat("x", 3_000)})
+		require.Len(t, w.next().Payload, 3_000)
+		third.publish(large)
+		require.Len(t, w.next().Payload, 16_000)
+		third.goodbye(QuotaExceeded)
+		first[0].publish(large)
+		require.Len(t, w.next().Payload, 16_000)
+		require.Equal(t, used, w.s.records.used.Load())
+		_ = first[0].nc.Close()
+		until(t, "given back", func() bool { return w.s.records.used.Load() == used/2 })
+	})
+}

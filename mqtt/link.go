@@ -30,6 +30,7 @@ type link struct {
 	// Only the reading goroutine uses these.
 	frames *unframer // nil: no WebSocket, or not yet
 	over   error     // nothing follows what was read, and why
+	kept   int       // what is counted in Server.records
 
 	// Conn.mu guards what is below. tls is set before anything is sent; the reading goroutine decrypts with it without
 	// the lock.

@@ -37,6 +37,7 @@ type Server struct {
 	tick     atomic.Int64  // seconds since start
 	serials  atomic.Uint32 // of connections
 	extra    extra
+	records  extra         // what TLS keeps for large records
 	partial  atomic.Int64  // bytes of incomplete packets beyond partialUncounted each
 	waiting  atomic.Int64  // bytes that wait unhandled in paused connections
 	patience chan struct{} // closed when Shutdown waits no longer
@@ -60,6 +61,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 	setDefault(&cfg.MaxUnreadBytes, d.MaxUnreadBytes)
 	setDefault(&cfg.MaxPartialBytes, d.MaxPartialBytes)
 	setDefault(&cfg.MaxExtraBytes, d.MaxExtraBytes)
+	setDefault(&cfg.MaxRecordBytes, d.MaxRecordBytes)
 	setDefault(&cfg.MaxStoredSessions, d.MaxStoredSessions)
 	setDefault(&cfg.MaxSubscriptions, d.MaxSubscriptions)
 	setDefault(&cfg.SubscriptionMemory, d.SubscriptionMemory)
@@ -86,7 +88,7 @@ func New(cfg Config, handler Handler) (*Server, error) {
 		patience: make(chan struct{}),
 		rates:    newRateLimits(&cfg),
 	}
-	s.extra.most = cfg.MaxExtraBytes
+	s.extra.most, s.records.most = cfg.MaxExtraBytes, cfg.MaxRecordBytes
 	s.admission.init(&cfg)
 	s.pacer.signal = make(chan struct{}, 1)
 	s.sessions.elsewhere = cfg.Store != nil

@@ -31,6 +31,7 @@ type Conn struct {
 	wire     wire
 	part     []byte // what came of a record that is not whole; after the handshake, maybe several records
 	idle     int    // bytes of records since the last that had data
+	largest  int    // bytes of a record
 	err      error  // what Open ended with
 	identity *Identity
 	resumed  bool
@@ -96,6 +97,10 @@ func (c *Conn) Open(cipher, plain []byte) ([]byte, error) {
 // Only who calls Open may ask.
 func (c *Conn) Held() int { return cap(c.part) + c.idle }
 
+// Kept is how many bytes crypto/tls keeps for as long as there is a Conn, for the largest record that the device has sent since the
+// handshake. Only who calls Open may ask.
+func (c *Conn) Kept() int { return c.largest }
+
 // Forget lets go of what came of a record that is not whole, when nobody calls Open any more.
 func (c *Conn) Forget() { c.part, c.idle = nil, 0 }
 
@@ -117,6 +122,7 @@ func ready(b []byte) int {
 
 // record appends what one record contains.
 func (c *Conn) record(b, plain []byte) ([]byte, error) {
+	c.largest = max(c.largest, len(b))
 	plain = slices.Grow(plain, len(b)) // so that one Read takes all of it
 	c.wire.in = b
 	n, err := c.tls.Read(plain[len(plain):cap(plain)])
