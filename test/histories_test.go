@@ -74,9 +74,8 @@ func number(t testing.TB, name string, otherwise int) int {
 
 // openApart are the clauses that are known not to be kept at two instances, each with what breaks it.
 var openApart = []string{
-	// Two, both not_subscribed, for a command that the instance of a session without subscriptions had read before the session
-	// left it, and who tells of absent devices after that: such a session's record has no positions. And none or two for one
-	// that is read while the partition of its client moves (docs/commands.md).
+	// None or two for a command that its device has not subscribed to, read while its connection begins or ends, or while the
+	// partition of its client moves (docs/commands.md, decision 0015).
 	"docs/commands.md, receipts",
 }
 
