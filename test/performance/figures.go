@@ -23,7 +23,7 @@ type Part struct {
 	Librdkafka string    `json:"librdkafka,omitempty"` // its version
 	Began      time.Time `json:"began"`
 	Seconds    float64   `json:"seconds"`
-	Idle       float64   `json:"idle"` // the share of the machine's CPU time that was idle just before
+	Idle       float64   `json:"idle"` // the share of the machine's CPU time that was idle just before or after, the lower one
 	Short      bool      `json:"short,omitempty"`
 	Cases      []*Case   `json:"cases"`
 }

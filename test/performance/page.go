@@ -107,7 +107,7 @@ func (w *writer) origin(p *Part) {
 		w.printf(" A short run, for trying the measurement itself.")
 	}
 	if p.Idle < quiet {
-		w.printf(" The machine had other work: %.0f %% of its CPU time were idle just before.", 100*p.Idle)
+		w.printf(" The machine had other work: %.0f %% of its CPU time were idle just before or after.", 100*p.Idle)
 	}
 	w.printf("\n")
 	for _, c := range p.Cases {
