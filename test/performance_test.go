@@ -63,6 +63,7 @@ type measurement struct {
 	out           string // the folder of the page
 	report        *performance.Report
 	bare, rdkafka string // programs
+	revision      string // before the page is written
 	rdVersion     string
 	rdErr         error // why there is no rdkafka
 
@@ -79,6 +80,10 @@ func (m *measurement) build() {
 	require.NoError(m, err, string(out))
 	if m.rdVersion, m.rdErr = performance.BuildLibrdkafka(m.Context(), m.rdkafka); m.rdErr != nil {
 		m.Logf("librdkafka is left out: %v", m.rdErr)
+	}
+	m.revision = "unknown"
+	if out, err := exec.CommandContext(m.Context(), "git", "describe", "--always", "--dirty").Output(); err == nil {
+		m.revision = strings.TrimSpace(string(out))
 	}
 	require.NoError(m, os.MkdirAll(filepath.Join(m.out, "performance"), 0o755))
 	m.report, err = performance.Read(m.figures())
@@ -98,12 +103,8 @@ func (m *measurement) run(name string, f func(*measurement)) {
 
 // begin begins a part, with a Kafka of its own that forgets quickly.
 func (m *measurement) begin(name string) {
-	revision, err := exec.CommandContext(m.Context(), "git", "describe", "--always", "--dirty").Output()
-	if err != nil {
-		revision = []byte("unknown")
-	}
 	m.part = &performance.Part{Name: name, Short: m.short, Began: time.Now().UTC().Truncate(time.Second), Machine: describeMachine(m), Idle: idleShare(m, 2*time.Second),
-		Revision: strings.TrimSpace(string(revision)), Librdkafka: m.rdVersion}
+		Revision: m.revision, Librdkafka: m.rdVersion}
 	m.report.Put(m.part)
 	m.Logf("%.0f %% of the machine's CPU time are idle", 100*m.part.Idle)
 	m.kafka = cluster.Need(m, cluster.Config{Properties: map[string]string{"log.retention.check.interval.ms": "2000", "log.segment.delete.delay.ms": "1000"}})
