@@ -144,7 +144,7 @@ func (m *measurement) rules() {
 
 // subscriptions takes a benchmark of package mqtt: how long it takes to find the one subscription of a command.
 func (m *measurement) subscriptions() {
-	args := []string{"test", "-run", "^$", "-bench", or(m, "IndexMatch/own/devices=100?$", "IndexMatch/own"), "-benchtime", or(m, "100ms", "1s"), "-count", or(m, "1", "5"), "./mqtt"}
+	args := []string{"test", "-run", "^$", "-bench", or(m, "IndexMatch/own/devices=100?$", "IndexMatch/own"), "-benchtime", or(m, "100ms", "1s"), "-count", or(m, "1", "3"), "./mqtt"}
 	cmd := exec.CommandContext(m.Context(), "go", args...)
 	cmd.Dir = ".."
 	out, err := cmd.CombinedOutput()
