@@ -450,10 +450,9 @@ func (j *judge) commands() {
 		if n := len(m.receipts); n > 1 && !j.rough() {
 			j.forbid("docs/commands.md, receipts", "command %d has %d receipts: %s, %s", m.number, n, m.receipts[0].Outcome, m.receipts[1].Outcome)
 		}
-		acked, got, waits := false, false, false
+		acked, got := false, false
 		var zero bool
 		for _, s := range d.all {
-			waits = waits || s.stored && !s.unsure && s.subscribed(m)
 			for _, g := range s.got {
 				if g.m == m {
 					got = true
@@ -470,19 +469,10 @@ func (j *judge) commands() {
 				j.forbid("docs/commands.md, receipts", "command %d is said to be sent, and its QoS was above 0", m.number)
 			}
 		}
-		if len(m.receipts) == 0 && waits && !j.rough() && j.over {
+		if len(m.receipts) == 0 && !j.rough() && j.over {
 			j.miss("docs/commands.md, receipts", "command %d has no receipt", m.number)
 		}
 	}
-}
-
-// subscribed says whether a session had a subscription with a QoS above 0 from before a command was written until after it.
-// It has an outcome then, although an UNSUBSCRIBE that follows may keep it from the device.
-func (s *session) subscribed(m *facts) bool {
-	return m.QoS > 0 && m.to < s.over && slices.ContainsFunc(s.lives, func(l *life) bool {
-		return !isShare(l.filter) && matches(l.filter, m.Topic) && m.from > l.mustFrom && m.to < l.mustUntil &&
-			!slices.ContainsFunc(l.versions, func(v *version) bool { return v.QoS == 0 })
-	})
 }
 
 // jobs judges what the members of the share were given, all together.
