@@ -37,7 +37,7 @@ func (c *Claimer) step(v View) []Action {
 	}
 	// A claim that lands after the verdict on us must never open: the owner counts on it. Its read-back shows us the
 	// verdict, which is in the same partition.
-	if _, dead := v.table.Dead(c.me); dead {
+	if _, dead := v.table.Dead(c.by.Inc); dead {
 		return c.Judged()
 	}
 	c.fetch(v)
@@ -50,14 +50,14 @@ func (c *Claimer) step(v View) []Action {
 // connections have nothing to say until they end.
 func (c *Claimer) shelve(v View) {
 	if c.phase == phaseOpen && !c.lost && c.writing == writeNone && c.next == nil && len(c.wills) == 0 && c.doubts == nil &&
-		len(c.book.Owed) == 0 && v.table.Next() >= c.reached && v.entry(c.me) != nil {
+		len(c.book.Owed) == 0 && v.table.Next() >= c.reached && v.entry(c.by.Inc) != nil {
 		c.book, c.shelved = nil, true
 	}
 }
 
 // fetch takes back a book that is in the table alone. It is there as long as there is no verdict on us.
 func (c *Claimer) fetch(v View) {
-	if e := v.entry(c.me); c.shelved && e != nil {
+	if e := v.entry(c.by.Inc); c.shelved && e != nil {
 		c.book, c.shelved = e.session(), false
 	}
 }
@@ -129,7 +129,7 @@ func (c *Claimer) learn(v View) {
 	if c.reached > 0 || c.phase != phaseIdle || c.writing != writeNone {
 		return
 	}
-	e := v.entry(c.me)
+	e := v.entry(c.by.Inc)
 	if e == nil {
 		return
 	}
@@ -175,7 +175,7 @@ func (c *Claimer) own(v View) *Session {
 func (c *Claimer) Newest(v View) (inc string, s *Session) {
 	top := v.top()
 	if own := c.own(v); own != nil && own.StateEpoch > 0 && c.phase != phaseOpening && c.phase != phaseShown && (top == nil || own.StateEpoch >= top.state) {
-		return c.me, own
+		return c.by.Inc, own
 	}
 	return v.Newest()
 }
@@ -201,7 +201,7 @@ func (c *Claimer) claim() *Session {
 		s.Received, s.Pending = nil, nil
 	}
 	s.Claim, s.Released, s.Withdrawn = 0, false, false
-	s.Clean, s.Connected, s.Principal, s.TxID = c.req.Clean, c.req.Now, c.req.Principal, c.txid
+	s.Clean, s.Connected, s.Principal, s.TxID = c.req.Clean, c.req.Now, c.req.Principal, c.by.TxID
 	s.Remote, s.Version = c.req.Remote, c.req.Version
 	return &s
 }
@@ -230,7 +230,7 @@ func (c *Claimer) decide(v View) []Action {
 		return nil
 	}
 	base := v.base(c.req.Now)
-	if base != nil && base.inc.name != c.me {
+	if base != nil && base.inc.name != c.by.Inc {
 		if s := base.session(); s.Principal != c.req.Principal {
 			c.lost = true
 			return []Action{{Kind: ActRefused, Principal: s.Principal}}
@@ -243,7 +243,7 @@ func (c *Claimer) decide(v View) []Action {
 	if base != nil && !c.req.Clean {
 		// A session without expiry ends with its connection, also when that is taken over.
 		if s := base.session(); s.Expiry > 0 {
-			if resumed = s; base.inc.name != c.me && !s.IsLast() {
+			if resumed = s; base.inc.name != c.by.Inc && !s.IsLast() {
 				s.unheard(base.inc.verdict)
 			}
 		}
@@ -278,7 +278,7 @@ func (c *Claimer) higher(v View) bool {
 	for i := range v.entries {
 		e := &v.entries[i]
 		switch {
-		case e.inc.name == c.me || e.claim <= c.epoch:
+		case e.inc.name == c.by.Inc || e.claim <= c.epoch:
 		case e.state > c.epoch:
 			return true
 		case !e.settled() && e.session().Principal == c.principal():
@@ -320,14 +320,14 @@ func (c *Claimer) clearTheWay(v View, resumes bool) (acts []Action, clear bool) 
 func (c *Claimer) undecided(v View, resumes bool) []*entry {
 	var floor int64
 	for i := range v.entries {
-		if e := &v.entries[i]; e.inc.name == c.me || e.settled() {
+		if e := &v.entries[i]; e.inc.name == c.by.Inc || e.settled() {
 			floor = max(floor, e.state)
 		}
 	}
 	var all []*entry
 	for i := range v.entries {
 		e := &v.entries[i]
-		if e.inc.name == c.me || e.settled() || e.claim < floor || e.claim > c.epoch {
+		if e.inc.name == c.by.Inc || e.settled() || e.claim < floor || e.claim > c.epoch {
 			continue
 		}
 		if resumes || e.is(flagWill) && e.opened() || e.session().Principal != c.req.Principal {
@@ -382,7 +382,7 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 		}
 	}
 	c.present, c.phase, c.clear = resumed != nil, phaseOpening, &clearing{waited: !owes}
-	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.txid, c.req.Principal
+	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.by.TxID, c.req.Principal
 	s.Connected, s.Clean, s.Expiry, s.Will = c.req.Now, c.req.Clean, c.req.Expiry, c.req.Will
 	s.Released, s.Withdrawn, s.Ended, s.OfflineSince = false, false, false, 0
 	s.Remote, s.Version = c.req.Remote, c.req.Version

@@ -22,16 +22,16 @@ type attempt struct {
 // A Claimer is this incarnation's side for one client ID, for one connection after another. All that it knows of
 // the others it takes from the [View] that each method is given: the client's, of the table as it is now.
 type Claimer struct {
-	client, me, txid string
-	req              *attempt // of the attempt or connection, nil if there is none
-	phase            phase
-	writing          writeKind
-	lost             bool // ActLost or ActRefused was given: the runtime is about to call Gone
-	removing         bool // a tombstone is wanted
-	present          bool // a base was taken
-	fallback         bool // a release was refused, and the last durable state is released instead
-	judged           bool // there is a verdict on this incarnation
-	shelved          bool // the book is in the table alone
+	by       *Writer
+	req      *attempt // of the attempt or connection, nil if there is none
+	phase    phase
+	writing  writeKind
+	lost     bool // ActLost or ActRefused was given: the runtime is about to call Gone
+	removing bool // a tombstone is wanted
+	present  bool // a base was taken
+	fallback bool // a release was refused, and the last durable state is released instead
+	judged   bool // there is a verdict on this incarnation
+	shelved  bool // the book is in the table alone
 
 	epoch   int64    // of the newest claim that was written
 	reached int64    // offset after the newest record of ours that was acknowledged
@@ -70,11 +70,12 @@ const (
 	writeTombstone
 )
 
-// NewClaimer makes the machine for one client ID at incarnation me, whose transactions for this client have the
-// transactional id txid. A Claimer that was let go after ActIdle is replaced by a new one.
-func NewClaimer(client, me, txid string) *Claimer {
-	return &Claimer{client: client, me: me, txid: txid}
-}
+// A Writer is an incarnation, and the transactional id that its transactions for some of the clients have.
+type Writer struct{ Inc, TxID string }
+
+// NewClaimer makes the machine of an incarnation for one client ID. A Claimer that was let go after ActIdle is replaced by a new
+// one.
+func NewClaimer(by *Writer) *Claimer { return &Claimer{by: by} }
 
 // Connect begins an attempt, once an earlier connection has ended with Gone, and once all transactions that this
 // incarnation began for the client are decided.

@@ -14,7 +14,7 @@ func request(clean bool) ConnectRequest {
 // open lets inc hold an open session of client c.
 func (k *kafka) open(inc string) (*Claimer, *Session) {
 	k.t.Helper()
-	c := NewClaimer("c", inc, "tx-"+inc)
+	c := NewClaimer(&Writer{inc, "tx-" + inc})
 	acts := k.run(c, c.Connect(request(false), k.view("c")))
 	require.Equal(k.t, []ActionKind{ActOpened}, kinds(acts))
 	return c, acts[0].State
@@ -22,7 +22,7 @@ func (k *kafka) open(inc string) (*Claimer, *Session) {
 
 func TestNewSessionIsAnsweredAfterItsOpeningRecord(t *testing.T) {
 	k := newKafka(t)
-	c := NewClaimer("c", "A", "tx")
+	c := NewClaimer(&Writer{"A", "tx"})
 	acts := c.Connect(request(false), k.view("c"))
 	require.Equal(t, []ActionKind{ActWrite}, kinds(acts))
 	require.Zero(t, acts[0].Value.Claim, "the claim's epoch is its own offset")
@@ -47,7 +47,7 @@ func TestReturningSessionIsPresentWithItsState(t *testing.T) {
 	final.Subs = []Sub{{Filter: "x"}}
 	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(a, a.Gone(&final, 2000, k.view("c")))))
 
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts := k.run(b, b.Connect(request(false), k.view("c")))
 	require.Equal(t, []ActionKind{ActLedger}, kinds(acts), "a resumed session needs the ledger to its end")
 	acts = k.run(b, b.LedgerRead(k.view("c")))
@@ -63,7 +63,7 @@ func TestReturningSessionIsPresentWithItsState(t *testing.T) {
 func TestTakeoverWaitsForTheReleaseOfALivingHolder(t *testing.T) {
 	k := newKafka(t)
 	a, state := k.open("A")
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(b, b.Connect(request(false), k.view("c")))))
 	require.Equal(t, []ActionKind{ActLost}, kinds(a.Read(k.view("c"))))
 	require.Empty(t, a.Read(k.view("c")), "told once")
@@ -78,7 +78,7 @@ func TestTakeoverFencesAHolderThatDoesNotRelease(t *testing.T) {
 		t.Helper()
 		k := newKafka(t)
 		k.open("A")
-		b := NewClaimer("c", "B", "tx-B")
+		b := NewClaimer(&Writer{"B", "tx-B"})
 		if !wait {
 			k.verdict("A")
 		}
@@ -101,10 +101,10 @@ func TestTakeoverFencesAHolderThatDoesNotRelease(t *testing.T) {
 func TestReleaseOfOneThatNeverOpenedSaysNothingOfThoseBefore(t *testing.T) {
 	k := newKafka(t)
 	k.open("A")
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	k.run(b, b.Connect(request(false), k.view("c")))
 	k.run(b, b.Gone(nil, 1500, k.view("c")))
-	d := NewClaimer("c", "D", "tx-D")
+	d := NewClaimer(&Writer{"D", "tx-D"})
 	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(d, d.Connect(request(false), k.view("c")))))
 	require.Equal(t, "A", d.Waited(d.waits, k.view("c"))[0].Inc)
 }
@@ -112,7 +112,7 @@ func TestReleaseOfOneThatNeverOpenedSaysNothingOfThoseBefore(t *testing.T) {
 func TestCleanStartWaitsForNobody(t *testing.T) {
 	k := newKafka(t)
 	_, state := k.open("A")
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts := k.run(b, b.Connect(request(true), k.view("c")))
 	require.Equal(t, []ActionKind{ActOpened}, kinds(acts))
 	require.False(t, acts[0].Present)
@@ -123,7 +123,7 @@ func TestCleanStartThatWasGivenUpLeavesTheSession(t *testing.T) {
 	k := newKafka(t)
 	a, state := k.open("A")
 	k.run(a, a.Gone(state, 1500, k.view("c")))
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts := b.Connect(request(true), k.view("c"))
 	require.Empty(t, b.Gone(nil, 1600, k.view("c")), "its claim is under way")
 	require.Equal(t, []ActionKind{ActIdle}, kinds(k.run(b, acts)))
@@ -138,7 +138,7 @@ func TestAttemptThatWasGivenUpLeavesNoSessionOfItsOwn(t *testing.T) {
 	f := func(name string, giveUp func(k *kafka, b *Claimer)) {
 		t.Helper()
 		k := newKafka(t)
-		b := NewClaimer("c", "B", "tx-B")
+		b := NewClaimer(&Writer{"B", "tx-B"})
 		giveUp(k, b)
 		_, s, ok := k.view("c").Base(2000)
 		require.False(t, ok, "%s: %+v", name, s)
@@ -190,7 +190,7 @@ func TestOpeningLeavesOutTimesThatAreFarAhead(t *testing.T) {
 	_, acts := a.Save(state, k.view("c"))
 	k.run(a, acts)
 	k.run(a, a.Gone(state, now, k.view("c")))
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts = k.run(b, b.Connect(request(false), k.view("c")))
 	for len(acts) > 0 && acts[0].Kind == ActLedger {
 		acts = k.run(b, b.LedgerRead(k.view("c")))
@@ -230,7 +230,7 @@ func TestAnotherPrincipalNeitherReadsNorDestroysASession(t *testing.T) {
 	other := request(true)
 	other.Principal = "q"
 
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts := b.Connect(other, k.view("c"))
 	require.Equal(t, []Action{{Kind: ActRefused, Principal: "p"}}, acts, "known before it claims")
 
@@ -242,18 +242,18 @@ func TestAnotherPrincipalNeitherReadsNorDestroysASession(t *testing.T) {
 	require.Nil(t, k.view("c").Session("B"))
 
 	k.run(a, a.Gone(state, 1600, k.view("c")))
-	d := NewClaimer("c", "D", "tx-D")
+	d := NewClaimer(&Writer{"D", "tx-D"})
 	require.Equal(t, []ActionKind{ActRefused}, kinds(d.Connect(other, k.view("c"))), "offline it is still p's")
 }
 
 func TestClaimOfAnotherPrincipalWaitsForTheOneBefore(t *testing.T) {
 	k := newKafka(t)
-	a := NewClaimer("c", "A", "tx-A")
+	a := NewClaimer(&Writer{"A", "tx-A"})
 	acts := a.Connect(request(false), k.view("c"))
 	claim := k.append(SessionKey("c", "A"), encode(t, acts[0].Value))
 	other := request(true)
 	other.Principal = "q"
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts = b.Connect(other, k.view("c"))
 	require.Equal(t, []ActionKind{ActWait}, kinds(k.run(b, acts)))
 	require.Equal(t, []ActionKind{ActOpened}, kinds(k.run(a, a.Wrote(claim, k.view("c")))))
@@ -263,7 +263,7 @@ func TestClaimOfAnotherPrincipalWaitsForTheOneBefore(t *testing.T) {
 func TestEndedSessionIsKeptUntilNoOtherKeyIsLeft(t *testing.T) {
 	k := newKafka(t)
 	a, _ := k.open("A")
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	acts := k.run(b, b.Connect(request(true), k.view("c")))
 	final := *acts[0].State
 	final.Expiry = 0
@@ -291,7 +291,7 @@ func TestExpiredSessionIsEndedByWhoLeftIt(t *testing.T) {
 	require.Equal(t, DutyNone, duty)
 	duty, _ = k.view("c").Duty("A", 11_500)
 	require.Equal(t, DutyEnd, duty)
-	again := NewClaimer("c", "A", "tx-A")
+	again := NewClaimer(&Writer{"A", "tx-A"})
 	k.run(again, again.End(k.view("c")))
 	require.Empty(t, k.view("c").Entries())
 }
@@ -315,7 +315,7 @@ func TestDelayedWillIsPublishedWhenDueUnlessTheDeviceIsBack(t *testing.T) {
 
 	k = newKafka(t)
 	a = leave(k)
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	k.run(b, b.Connect(request(false), k.view("c")))
 	require.Empty(t, a.Due(6500, k.view("c")), "a claim is undecided")
 	k.run(b, b.LedgerRead(k.view("c")))
@@ -323,15 +323,15 @@ func TestDelayedWillIsPublishedWhenDueUnlessTheDeviceIsBack(t *testing.T) {
 
 	k = newKafka(t)
 	a = leave(k)
-	k.run(b, NewClaimer("c", "B", "tx-B").Connect(request(true), k.view("c")))
-	d := NewClaimer("c", "D", "tx-D")
+	k.run(b, NewClaimer(&Writer{"B", "tx-B"}).Connect(request(true), k.view("c")))
+	d := NewClaimer(&Writer{"D", "tx-D"})
 	k.run(d, d.Connect(request(true), k.view("c")))
 	require.Equal(t, []ActionKind{ActWill}, kinds(a.Read(k.view("c"))), "a clean start ends the session, and the wait")
 }
 
 func TestRefusedRecordsEndTheConnection(t *testing.T) {
 	k := newKafka(t)
-	c := NewClaimer("c", "A", "tx-A")
+	c := NewClaimer(&Writer{"A", "tx-A"})
 	c.Connect(request(false), k.view("c"))
 	require.Equal(t, []ActionKind{ActLost}, kinds(c.Failed(k.view("c"))))
 	require.Equal(t, []ActionKind{ActIdle}, kinds(c.Gone(nil, 1200, k.view("c"))))

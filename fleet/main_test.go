@@ -102,8 +102,8 @@ func (k *kafka) run(c *Claimer, acts []Action) []Action {
 			others = append(others, a)
 			continue
 		}
-		offset := k.session(c.client, c.me, a.Value)
-		acts = append(acts, c.Wrote(offset, k.view(c.client))...)
+		offset := k.session("c", c.by.Inc, a.Value)
+		acts = append(acts, c.Wrote(offset, k.view("c"))...)
 	}
 	return others
 }

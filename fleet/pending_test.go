@@ -36,7 +36,7 @@ func (k *kafka) hears(c *Claimer) []Action {
 func (k *kafka) leavePending(c *Claimer, received []uint16, id uint16) {
 	k.t.Helper()
 	final := *c.own(k.view("c"))
-	final.Received, final.Pending = received, []Pending{{ID: id, Inc: c.me}}
+	final.Received, final.Pending = received, []Pending{{ID: id, Inc: c.by.Inc}}
 	require.Empty(k.t, k.run(c, c.Gone(&final, 2000, k.view("c"))), "not idle: it has still to tell")
 }
 
@@ -62,13 +62,13 @@ func TestPendingIdIsToldToWhoeverHasTheSession(t *testing.T) {
 	for _, stored := range []bool{true, false} {
 		f("before it opens elsewhere", stored, func(k *kafka, a *Claimer, outcome func()) Action {
 			outcome()
-			b := NewClaimer("c", "B", "tx-B")
+			b := NewClaimer(&Writer{"B", "tx-B"})
 			opened := k.opens(b, b.Connect(request(false), k.view("c")))
 			require.Contains(t, opened.State.Received, uint16(7))
 			return Action{Received: opened.State.Received, Pending: opened.State.Pending}
 		})
 		f("when it is open elsewhere", stored, func(k *kafka, a *Claimer, outcome func()) Action {
-			b := NewClaimer("c", "B", "tx-B")
+			b := NewClaimer(&Writer{"B", "tx-B"})
 			opened := k.opens(b, b.Connect(request(false), k.view("c")))
 			require.Equal(t, []uint16{7}, opened.State.Received)
 			require.Equal(t, []Pending{{8, "A"}}, opened.State.Pending)
@@ -82,14 +82,14 @@ func TestPendingIdIsToldToWhoeverHasTheSession(t *testing.T) {
 			return told[0]
 		})
 		f("when it is open elsewhere, of which the device is never told", stored, func(k *kafka, a *Claimer, outcome func()) Action {
-			b := NewClaimer("c", "B", "tx-B")
+			b := NewClaimer(&Writer{"B", "tx-B"})
 			k.opens(b, b.Connect(request(false), k.view("c")))
 			outcome()
 			k.hears(b)
 			k.run(b, b.Gone(nil, 3000, k.view("c")))
 			left := k.view("c").Session("B")
 			require.True(t, left.Released)
-			d := NewClaimer("c", "D", "tx-D")
+			d := NewClaimer(&Writer{"D", "tx-D"})
 			opened := k.opens(d, d.Connect(request(false), k.view("c")))
 			return Action{Received: opened.State.Received, Pending: opened.State.Pending}
 		})
@@ -101,7 +101,7 @@ func TestPendingIdIsToldToWhoeverHasTheSession(t *testing.T) {
 			return acts[0]
 		})
 		f("after it was left elsewhere, and its writer has stopped", stored, func(k *kafka, a *Claimer, outcome func()) Action {
-			b := NewClaimer("c", "B", "tx-B")
+			b := NewClaimer(&Writer{"B", "tx-B"})
 			opened := k.opens(b, b.Connect(request(false), k.view("c")))
 			final := *opened.State
 			final.Pending = nil
@@ -110,13 +110,13 @@ func TestPendingIdIsToldToWhoeverHasTheSession(t *testing.T) {
 			outcome()
 			k.verdict("A")
 			k.hears(b)
-			d := NewClaimer("c", "D", "tx-D")
+			d := NewClaimer(&Writer{"D", "tx-D"})
 			opened = k.opens(d, d.Connect(request(false), k.view("c")))
 			return Action{Received: opened.State.Received, Pending: opened.State.Pending}
 		})
 	}
 	f("never, because its writer has died", false, func(k *kafka, a *Claimer, outcome func()) Action {
-		b := NewClaimer("c", "B", "tx-B")
+		b := NewClaimer(&Writer{"B", "tx-B"})
 		k.opens(b, b.Connect(request(false), k.view("c")))
 		k.verdict("A")
 		return k.hears(b)[0]
@@ -128,7 +128,7 @@ func TestPendingIdIsToldToWhoeverHasTheSession(t *testing.T) {
 func TestSilentHolderIsHeardLater(t *testing.T) {
 	k := newKafka(t)
 	a, state := k.open("A")
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	opened := k.opens(b, b.Connect(request(false), k.view("c")))
 	require.Equal(t, []Pending{{Inc: "A"}}, opened.State.Pending)
 	require.Equal(t, []ActionKind{ActLost}, kinds(k.hears(a)))
@@ -142,7 +142,7 @@ func TestSilentHolderIsHeardLater(t *testing.T) {
 
 	k = newKafka(t)
 	k.open("A")
-	b = NewClaimer("c", "B", "tx-B")
+	b = NewClaimer(&Writer{"B", "tx-B"})
 	k.opens(b, b.Connect(request(false), k.view("c")))
 	k.verdict("A")
 	require.Equal(t, []Action{{Kind: ActReceived}}, k.hears(b), "nobody will tell")

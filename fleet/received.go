@@ -35,7 +35,7 @@ func (c *Claimer) doubting(d doubts) {
 // of. What an incarnation that lives and was not heard from had received is not known; of one that died nobody will tell.
 func (c *Claimer) found(v View, s *Session) (received []uint16, pending []Pending) {
 	if inc := v.top().inc; !s.IsLast() {
-		if inc.verdict == nil && inc.name != c.me {
+		if inc.verdict == nil && inc.name != c.by.Inc {
 			pending = []Pending{{Inc: inc.name}}
 		}
 		return nil, pending
@@ -80,7 +80,7 @@ func (c *Claimer) ask(v View, began int64, pending []Pending, before *Session) (
 		outcome, known := c.doubt().known[ownID{began, p.ID}]
 		s := before
 		switch {
-		case p.Inc != c.me:
+		case p.Inc != c.by.Inc:
 			known, s = false, v.heard(p)
 		case p.ID != 0 && c.phase == phaseIdle:
 			s = c.book // our own, and we have just left it
@@ -162,7 +162,7 @@ func (c *Claimer) settled(s *Session) *Session {
 	for _, p := range s.Pending {
 		outcome, known := c.doubt().known[ownID{s.Began, p.ID}]
 		switch {
-		case !known || p.Inc != c.me:
+		case !known || p.Inc != c.by.Inc:
 			n.Pending = append(n.Pending, p)
 		case outcome:
 			n.Received = append(n.Received, p.ID)

@@ -41,11 +41,11 @@ func TestReceivedIdsAreFoundAtEachReturn(t *testing.T) {
 		k := newKafka(t)
 		a, _ := k.open("A")
 		k.leave(a, ids...)
-		require.Equal(t, ids, find(k, a, NewClaimer("c", "B", "tx-B")), name)
+		require.Equal(t, ids, find(k, a, NewClaimer(&Writer{"B", "tx-B"})), name)
 	}
 	f("elsewhere", func(k *kafka, a, b *Claimer) []uint16 { return k.received(b) })
 	f("here", func(k *kafka, a, b *Claimer) []uint16 { return k.received(a) })
-	f("here, by a machine that was made anew", func(k *kafka, _, _ *Claimer) []uint16 { return k.received(NewClaimer("c", "A", "tx")) })
+	f("here, by a machine that was made anew", func(k *kafka, _, _ *Claimer) []uint16 { return k.received(NewClaimer(&Writer{"A", "tx"})) })
 	f("here, twice", func(k *kafka, a, b *Claimer) []uint16 { k.leave(a, k.received(a)...); return k.received(a) })
 	f("elsewhere, after an attempt here that was given up", func(k *kafka, a, b *Claimer) []uint16 {
 		a.Connect(request(false), k.view("c"))
@@ -72,7 +72,7 @@ func TestReceivedIdsOfAnOpenConnectionAreNotTrusted(t *testing.T) {
 	k.leave(a, 7)
 	k.received(a)
 	k.verdict("A")
-	require.Empty(t, k.received(NewClaimer("c", "B", "tx-B")))
+	require.Empty(t, k.received(NewClaimer(&Writer{"B", "tx-B"})))
 }
 
 // TestReceivedIdsAreLeftThoughTheStateIsTooLarge for Kafka.

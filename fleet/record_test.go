@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -144,7 +143,7 @@ func FuzzTableNeverPanics(f *testing.F) {
 		v.Base(1)
 		v.Will("x", 1)
 		v.Duty("x", 1)
-		c := NewClaimer(strings.Clone(client), "x", "tx")
+		c := NewClaimer(&Writer{"x", "tx"})
 		c.Connect(ConnectRequest{Clean: true}, v)
 	})
 }

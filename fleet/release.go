@@ -6,7 +6,7 @@ import "slices"
 func (c *Claimer) stamp(state *Session) *Session {
 	s := *state
 	s.Claim, s.StateEpoch, s.Began = c.epoch, c.epoch, c.book.Began
-	s.TxID, s.Principal, s.Connected, s.Clean = c.txid, c.book.Principal, c.book.Connected, c.book.Clean
+	s.TxID, s.Principal, s.Connected, s.Clean = c.by.TxID, c.book.Principal, c.book.Connected, c.book.Clean
 	s.Released, s.Withdrawn, s.Ended = false, false, false
 	s.Remote, s.Version, s.Owed = c.book.Remote, c.book.Version, c.book.Owed
 	s.Begins = c.book.Begins
@@ -45,7 +45,7 @@ func (c *Claimer) publishOwed(owed []Owed) (acts []Action) {
 // publish asks for a Will.
 func (c *Claimer) publish(epoch int64, will *Will) Action {
 	c.wills = append(c.wills, epoch)
-	return Action{Kind: ActWill, Client: c.client, Epoch: epoch, Will: will}
+	return Action{Kind: ActWill, Epoch: epoch, Will: will}
 }
 
 // withdraw leaves an attempt that has not opened: the key gets back the state it had, or goes if it had none.
@@ -108,14 +108,14 @@ func (c *Claimer) resting(v View) bool {
 // Settled says that nothing of ours is under way: no attempt, no connection, no record that is not read back, and no
 // Will that is being published, and no QoS 2 id of which only we can tell whether it is stored. What may be left is a Will that waits for its time.
 func (c *Claimer) Settled(v View) bool {
-	e := v.entry(c.me)
+	e := v.entry(c.by.Inc)
 	return c.judged || c.resting(v) && len(c.wills) == 0 && (e == nil || !v.awaited(e, e))
 }
 
 // rest does what is left to do for a client that is not connected here: its delayed Will, and the removal of our
 // key when nobody needs it.
 func (c *Claimer) rest(v View, now int64) []Action {
-	e := v.entry(c.me)
+	e := v.entry(c.by.Inc)
 	if e == nil {
 		c.book = nil
 		return []Action{{Kind: ActIdle}}
@@ -126,7 +126,7 @@ func (c *Claimer) rest(v View, now int64) []Action {
 	if acts := c.publishOwed(e.owed()); acts != nil {
 		return acts
 	}
-	switch fate, _ := v.Will(c.me, now); {
+	switch fate, _ := v.Will(c.by.Inc, now); {
 	case fate == WillDue && !slices.Contains(c.wills, e.state):
 		return []Action{c.publish(e.state, e.session().Will)}
 	case fate != WillNone || len(c.wills) > 0:

@@ -52,7 +52,7 @@ func TestSessionOfAHolderWithoutALastWord(t *testing.T) {
 		_, acts := a.Save(&Session{Expiry: NeverExpires, Progress: *reads("1", 5)}, k.view("c"))
 		k.run(a, acts)
 		before(k, a, state)
-		b := NewClaimer("c", "B", "tx-B")
+		b := NewClaimer(&Writer{"B", "tx-B"})
 		s := k.takes(b)
 		require.Equal(t, []any{unheard, given}, []any{s.Unheard, s.Given}, name)
 
@@ -60,7 +60,7 @@ func TestSessionOfAHolderWithoutALastWord(t *testing.T) {
 		k.run(b, b.Gone(nil, 1500, k.view("c")))
 		k.run(b, b.Connect(request(false), k.view("c")))
 		k.run(b, b.Gone(nil, 1500, k.view("c")))
-		s = k.takes(NewClaimer("c", "C", "tx-C"))
+		s = k.takes(NewClaimer(&Writer{"C", "tx-C"}))
 		require.Equal(t, []any{unheard, given}, []any{s.Unheard, s.Given}, "%s, at a third one", name)
 	}
 	f("released", func(k *kafka, a *Claimer, state *Session) {
@@ -95,13 +95,13 @@ func TestSessionOfAHolderWithoutALastWord(t *testing.T) {
 func TestThirdHolderKnowsWhatTheSecondWasTold(t *testing.T) {
 	k := newKafka(t)
 	k.open("A")
-	b := NewClaimer("c", "B", "tx-B")
+	b := NewClaimer(&Writer{"B", "tx-B"})
 	s := *k.takes(b)
 	require.True(t, s.Unheard)
 	s.Unheard, s.Progress = false, *reads("1", 5)
 	s.Give("t", 0, 9)
 	k.run(b, b.Gone(&s, 1500, k.view("c")))
-	s = *k.takes(NewClaimer("c", "C", "tx-C"))
+	s = *k.takes(NewClaimer(&Writer{"C", "tx-C"}))
 	require.False(t, s.Unheard)
 	require.EqualValues(t, 9, s.Given["t"][0])
 }

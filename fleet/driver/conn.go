@@ -304,7 +304,7 @@ func (c *Conn) readBack(ctx context.Context) error {
 	for !inc.dead.Load() && !l.shows(c.h.id, inc.name, c.epoch, ids) {
 		if time.Since(began) > takeoverWait {
 			// Whoever has the device now may have removed it before we looked. A new epoch decides everything too.
-			if err := c.p.d.cfg.Fencer.Fence(ctx, inc.txids[inc.shard(c.h.id).n]); err != nil {
+			if err := c.p.d.cfg.Fencer.Fence(ctx, inc.shard(c.h.id).writer.TxID); err != nil {
 				return err
 			}
 			break

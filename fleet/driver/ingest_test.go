@@ -29,7 +29,7 @@ func TestMessageWithQoS0IsStoredThoughItsConnectionWasTakenOver(t *testing.T) {
 	for range shardCount {
 		inc.shards = append(inc.shards, &shard{d: d, tx: tx, held: true})
 	}
-	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer("d1", "me", "tx")}
+	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer(&fleet.Writer{Inc: "me", TxID: "tx"})}
 	c := &Conn{p: h.p, h: h}
 	h.conn = c
 	for qos := range byte(3) {
@@ -56,7 +56,7 @@ func TestConnectionThatWasTakenOverIsToldSoFirst(t *testing.T) {
 	for range shardCount {
 		inc.shards = append(inc.shards, &shard{d: d, tx: new(waitingTx), held: true})
 	}
-	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer("d1", "me", "tx")}
+	h := &holder{p: d.parts[0], id: "d1", inc: inc, m: fleet.NewClaimer(&fleet.Writer{Inc: "me", TxID: "tx"})}
 	var told []any
 	c := &Conn{p: h.p, h: h, dev: closing{told: &told}}
 	h.conn = c

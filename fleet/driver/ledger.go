@@ -204,11 +204,11 @@ func (in *ingest) finish(err error) {
 
 // A shard writes the transactions of one transactional id.
 type shard struct {
-	d    *Driver
-	inc  *incarnation
-	n    int
-	tx   Transactor
-	lost chan struct{} // signalled when the right was lost
+	d      *Driver
+	inc    *incarnation
+	tx     Transactor
+	writer fleet.Writer
+	lost   chan struct{} // signalled when the right was lost
 
 	mu      sync.Mutex // guards what follows
 	turn    int        // how often the right was taken
@@ -226,8 +226,8 @@ type txWaiter struct {
 }
 
 func (d *Driver) newShard(inc *incarnation, n int) (*shard, error) {
-	sh := &shard{d: d, inc: inc, n: n, lost: make(chan struct{}, 1)}
-	tx, err := d.cfg.Transactor(inc.txids[n], func(error) {
+	sh := &shard{d: d, inc: inc, lost: make(chan struct{}, 1), writer: fleet.Writer{Inc: inc.name, TxID: inc.txids[n]}}
+	tx, err := d.cfg.Transactor(sh.writer.TxID, func(error) {
 		d.m.TransactionsLost.Inc()
 		sh.drop()
 		select {

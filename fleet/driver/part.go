@@ -222,7 +222,7 @@ func (p *part) those(want func(h *holder) bool) (all []*holder) {
 func (p *part) holder(clientID string, inc *incarnation) *holder {
 	h := p.clients[clientID]
 	if h == nil || h.inc != inc && h.unused() {
-		h = &holder{p: p, id: clientID, inc: inc, m: fleet.NewClaimer(clientID, inc.name, inc.txids[inc.shard(clientID).n])}
+		h = &holder{p: p, id: clientID, inc: inc, m: fleet.NewClaimer(&inc.shard(clientID).writer)}
 		p.clients[clientID] = h
 	}
 	return h

@@ -73,8 +73,8 @@ func beginning() (*begun, *Driver) {
 	d.Lay(1)
 	d.joined.Store(true)
 	inc := &incarnation{name: "me"}
-	for n := range shardCount {
-		inc.shards, inc.txids = append(inc.shards, &shard{d: d, n: n}), append(inc.txids, "tx")
+	for range shardCount {
+		inc.shards, inc.txids = append(inc.shards, &shard{d: d}), append(inc.txids, "tx")
 	}
 	d.me.Store(inc)
 	return b, d
