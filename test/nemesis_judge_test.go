@@ -309,15 +309,17 @@ func (c *crowd) judgeFleet(name string, r *load.Result) {
 				lost++
 			}
 		}
-		last := map[int32]writtenRecord{}
+		last := map[int32]uint64{}
 		seqs := slices.Sorted(maps.Keys(records[device]))
 		for _, seq := range seqs {
 			all := records[device][seq]
 			first := all[0]
-			if f.QoS > 0 && first.offset < last[first.partition].offset {
+			if before, there := last[first.partition]; f.QoS > 0 && there && first.offset < records[device][before][0].offset {
 				disorder++
+				c.t.Errorf("%s: message %d of device %d is at %v in Kafka, and %d at %v; sent again at %v and %v", name, before, device,
+					records[device][before], seq, all, c.n.since(r.Repeated[device][before]), c.n.since(r.Repeated[device][seq]))
 			}
-			last[first.partition] = first
+			last[first.partition] = seq
 			if f.QoS == 0 && len(all) > 1 {
 				strange++
 			}
