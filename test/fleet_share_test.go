@@ -231,18 +231,18 @@ func TestWhoeverOfThreeLeavesAShareTakesNothingAlong(t *testing.T) {
 		return len(b.of(name(0))) > 0 && len(b.of(name(1))) > 0 && len(b.of(name(2))) > 0
 	}, func() string { return "not all members get commands" })
 	divided()
-	for i := range n {
+	leave := func(i int) {
 		write(20)
 		members[i].Stop()
 		write(1)
 		come(i)
-		divided()
 	}
 	for i := range n {
-		write(20)
-		members[i].Stop()
-		write(1)
-		come(i)
+		leave(i)
+		divided()
+	}
+	for i := range n { // one after the other, while the members are assembled still
+		leave(i)
 	}
 	divided()
 	times := map[string]int{}
