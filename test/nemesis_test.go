@@ -38,8 +38,9 @@ func chaosTime(t testing.TB) time.Duration {
 type deed struct {
 	begin, end time.Time
 	what       string
-	onKafka    bool // some of Kafka can't store anything meanwhile
-	silenced   int  // this instance can't write to Kafka meanwhile; -1: none
+	onKafka    bool   // some of Kafka can't store anything meanwhile
+	silenced   int    // this instance can't write to Kafka meanwhile; -1: none
+	grown      string // the topic that gets a partition more
 }
 
 // A nemesis is three Kafka nodes, three instances, and what happens to them. All that passes between two of them, and
@@ -252,7 +253,7 @@ func (n *nemesis) move(rng *rand.Rand) {
 // grow adds a partition to topics of messages.
 func (n *nemesis) grow(rng *rand.Rand) {
 	topic := n.topics[[]string{"zero", "one"}[rng.IntN(2)]]
-	n.does(deed{what: "a partition more for " + topic, silenced: -1}, 0, func() {
+	n.does(deed{what: "a partition more for " + topic, silenced: -1, grown: topic}, 0, func() {
 		ctx, cancel := n.bounded()
 		defer cancel()
 		_, err := n.admin.CreatePartitions(ctx, 1, topic)
