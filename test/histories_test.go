@@ -189,9 +189,10 @@ func (h *theatre) stop(rng *rand.Rand) {
 
 // kill kills an instance and starts it again.
 func (h *theatre) kill(rng *rand.Rand) {
-	h.Crashed()
 	s := h.instances[rng.IntN(len(h.instances))]
+	h.Crashed()
 	s.kill()
+	h.Crashed() // histories that began before it was dead
 	s.start()
 	s.awaitReady()
 }

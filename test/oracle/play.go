@@ -25,7 +25,8 @@ type play struct {
 	mu    sync.Mutex
 	moved *sync.Cond // something was noted
 	h     History
-	done  bool // nothing is noted any more
+	quiet bool // nothing is noted any more of what devices do
+	done  bool // nor of anything
 }
 
 func newPlay(ctx context.Context, w *World, id string) *play {
@@ -56,7 +57,7 @@ func (p *play) disturbed(what What) {
 
 // add adds an event. mu is held.
 func (p *play) add(e Event) {
-	if p.done {
+	if p.done || p.quiet && e.What != Record && e.What != Receipt {
 		return
 	}
 	e.At = time.Since(p.begin)
@@ -228,7 +229,9 @@ func (p *play) arrived() bool {
 	return true
 }
 
-// settle judges until nothing is missing, or for good. A device whose connection an instance took with it comes back.
+// settle judges until nothing is missing, or for good. A device whose connection an instance took with it comes back. The
+// last word is said when every record is noted: that a device sent something again, and has it twice, is seen before the
+// second record may be.
 func (p *play) settle() (found []Violation) {
 	for end := time.Now().Add(time.Duration(p.w.settle.Load())); ; {
 		p.mu.Lock()
@@ -245,8 +248,14 @@ func (p *play) settle() (found []Violation) {
 		})
 		lost := p.lost()
 		if !over || !missing() || lost == nil {
+			p.quiet = true
+			p.mu.Unlock()
+			ctx, cancel := context.WithTimeout(p.ctx, time.Duration(p.w.settle.Load()))
+			p.w.catchUp(ctx)
+			cancel()
+			p.mu.Lock()
 			defer p.mu.Unlock()
-			return found
+			return p.w.judge(&p.h)
 		}
 		p.mu.Unlock()
 		lost.connect(Step{Dev: lost.number, V: lost.version, Expiry: 3600, At: lost.number % len(p.w.instances)})

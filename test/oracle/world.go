@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -29,6 +30,10 @@ type World struct {
 	crashed   atomic.Int64 // how often an instance was killed
 	stalled   atomic.Int64
 	settle    atomic.Int64 // nanoseconds that a history is given for what is missing at its end
+
+	mu   sync.Mutex // guards next
+	next kadm.Offsets
+	read *sync.Cond // next changed
 }
 
 // Config is the rules and commands of an instance for a World whose Kafka topics have a suffix.
@@ -71,22 +76,29 @@ func (w *World) judge(h *History) []Violation {
 func NewWorld(brokers, instances []string, suffix string) (*World, error) {
 	w := &World{instances: instances, suffix: suffix, ended: make(chan struct{})}
 	w.settle.Store(int64(patience))
+	w.read = sync.NewCond(&w.mu)
 	var err error
 	if w.producer, err = kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ProducerLinger(0)); err != nil {
 		return nil, err
 	}
 	w.reader, err = kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond),
-		kgo.ConsumeTopics(w.topic(Plain), w.topic(Once), w.topic(Loop), w.topic(Receipts)))
+		kgo.KeepControlRecords(), // or it is not known where the reader is behind a transaction
+		kgo.ConsumeTopics(w.topics()...))
 	if err != nil {
 		w.producer.Close()
 		return nil, err
 	}
-	go w.read() // ends with the reader
+	go w.follow() // ends with the reader
 	return w, nil
 }
 
 func (w *World) topic(name string) string { return name + "-" + w.suffix }
+
+// topics are those that are read.
+func (w *World) topics() []string {
+	return []string{w.topic(Plain), w.topic(Once), w.topic(Loop), w.topic(Receipts)}
+}
 
 // Close ends what NewWorld began.
 func (w *World) Close() {
@@ -108,7 +120,7 @@ func (w *World) tell(what What) {
 	})
 }
 
-func (w *World) read() {
+func (w *World) follow() {
 	defer close(w.ended)
 	for {
 		fetches := w.reader.PollFetches(context.Background())
@@ -116,13 +128,40 @@ func (w *World) read() {
 			return
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
-			if r.Topic == w.topic(Receipts) {
+			switch {
+			case r.Attrs.IsControl():
+			case r.Topic == w.topic(Receipts):
 				w.receipt(r)
-			} else {
+			default:
 				w.record(r)
 			}
+			w.mu.Lock()
+			w.next.AddOffset(r.Topic, r.Partition, r.Offset+1, -1)
+			w.mu.Unlock()
 		})
+		w.read.Broadcast()
 	}
+}
+
+// catchUp waits until all records that Kafka has now are noted, or ctx ends.
+func (w *World) catchUp(ctx context.Context) {
+	ends, err := kadm.NewClient(w.producer).ListCommittedOffsets(ctx, w.topics()...)
+	if err != nil {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.read.Broadcast()
+	})
+	defer stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ends.Each(func(end kadm.ListedOffset) {
+		for ctx.Err() == nil && w.next[end.Topic][end.Partition].At < end.Offset {
+			w.read.Wait()
+		}
+	})
 }
 
 // token finds whose a payload is.
