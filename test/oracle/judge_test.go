@@ -273,6 +273,22 @@ func TestAWillForWhichNobodyWaitedHasNoOrder(t *testing.T) {
 	require.Empty(t, Judge(&h.History))
 }
 
+// TestADelayedWillOfAnInstanceThatDied is published though the device was back in time, if it has begun a new session since.
+func TestADelayedWillOfAnInstanceThatDied(t *testing.T) {
+	for _, crashed := range []bool{false, true} {
+		for _, anew := range []bool{false, true} {
+			h := right()
+			h.Crashed = crashed
+			h.event(Connect, 0, 0).Delay = 3600
+			if anew {
+				h.Events = slices.Insert(h.Events, h.at(Over, 0, 0), Event{What: Connect, Conn: 3, Version: 5, Clean: true, Expiry: 3600, Message: -1},
+					Event{What: GotDisconnect, Conn: 2, Code: 0x8E, Message: -1}, Event{What: GotEnd, Conn: 2, Message: -1}, Event{What: GotConnack, Conn: 3, Message: -1})
+			}
+			require.Equal(t, crashed && anew, len(Judge(&h.History)) == 0)
+		}
+	}
+}
+
 // TestAfterACrashAMessageMayHaveAnotherIdentifier with QoS 1, which is not stored before it is sent; but it has to come again.
 func TestAfterACrashAMessageMayHaveAnotherIdentifier(t *testing.T) {
 	for _, crashed := range []bool{true, false} {

@@ -158,12 +158,19 @@ func (j *judge) due(c *conn, later []*conn) (can, must, delayed bool) {
 		case !n.present || delay == 0:
 			return true, true, delay > 0
 		case n.opened-c.closed[0] < delay:
-			return j.rough() && c.how == Disconnect, false, true
+			return j.rough() && (c.how == Disconnect || beganAnew(later, c.closed[0]+untilVerdict)), false, true
 		default:
 			return true, n.hello.At-c.closed[1] > delay+slack, true
 		}
 	}
 	return true, false, true
+}
+
+// beganAnew says that one of these connections began a session before a time. Until the verdict on an instance that died a
+// return to a session that it had can't be seen any more then, and a will that waited there is published (fleet/DESIGN.md,
+// what is not promised).
+func beganAnew(later []*conn, before time.Duration) bool {
+	return slices.ContainsFunc(later, func(c *conn) bool { return c.connack != never && !c.present && c.opened < before })
 }
 
 // taking gives the subscriptions of a session that can, and that must, take a message, with the QoS of the delivery at
