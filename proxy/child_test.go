@@ -34,8 +34,12 @@ type child struct {
 // die is kill.
 func (c *child) die() { c.kill() }
 
-// standStill stops it until it is killed.
-func (c *child) standStill() { _ = c.cmd.Process.Signal(syscall.SIGSTOP) }
+// standStill stops it until it is killed. Until the signal has come to its threads it goes on, for long enough on a busy
+// machine to let go of its devices in order.
+func (c *child) standStill() {
+	_ = c.cmd.Process.Signal(syscall.SIGSTOP)
+	_, _ = syscall.Wait4(c.cmd.Process.Pid, nil, syscall.WUNTRACED, nil)
+}
 
 // child starts an instance in a process of its own.
 func (s *site) child(partitions int, text string) *child {
