@@ -101,8 +101,8 @@ func TestKilledInstanceIsBuriedByTheOthers(t *testing.T) {
 	for _, in := range all {
 		in.serve()
 	}
-	doomed := s.child(4, withWills)
 	s.owned(all...)
+	doomed := s.child(4, withWills) // takes its share of what they own
 	with := func(id string, expiry uint32) connecting {
 		return connecting{id: id, will: "wills/" + id, expiry: expiry}
 	}
@@ -201,8 +201,8 @@ func shareBegins(t *testing.T, ends func(*child)) {
 	s := found(t, 4, toAll)
 	in := s.instance()
 	in.serve()
-	doomed := s.child(4, toAll)
 	s.owned(in)
+	doomed := s.child(4, toAll)
 	d := lasting("d1").to(t, doomed.addr, false)
 	d.subscribe("$share/g/fleet", 1)
 	ends(doomed) // long before the group has come together

@@ -28,8 +28,8 @@ func TestQoS0IsGivenOnceThoughItsHolderDiesOrStandsStill(t *testing.T) {
 			s := found(t, 4, text)
 			third := s.instance()
 			third.serve()
-			a, b := s.child(4, text), s.child(4, text)
 			s.owned(third)
+			a, b := s.child(4, text), s.child(4, text)
 			write := func(id string, qos int) {
 				s.write(now("commands", "d1", id, "name", "x", "id", id, "mqtt.qos", fmt.Sprint(qos)))
 			}
