@@ -68,15 +68,21 @@ func newProcess(java, jars, dir, cluster string, properties []byte, options []st
 
 func (p *process) path(name string) string { return filepath.Join(p.dir, name) }
 
-// command is a JVM with Kafka's class path. The client compiler alone
-// (TieredStopAtLevel=1) would start sooner but halve what a node can take.
-func (p *process) command(ctx context.Context, heap, class string, args ...string) *exec.Cmd {
+// server are the options of a node's Java. The client compiler alone would
+// start sooner but halve what a node can take.
+var server = []string{"-Xmx384m", "-XX:+UseG1GC"}
+
+// tool are those of a Java that ends at once.
+var tool = []string{"-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+
+// command is a JVM with Kafka's class path.
+func (p *process) command(ctx context.Context, kind []string, class string, args ...string) *exec.Cmd {
 	jvm := []string{
-		"-Xmx" + heap, "-Xshare:auto", "-XX:+UseG1GC", "-XX:-UsePerfData", "-Djava.awt.headless=true",
+		"-Xshare:auto", "-XX:-UsePerfData", "-Djava.awt.headless=true",
 		"-Dlog4j2.configurationFile=" + p.path("log4j2.properties"),
 		"-cp", filepath.Join(p.jars, "*"), class,
 	}
-	cmd := exec.CommandContext(ctx, p.java, slices.Concat(p.options, jvm, args)...)
+	cmd := exec.CommandContext(ctx, p.java, slices.Concat(p.options, kind, jvm, args)...)
 	cmd.Dir = p.dir
 	if len(p.env) > 0 {
 		cmd.Env = append(os.Environ(), p.env...)
@@ -87,7 +93,7 @@ func (p *process) command(ctx context.Context, heap, class string, args ...strin
 
 // format prepares an empty data directory; one that has data stays as it is.
 func (p *process) format(ctx context.Context) error {
-	cmd := p.command(ctx, "128m", "kafka.tools.StorageTool", "format", "--ignore-formatted",
+	cmd := p.command(ctx, tool, "kafka.tools.StorageTool", "format", "--ignore-formatted",
 		"--cluster-id", p.cluster, "--config", p.path("server.properties"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot format Kafka's storage: %w\n%s", err, lastLines(string(out), 20))
@@ -107,7 +113,7 @@ func (p *process) start(ctx context.Context) error {
 	}
 	defer log.Close() // the child has its own descriptor
 	// Not the caller's context: it bounds the start, not the node's life.
-	cmd := p.command(context.WithoutCancel(ctx), "384m", "kafka.Kafka", p.path("server.properties"))
+	cmd := p.command(context.WithoutCancel(ctx), server, "kafka.Kafka", p.path("server.properties"))
 	cmd.Stdout, cmd.Stderr = log, log
 	return p.spawn(cmd)
 }
