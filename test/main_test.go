@@ -28,6 +28,11 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "sluice")
+	// What tests build is built as what ships is, so most of it has been compiled before.
+	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, "../cmd/sluice")
@@ -49,8 +54,8 @@ func either[T any](short, long T) T {
 	return short
 }
 
-// besideOthers lets a short test run beside others of its kind, after those that have the machine to themselves. It is for
-// tests that wait for most of their time, and share no Kafka that they harm.
+// besideOthers lets a short test run beside others of its kind, as many as run.sh says, after those that have the machine to
+// themselves. It is for tests that wait for most of their time, measure nothing, and share no Kafka that they harm.
 func besideOthers(t *testing.T) {
 	if !soak() {
 		t.Parallel()
