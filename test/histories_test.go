@@ -119,7 +119,7 @@ func (h *theatre) play(first, n int, draw func(seed int) oracle.Script) (all []f
 // TestHistories plays random scripts of two devices and a back end and holds what is seen to a model of a session. Long:
 // make histories HISTORIES=20000. SLUICE_SEED=n begins with another seed; a seed alone repeats with SLUICE_HISTORIES=1.
 func TestHistories(t *testing.T) {
-	all := number(t, "SLUICE_HISTORIES", 300)
+	all := number(t, "SLUICE_HISTORIES", 200)
 	for _, c := range []struct {
 		name      string
 		instances int
@@ -136,9 +136,12 @@ func TestHistories(t *testing.T) {
 		{"two instances that are killed", 2, 20, 20 * time.Second, (*theatre).kill},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			n := max(1, all*c.share/100)
+			if n < playing { // it waits for the disturbances for most of its time
+				t.Parallel()
+			}
 			h := openTheatre(t, c.instances)
 			begin := time.Now()
-			n := max(1, all*c.share/100)
 			first := number(t, "SLUICE_SEED", int(begin.UnixNano()%1_000_000_000))
 			quiet := func() {}
 			if c.disturb != nil {
