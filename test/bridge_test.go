@@ -17,6 +17,7 @@ import (
 // it is told goes into Kafka, commands come back through it, and it stays connected although it tells its state in a topic
 // that no rule takes.
 func TestBridgeOfMosquitto(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	for _, version := range []string{"", "bridge_protocol_version mqttv31\n", "bridge_protocol_version mqttv50\n"} {
 		up, down := newTopic(t, kafka, 1), newTopic(t, kafka, 1)

@@ -14,6 +14,7 @@ import (
 // TestABrowserConnectsFromPagesThatMay: MQTT.js in Chromium subscribes, publishes and gets its own messages back through
 // Kafka, over WebSocket with and without TLS. A page of another site is not let in.
 func TestABrowserConnectsFromPagesThatMay(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	browser := clients.Chromium(t)
 	topic := newTopic(t, kafka, 1)

@@ -42,6 +42,7 @@ type lived struct {
 // are larger than any window, with QoS 1 and 2, subscribes to what it publishes, loses its instance by kill -9 in the
 // middle of a burst, and goes on. Nothing of it is adapted to Sluice.
 func TestClientLibrariesLiveWithUs(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	topic := newTopic(t, kafka, 6)
 	s := serve(t, kafka.Brokers(), fmt.Sprintf(lifeRules, topic), fmt.Sprintf(lifeCommands, topic))

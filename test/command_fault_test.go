@@ -62,6 +62,7 @@ func TestCommandsSurviveKafkaKill(t *testing.T) {
 // TestCommandsSurviveLostConnections: devices lose their connections at any moment, and just before and after an
 // acknowledgement, and come back at once with their sessions. Every command comes in order, with QoS 2 once, and has its one receipt.
 func TestCommandsSurviveLostConnections(t *testing.T) {
+	besideOthers(t)
 	b := serveCommands(t, cluster.Shared(t), "    qos: 2", "")
 	for _, f := range []*load.CommandFleet{
 		{QoS: 1, Version: 4}, {QoS: 1, Version: 5, ReceiveMaximum: 5}, {QoS: 2, Version: 4}, {QoS: 2, Version: 5, ReceiveMaximum: 5},
@@ -99,6 +100,7 @@ func cut(f *load.CommandFleet, d time.Duration) {
 // TestCommandsOfNewPartitionsAndTopics: what is written to a partition or a topic that came after the start is delivered
 // from its first record, also what was written before it was noticed.
 func TestCommandsOfNewPartitionsAndTopics(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	prefix, receipts := cluster.TopicName(t), newTopic(t, kafka, 1)
 	require.NoError(t, kafka.CreateTopic(prefix+"-a", 1, 1, nil))
@@ -152,6 +154,7 @@ func addPartitions(t *testing.T, kafka *cluster.Cluster, topic string, more int)
 
 // TestCommandsAtTwoInstances: devices spread over two instances get each command once, from the instance they are at.
 func TestCommandsAtTwoInstances(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	a := serveCommands(t, kafka, "    qos: 2", "")
 	b := serve(t, kafka.Brokers(), oneTopic(newTopic(t, kafka, 1)), fmt.Sprintf("commands:\n  - topic: %q\n    publish: devices/{key}/commands\n    qos: 2", a.topic))

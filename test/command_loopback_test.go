@@ -29,6 +29,7 @@ func serveLoopback(t *testing.T, instances int) (addresses []string) {
 // TestDevicesSpeakToDevices: what one publishes reaches all that subscribed, at its own instance and at another, once
 // with its QoS, in the order of its publisher; who said No Local does not hear himself, everybody else does.
 func TestDevicesSpeakToDevices(t *testing.T) {
+	besideOthers(t)
 	for _, instances := range []int{1, 2} {
 		for _, noLocal := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%d instances, no local %v", instances, noLocal), func(t *testing.T) {
@@ -84,6 +85,7 @@ func conversation(t *testing.T, f *load.CommandFleet, noLocal bool) {
 // TestForeignClientsSpeakToEachOther: a message passes from any client not written here to any other with all of its
 // properties.
 func TestForeignClientsSpeakToEachOther(t *testing.T) {
+	besideOthers(t)
 	address := serveLoopback(t, 1)[0]
 	sent := clients.Message{Topic: "rooms/7/temp", Payload: []byte("21.5"), ContentType: "text/plain", ResponseTopic: "answers/7",
 		CorrelationData: []byte("c-7"), UserProperties: [][2]string{{"unit", "°C"}}, Expiry: 3600}

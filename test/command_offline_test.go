@@ -82,6 +82,7 @@ func (b *commandBench) expiresInTheWindow(f *load.CommandFleet, w *load.CommandW
 
 // TestACommandsAgeCountsFromItsRecord: one that waited in Kafka is not younger for it.
 func TestACommandsAgeCountsFromItsRecord(t *testing.T) {
+	besideOthers(t)
 	b := serveCommands(t, cluster.Shared(t), "    expiry: 300s\n    client: \"{key}\"", "")
 	f, _ := b.start(&load.CommandFleet{QoS: 1, Keep: true})
 	b.produce(&kgo.Record{Key: []byte(f.ClientID(0)), Value: []byte("late"), Timestamp: time.Now().Add(-301 * time.Second)},
@@ -116,6 +117,7 @@ func (b *commandBench) produce(records ...*kgo.Record) {
 // TestACancelledCommandIsNeverDelivered: cancelled while the device is away. A cancellation that comes after the
 // delivery, has another key or other correlation data changes nothing.
 func TestACancelledCommandIsNeverDelivered(t *testing.T) {
+	besideOthers(t)
 	b := serveCommands(t, cluster.Shared(t), "", "")
 	f, w := b.start(&load.CommandFleet{Devices: 2, QoS: 1})
 	correlation := func(id string) kgo.RecordHeader { return header("mqtt.correlation_data", id) }
@@ -146,6 +148,7 @@ func TestACancelledCommandIsNeverDelivered(t *testing.T) {
 // TestACommandForAnAbsentDevice: a rule that names its client tells that it is not there. With keep a stored session
 // gets what it missed, in order; with drop it does not.
 func TestACommandForAnAbsentDevice(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	for _, offline := range []string{"keep", "drop"} {
 		t.Run(offline, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 // TestStopLeavesInKafkaWhatWasNotDelivered: commands that a stop interrupts, of connected devices and of stored sessions,
 // have no receipt, and are delivered after the next start.
 func TestStopLeavesInKafkaWhatWasNotDelivered(t *testing.T) {
+	besideOthers(t)
 	b := serveCommands(t, cluster.Shared(t), "", "")
 	f, w := b.start(&load.CommandFleet{Devices: 3, QoS: 1, Reconnect: true, ReceiveMaximum: 2})
 	f.Hold(0)
@@ -63,6 +64,7 @@ func (b *commandBench) receipt(n int) load.Receipt {
 
 // TestEveryOutcomeHasItsReceipt: those that need a device with a will of its own, or a record that makes no command.
 func TestEveryOutcomeHasItsReceipt(t *testing.T) {
+	besideOthers(t)
 	b := serveCommands(t, cluster.Shared(t), "    publish: d/{header.name}\n    client: \"{header.device}\"", "")
 	// Who looks after a partition of the clients tells of what reaches no device: a record that is read before anybody does
 	// has no receipt yet.

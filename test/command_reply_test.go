@@ -65,6 +65,7 @@ func answerV311(_ int, m *load.Message) *load.Answer {
 // TestEveryRequestGetsItsOwnAnswer: requests written to Kafka, answers read from Kafka, each with the correlation data of
 // its request, however many are under way.
 func TestEveryRequestGetsItsOwnAnswer(t *testing.T) {
+	besideOthers(t)
 	b, answers := serveReplies(t)
 	for version := byte(4); version <= 5; version++ {
 		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
@@ -131,6 +132,7 @@ func answersOf(t *testing.T, kafka *cluster.Cluster, topic, run string, n int) (
 
 // TestForeignClientsAnswer: clients not written here answer a request by MQTT 5's own rules.
 func TestForeignClientsAnswer(t *testing.T) {
+	besideOthers(t)
 	b, answers := serveReplies(t)
 	for name, obtain := range clients.All() {
 		if name == "mosquitto_pub" {

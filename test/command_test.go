@@ -149,6 +149,7 @@ func header(name, value string) kgo.RecordHeader {
 // TestForeignClientsReceiveCommands: a record that kcat wrote reaches every client, version and QoS byte for byte, with
 // MQTT 5 with all that its headers say, and the receipt tells which record was delivered to whom.
 func TestForeignClientsReceiveCommands(t *testing.T) {
+	besideOthers(t)
 	kcat := clients.FindKcat(t)
 	b := serveCommands(t, cluster.Shared(t), "    publish: devices/{key}/commands/{header.name}\n    client: \"{key}\"\n    qos: 0", "")
 	for name, obtain := range clients.All() {

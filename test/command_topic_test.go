@@ -81,6 +81,7 @@ func TestACommandTopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 
 // TestASharedSubscriptionReadsATopicMadeAnewFromItsBeginning, whether it has fewer records than the old one had or more.
 func TestASharedSubscriptionReadsATopicMadeAnewFromItsBeginning(t *testing.T) {
+	besideOthers(t)
 	const old = 300
 	for name, n := range map[string]int{"shorter": 30, "longer": 900} {
 		t.Run(name, func(t *testing.T) {

@@ -278,6 +278,7 @@ func TestConsumerLosesNothingWhenTheNetworkSwallowsPackets(t *testing.T) {
 
 // TestConsumerReadsATopicMadeAnewFromItsBeginning: on a real Kafka the new topic of the old name is another one.
 func TestConsumerReadsATopicMadeAnewFromItsBeginning(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Shared(t)
 	doomed, free := newTopic(t, kafkas, 2), newTopic(t, kafkas, 1)
 	var others atomic.Int64
@@ -313,6 +314,7 @@ func TestConsumerReadsATopicMadeAnewFromItsBeginning(t *testing.T) {
 
 // TestConsumerGivesCommittedRecordsOnly: with a transaction that is open at the start, and aborted ones.
 func TestConsumerGivesCommittedRecordsOnly(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Shared(t)
 	topic := newTopic(t, kafkas, 1)
 	plain := independent(t, kafkas.Brokers())
@@ -347,6 +349,7 @@ func TestConsumerGivesCommittedRecordsOnly(t *testing.T) {
 }
 
 func TestConsumerReadsNewPartitionsFromTheirBeginning(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Shared(t)
 	topic := newTopic(t, kafkas, 1)
 	c := independent(t, kafkas.Brokers())
@@ -371,6 +374,7 @@ func TestConsumerReadsNewPartitionsFromTheirBeginning(t *testing.T) {
 
 // TestConsumerCountsWhatWasDeletedBeforeItWasRead: retention that overtakes a consumer which is held back.
 func TestConsumerCountsWhatWasDeletedBeforeItWasRead(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Shared(t)
 	topic := newTopic(t, kafkas, 1)
 	c := independent(t, kafkas.Brokers())

@@ -64,6 +64,7 @@ func TestEveryAcknowledgedMessageIsStoredOnce(t *testing.T) {
 // TestNothingAcknowledgedIsLostByKill: kill -9 of the process under load, again and again. What was acknowledged is
 // in Kafka; repeats are the devices' own, since QoS 1 sends again what was not acknowledged.
 func TestNothingAcknowledgedIsLostByKill(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	topic := newTopic(t, kafka, 12)
 	s := serve(t, kafka.Brokers(), oneTopic(topic), "")
@@ -195,6 +196,7 @@ func TestMissingTopicDelaysNobodyElse(t *testing.T) {
 // TestStopWaitsForAcknowledgements: SIGTERM under load ends with exit code 0, and everything that was acknowledged is
 // stored, once.
 func TestStopWaitsForAcknowledgements(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	topic := newTopic(t, kafka, 6)
 	s := serve(t, kafka.Brokers(), oneTopic(topic), "")

@@ -141,6 +141,7 @@ func asked(t *testing.T, broker, device, payload string, more ...string) (stdout
 }
 
 func TestAskGetsTheAnswerOfEachDevice(t *testing.T) {
+	besideOthers(t)
 	d := try(t, "request-reply.yaml")
 	for _, id := range []string{"d1", "d2"} {
 		dial(t, d.address, id, reply).listen(t, "devices/"+id+"/requests/#", false)
@@ -159,6 +160,7 @@ func TestAskGetsTheAnswerOfEachDevice(t *testing.T) {
 
 // TestAskGetsTheAnswerOfADeviceWithoutProperties: MQTT 3.1.1, where the topic carries the ID there and back.
 func TestAskGetsTheAnswerOfADeviceWithoutProperties(t *testing.T) {
+	besideOthers(t)
 	sub, err := exec.LookPath("mosquitto_sub")
 	if err != nil {
 		notrun.Because(t, false, "", "mosquitto_sub is missing. Remedy: install mosquitto's clients (Debian: apt-get install mosquitto-clients)")
@@ -192,6 +194,7 @@ func lineOf(r *bufio.Reader) string {
 }
 
 func TestAskSaysThatTheDeviceIsNotThere(t *testing.T) {
+	besideOthers(t)
 	d := try(t, "request-reply.yaml")
 	_, errs, code := asked(t, d.kafka, "nobody", "job")
 	require.Equal(t, 1, code)
@@ -280,6 +283,7 @@ func (p *pretender) answer(id, value string) {
 }
 
 func TestAskBelievesTheReceiptsOfItsOwnRequest(t *testing.T) {
+	besideOthers(t)
 	for rest, want := range map[string]string{
 		`"outcome":"expired"`:                               "expired",
 		`"outcome":"cancelled"`:                             "cancelled",
@@ -303,6 +307,7 @@ func TestAskBelievesTheReceiptsOfItsOwnRequest(t *testing.T) {
 
 // TestAskHearsAllInstances: each that has not got the device says that it is offline.
 func TestAskHearsAllInstances(t *testing.T) {
+	besideOthers(t)
 	p := pretend(t, func(p *pretender, r embedded.Record, id string) {
 		p.receipt("one", id, `"outcome":"offline","reason":"not_connected"`)
 		p.receipt("two", id, string(r.Value))
@@ -321,6 +326,7 @@ func TestAskHearsAllInstances(t *testing.T) {
 
 // TestAskMissesNoAnswer: it reads before it writes, however fast the answer is.
 func TestAskMissesNoAnswer(t *testing.T) {
+	besideOthers(t)
 	p := pretend(t, func(p *pretender, _ embedded.Record, id string) { p.answer(id, "answer to "+id) })
 	for range 10 {
 		_, errs, code := asked(t, p.Brokers()[0], "d1", "job")
@@ -349,6 +355,7 @@ func TestAskCancelsInThePartitionOfTheRequest(t *testing.T) {
 // TestLoopbackIsABroker: subscribers get what others publish, in the order of each publisher and never their own with
 // No Local, and what MQTT 5 says beside the payload comes through.
 func TestLoopbackIsABroker(t *testing.T) {
+	besideOthers(t)
 	d := try(t, "loopback.yaml")
 	const each = 200
 	var all []*phone
@@ -374,6 +381,7 @@ func TestLoopbackIsABroker(t *testing.T) {
 }
 
 func TestLoopbackKeepsWhatMQTTSays(t *testing.T) {
+	besideOthers(t)
 	d := try(t, "loopback.yaml")
 	reader, writer := dial(t, d.address, "reader", nil), dial(t, d.address, "writer", nil)
 	reader.listen(t, "a/b", false)

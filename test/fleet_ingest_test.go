@@ -16,6 +16,7 @@ import (
 // other is killed; they come back through HAProxy and send again what is unacknowledged. Who reads committed records
 // finds every message once.
 func TestQoS2IsStoredOnceThroughKills(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{rule: "    exactly_once: true\n"})
 	const devices = 20
 	f := &load.Fleet{Run: runID(), Devices: devices, QoS: 2, Size: 128, Reconnect: true, Dialer: b.balance(devices), Drain: patience}

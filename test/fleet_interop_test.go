@@ -41,6 +41,7 @@ func serveExample(t *testing.T) *fleetBench {
 // TestTheFleetBehavesAsOneServer: what conformance suites ask of one server, asked of three instances at once: the
 // publisher is at one, the subscriber at another.
 func TestTheFleetBehavesAsOneServer(t *testing.T) {
+	besideOthers(t)
 	b := serveExample(t)
 	obtain := map[byte][]func(testing.TB) clients.Runner{clients.V311: {clients.Python, clients.Mosquitto}, clients.V5: {clients.Python, clients.Go}}
 	for version, all := range obtain {
@@ -226,6 +227,7 @@ func (i *interop) will() {
 // TestASessionEndsAtItsTimeEverywhere: the Session Expiry Interval counts from the end of the connection, at whichever
 // instance the device comes back; one that comes back in time has its session.
 func TestASessionEndsAtItsTimeEverywhere(t *testing.T) {
+	besideOthers(t)
 	b := serveExample(t)
 	short, long := rawConnect{id: runID() + "-short", expiry: 2}, rawConnect{id: runID() + "-long", expiry: 3600}
 	for _, r := range []rawConnect{short, long} {

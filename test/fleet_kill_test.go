@@ -180,6 +180,7 @@ func (w *willful) comeBack(t testing.TB, lost int) {
 // One of three instances is killed. The wills of its devices are published, each once, and no other; all come back to
 // their sessions; every command is delivered, once.
 func TestADeadInstancesDevicesGoOn(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	devices := either(300, 10_000)
 	f := newWillful(devices, b.balance(devices), func(int) uint32 { return 0 })
@@ -219,6 +220,7 @@ func TestADeadInstancesDevicesGoOn(t *testing.T) {
 // sessions. A will without delay is published, as MQTT asks for when the server closes the connection; one whose device
 // comes back within its delay is not.
 func TestAnInstanceThatStopsHandsItsDevicesOver(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	devices := either(90, 3000)
 	f := newWillful(devices, b.balance(devices), func(device int) uint32 { return uint32(device % 2 * 600) })

@@ -13,6 +13,7 @@ import (
 // have declared it dead: its devices' wills are published once, though it had them itself when it woke up; no command is
 // delivered twice; and it takes devices again under another name.
 func TestAnInstanceThatWakesUpDeadGoesOn(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	devices := either(90, 3000)
 	f := newWillful(devices, b.balance(devices), func(int) uint32 { return 0 })

@@ -15,6 +15,7 @@ import (
 // TestRetainHandlingAtEveryInstance: 0 hands retained messages out at every SUBSCRIBE, 1 only at the first of a
 // subscription, whichever instance made it, 2 never.
 func TestRetainHandlingAtEveryInstance(t *testing.T) {
+	besideOthers(t)
 	b := serveExample(t)
 	i := &interop{fleetBench: b, t: t, version: clients.V5, runner: clients.Go(t), base: runID()}
 	i.publish(1, true, "r/x", "kept")

@@ -17,6 +17,7 @@ import (
 // are under way; a thousand more are written; at another instance the device finds its session and gets all of them in
 // order, with QoS 2 once.
 func TestAStoredSessionGoesOnWhenItsInstanceIsKilled(t *testing.T) {
+	besideOthers(t)
 	for _, version := range []byte{4, 5} {
 		for qos := byte(1); qos <= 2; qos++ {
 			t.Run(fmt.Sprintf("v%d qos%d", version, qos), func(t *testing.T) {
@@ -47,6 +48,7 @@ func TestAStoredSessionGoesOnWhenItsInstanceIsKilled(t *testing.T) {
 // TestAnotherUsersSessionIsOutOfReach: whoever has another user name can neither read nor end a session of the same
 // client ID, whichever instance he asks and whether its device is there or not.
 func TestAnotherUsersSessionIsOutOfReach(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	for _, version := range []byte{4, 5} {
 		id := fmt.Sprintf("%s-v%d", runID(), version)

@@ -12,6 +12,7 @@ import (
 // TestASharedSubscriptionGoesOnWithoutADeadInstance: a group has a member at each of two instances, and one of those is
 // killed in the middle. Every message comes to one of the members, at least once.
 func TestASharedSubscriptionGoesOnWithoutADeadInstance(t *testing.T) {
+	besideOthers(t)
 	b := serveExample(t)
 	i := &interop{fleetBench: b, t: t, version: clients.V5, runner: clients.Go(t), base: runID()}
 	dies, lives := i.subscribe(1, clients.Subscription{Filters: []string{"$share/g/s/#"}, QoS: 1}), i.subscribe(2, clients.Subscription{Filters: []string{"$share/g/s/#"}, QoS: 1})

@@ -16,6 +16,7 @@ import (
 // TestQoS2IsStoredOnceThoughTheInstanceBeforeStandsStill for longer than a takeover waits, and goes on: what had its
 // PUBREC there is no second record when the device sends it again elsewhere, without exactly_once.
 func TestQoS2IsStoredOnceThoughTheInstanceBeforeStandsStill(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	id := runID() + "stall"
 	connect := func(s *instance, present byte) (net.Conn, *bufio.Reader) {

@@ -99,6 +99,7 @@ func (s *storm) overlaps() (all load.Latencies) {
 // it is taken over. Every CONNECT has an answer, one connection is left in the end, the session is never lost, and who
 // connects last wins.
 func TestAStormOfOneClientID(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	n := either(150, 1000)
 	s := &storm{connect: rawConnect{id: runID(), expiry: 3600}, stop: make(chan struct{}), left: n}

@@ -192,6 +192,7 @@ func (b *fleetBench) healthy() {
 
 // TestDevicesBehindHAProxyHaveTheirOwnAddresses: an instance's log tells where a device is, not where HAProxy is.
 func TestDevicesBehindHAProxyHaveTheirOwnAddresses(t *testing.T) {
+	besideOthers(t)
 	b := serveFleet(t, fleetOptions{})
 	dial := b.balance(9)
 	f := &load.CommandFleet{Devices: 9, QoS: 2, Dialer: dial}

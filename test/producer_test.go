@@ -231,6 +231,7 @@ func TestProducerLosesNothingWhenNodesAreKilledInTurn(t *testing.T) {
 
 // TestProducerLosesNothingWhenTheNetworkSwallowsPackets: connections that stay open and say nothing.
 func TestProducerLosesNothingWhenTheNetworkSwallowsPackets(t *testing.T) {
+	besideOthers(t)
 	var link *netem.Proxy
 	kafkas := cluster.Need(t, cluster.Config{Own: true, Advertise: func(_ int, addr string) string {
 		if link == nil {
@@ -261,6 +262,7 @@ func TestProducerLosesNothingWhenTheNetworkSwallowsPackets(t *testing.T) {
 
 // TestProducerKeepsTheRecordsOfADeletedTopic: on a real Kafka the new topic of the old name is another one.
 func TestProducerKeepsTheRecordsOfADeletedTopic(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Shared(t)
 	doomed, free := newTopic(t, kafkas, 3), newTopic(t, kafkas, 3)
 	p := runProducer(t, kafka.Config{Brokers: kafkas.Brokers(), CreateTopics: &kafka.CreateTopics{Partitions: 2, Replication: 1}})

@@ -56,6 +56,7 @@ func headersOf(r *kgo.Record) map[string]string {
 // TestForeignClientsPublish: every client, version and QoS gets its messages acknowledged without an error or a
 // warning, and Kafka has what was sent, byte for byte and in its order.
 func TestForeignClientsPublish(t *testing.T) {
+	besideOthers(t)
 	kafka := cluster.Shared(t)
 	topic := newTopic(t, kafka, 3)
 	s := serve(t, kafka.Brokers(), oneTopic(topic), "")

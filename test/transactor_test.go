@@ -202,6 +202,7 @@ func committed(t testing.TB, brokers []string, topic string) (values []string) {
 
 // TestTransactorThroughFences: somebody else takes the id again and again, with transactions open.
 func TestTransactorThroughFences(t *testing.T) {
+	besideOthers(t)
 	kafkas := cluster.Shared(t)
 	topic := newTopic(t, kafkas, 6)
 	d, lost := newDesk(t, kafkas.Brokers(), topic, topic)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"sluice/test/internal/notrun"
 )
 
@@ -18,12 +20,25 @@ import (
 // skipped: SLUICE_TEST_KAFKA=required.
 func Required() bool { return os.Getenv("SLUICE_TEST_KAFKA") == "required" }
 
-// Need starts a cluster for one test, which ends with the test. Without a way
-// to have one the test is skipped, or fails where Required, and the reason and
-// the remedy are named. When the test fails, the nodes' last lines are shown.
+// room is how many nodes the tests of a binary have together: two large
+// clusters. With more, tests that run beside each other would keep each other's
+// nodes from the processor for longer than Kafka's own time-outs.
+const room = 6
+
+var free = semaphore.NewWeighted(room)
+
+// Need starts a cluster for one test, which ends with the test, when there is
+// room for it. Without a way to have one the test is skipped, or fails where
+// Required, and the reason and the remedy are named. When the test fails, the
+// nodes' last lines are shown.
 func Need(t testing.TB, cfg Config) *Cluster {
 	t.Helper()
 	demand(t, cfg)
+	nodes := int64(min(cfg.nodes(), room))
+	if err := free.Acquire(t.Context(), nodes); err != nil {
+		t.Fatalf("no room for a Kafka of %d nodes: %v", nodes, err)
+	}
+	t.Cleanup(func() { free.Release(nodes) })
 	c, err := Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("%v", err)
