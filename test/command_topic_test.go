@@ -14,7 +14,8 @@ import (
 	"sluice/test/load"
 )
 
-// makeAnew deletes the command topic and makes it anew, once the cluster has forgotten it.
+// makeAnew deletes the command topic and makes it anew, once the cluster has forgotten it. The controller does so before
+// the broker, which takes records for the old one meanwhile.
 func (b *commandBench) makeAnew() {
 	b.t.Helper()
 	c, err := kgo.NewClient(kgo.SeedBrokers(b.kafka.Brokers()...))
@@ -25,10 +26,15 @@ func (b *commandBench) makeAnew() {
 	admin := kadm.NewClient(c)
 	_, err = admin.DeleteTopic(ctx, b.topic)
 	require.NoError(b.t, err)
+	var made kadm.CreateTopicResponse
 	await(b.t, func() bool {
-		_, err := admin.CreateTopic(ctx, 6, 1, nil, b.topic)
+		made, err = admin.CreateTopic(ctx, 6, 1, nil, b.topic)
 		return err == nil
 	}, func() string { return "the topic is not made" })
+	await(b.t, func() bool {
+		known, err := admin.ListTopics(ctx, b.topic)
+		return err == nil && known[b.topic].ID == made.ID
+	}, func() string { return "the broker has the old topic" })
 }
 
 // TestACommandTopicMadeAnewIsReadFromItsBeginning by stored sessions: of a device that is connected, of one that comes
