@@ -146,7 +146,9 @@ func (g *Group) Run(ctx context.Context) error {
 	defer g.net.close()
 	defer g.joins.close()
 	defer g.reader.close()
+	founded := g.cfg.Handle == nil
 	for ctx.Err() == nil {
+		founded = founded || g.found(ctx)
 		err := g.stay(ctx)
 		if ctx.Err() != nil {
 			break

@@ -188,10 +188,11 @@ func (h *holding) begin() error {
 	if err != nil {
 		return err
 	}
-	offset, of, err := h.g.committed(h.ctx, h.at)
+	had, err := h.g.committed(h.ctx, map[string][]int32{h.at.topic: {h.at.id}})
 	if err != nil {
 		return err
 	}
+	offset, of := had[h.at].Offset, had[h.at].Metadata
 	committed := offset
 	if of == "" {
 		committed = -1 // an offset that says of no topic is taken for one of this, and says so from now on

@@ -94,6 +94,35 @@ func TestWhatIsSettledIsCommittedWhenAMemberLeavesWhilePartitionsAreDivided(t *t
 	b.leave()
 }
 
+// TestAGroupBeginsWhereItsFirstMemberCame though that has left before the members were assembled: who comes next begins later by
+// itself.
+func TestAGroupBeginsWhereItsFirstMemberCame(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"), fastSessions)
+	putAll(t, client(t, c), "t", 1, 0, 10)
+	var held atomic.Bool
+	var joins atomic.Int32
+	held.Store(true)
+	c.ControlKey(int16(kmsg.JoinGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		joins.Add(1)
+		resp := req.ResponseKind().(*kmsg.JoinGroupResponse)
+		resp.ErrorCode = kerr.CoordinatorLoadInProgress.Code // come again
+		return resp, nil, held.Load()
+	})
+	d, r := newDesk(), newRoom()
+	beginning := func(offset int64) *seat {
+		cfg := groupConfig(c.ListenAddrs(), "t")
+		cfg.Handle, cfg.Begin = d.handle, func(string, string, int32) (int64, bool) { return offset, true }
+		return r.join(t, cfg)
+	}
+	first := beginning(3)
+	eventually(t, func() bool { return joins.Load() > 0 }, "it wants to be a member")
+	first.leave()
+	held.Store(false)
+	beginning(10)
+	eventually(t, func() bool { return d.distinct() == 7 }, "all from where the first came")
+}
+
 // TestAMemberThatLeavesSaysThatItOwnsWhatIsNotSettled, if the members are assembled once more meanwhile: or its partitions would
 // be another's at once, with what is under way.
 func TestAMemberThatLeavesSaysThatItOwnsWhatIsNotSettled(t *testing.T) {

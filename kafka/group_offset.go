@@ -60,30 +60,92 @@ func (g *Group) commit(ctx context.Context, hs []*holding) (all bool) {
 	return all
 }
 
-// committed asks for the group's offset, and of which topic it is: "" if that is not known. -1: there is none.
-func (g *Group) committed(ctx context.Context, at spot) (offset int64, topicID string, err error) {
-	var block *sarama.OffsetFetchResponseBlock
-	code, err := g.net.coordinate(ctx, g.coordinated(), func(b *sarama.Broker) (sarama.KError, error) {
-		req := sarama.NewOffsetFetchRequest(sarama.MaxVersion, g.cfg.Name, map[string][]int32{at.topic: {at.id}})
-		resp, err := b.FetchOffset(req)
+// found writes down where the group begins in the partitions that it has no offsets of, and says whether that is done. It has
+// no members for some seconds yet: who came first may leave before, and whoever is given a partition may have come later.
+// If it has, Kafka takes nothing, and it is founded.
+func (g *Group) found(ctx context.Context) bool {
+	founding, cancel := context.WithCancel(g.cfg.Patience)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(leaveWait, cancel) })()
+	states, err := g.net.admin.leadersIn(founding, g.cfg.Topics)
+	if err != nil {
+		return false
+	}
+	had, err := g.committed(founding, partitionsOf(states))
+	if err != nil {
+		return false
+	}
+	req := sarama.NewOffsetCommitRequest(g.reader.conf, g.cfg.Name)
+	req.ConsumerGroupGeneration = sarama.GroupGenerationUndefined
+	begins := false
+	for _, s := range states {
+		for id := range s.partitions {
+			if b := had[spot{s.name, id}]; b.Offset >= 0 {
+				continue
+			}
+			if offset, told := g.cfg.Begin(s.name, topicIDOf(s.id), id); told {
+				req.AddBlock(s.name, id, offset, 0, topicIDOf(s.id))
+				begins = true
+			}
+		}
+	}
+	if !begins {
+		return true
+	}
+	_, err = g.net.coordinate(founding, g.coordinated(), func(b *sarama.Broker) (sarama.KError, error) {
+		resp, err := b.CommitOffset(req)
 		if err != nil {
 			return 0, err
 		}
-		if code := resp.GroupError(); code != sarama.ErrNoError {
+		for _, codes := range resp.Errors {
+			for _, code := range codes {
+				if code != sarama.ErrNoError {
+					return code, nil
+				}
+			}
+		}
+		return sarama.ErrNoError, nil
+	})
+	return err == nil
+}
+
+// committed asks for the group's offsets, and in their metadata of which topic they are: "" if that is not known. An offset of
+// -1: there is none.
+func (g *Group) committed(ctx context.Context, of map[string][]int32) (found map[spot]*sarama.OffsetFetchResponseBlock, err error) {
+	code, err := g.net.coordinate(ctx, g.coordinated(), func(b *sarama.Broker) (sarama.KError, error) {
+		resp, err := b.FetchOffset(sarama.NewOffsetFetchRequest(sarama.MaxVersion, g.cfg.Name, of))
+		if err != nil {
+			return 0, err
+		}
+		unknown := resp.GroupError() == sarama.ErrGroupIDNotFound
+		if code := resp.GroupError(); code != sarama.ErrNoError && !unknown {
 			return code, nil
 		}
-		if block = resp.GetGroupBlock(g.cfg.Name, at.topic, at.id); block == nil {
-			return 0, sarama.ErrIncompleteResponse
+		found = map[spot]*sarama.OffsetFetchResponseBlock{}
+		for topic, ids := range of {
+			for _, id := range ids {
+				block := resp.GetGroupBlock(g.cfg.Name, topic, id)
+				if unknown {
+					block = &sarama.OffsetFetchResponseBlock{Offset: -1}
+				}
+				if block == nil {
+					return 0, sarama.ErrIncompleteResponse
+				}
+				if block.Err != sarama.ErrNoError {
+					return block.Err, nil
+				}
+				found[spot{topic, id}] = block
+			}
 		}
-		return block.Err, nil
+		return sarama.ErrNoError, nil
 	})
+	if err == nil && code != sarama.ErrNoError {
+		err = denied("Read", code)
+	}
 	if err != nil {
-		return 0, "", fmt.Errorf("cannot ask for the group's offset: %w", err)
+		return nil, fmt.Errorf("cannot ask for the group's offsets: %w", err)
 	}
-	if code != sarama.ErrNoError {
-		return 0, "", fmt.Errorf("cannot ask for the group's offset: %w", denied("Read", code))
-	}
-	return block.Offset, block.Metadata, nil
+	return found, nil
 }
 
 // topicID asks for the ID that a topic has now; "" if Kafka has none.
