@@ -137,9 +137,6 @@ func TestHistories(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := max(1, all*c.share/100)
-			if n < playing { // it waits for the disturbances for most of its time
-				t.Parallel()
-			}
 			h := openTheatre(t, c.instances)
 			begin := time.Now()
 			first := number(t, "SLUICE_SEED", int(begin.UnixNano()%1_000_000_000))
