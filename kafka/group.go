@@ -42,6 +42,10 @@ type GroupConfig struct {
 	// the partition is not ours any more; done is without effect then, and the record comes again, to its next owner. r
 	// is the caller's. nil: no records are read, only Assigned and Revoked tell what is ours.
 	Handle func(ctx context.Context, r *Fetched, done func(settled bool)) bool
+	// Apart says that each record is settled for itself: one that is settled comes to nobody again though one before it does,
+	// as far as that is committed. done with false is not for such records. Without it all behind one that is not settled come
+	// again with it, in their order.
+	Apart bool
 	// Begin says where the group begins in a partition that it has no offset of; nil, or false: at its end. topicID is the ID
 	// of the topic, as the group's offsets have it: "" if Kafka has none. Where the topic of an offset was deleted and made
 	// anew, the group begins at the beginning and nobody is asked.

@@ -24,6 +24,8 @@ type holding struct {
 	open      []*handed  // in the order of offsets, from the first that is not settled
 	next      int64      // offset after the last one that was handed out; -1: not known yet
 	committed int64      // -1: nothing
+	noted     string     // what that offset says besides, in its metadata
+	passed    []stretch  // settled by another member before, though one below was not
 	draining  bool       // no more is handed out
 	back      int64      // where to read again from, when nothing is open; -1: go on
 	refused   bool       // there was no room for the last one that was offered
@@ -87,7 +89,12 @@ func (h *holding) hand(m *sarama.ConsumerMessage) bool {
 	h.open = append(h.open, r)
 	before := h.next
 	h.next = m.Offset + 1
+	passed := h.hasPassed(m.Offset)
 	h.mu.Unlock()
+	if passed {
+		h.settle(r, true)
+		return true
+	}
 	took := h.g.cfg.Handle(h.ctx, fetchedOf(m), func(settled bool) { h.settle(r, settled) })
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,9 +136,9 @@ func (h *holding) settle(r *handed, settled bool) {
 	}
 }
 
-// low gives the offset to commit, of the first record that is not settled, and of which topic it is. ok is false if it is
+// low gives the offset to commit, of the first record that is not settled, and what to note with it. ok is false if that is
 // committed already.
-func (h *holding) low() (offset int64, topicID string, ok bool) {
+func (h *holding) low() (offset int64, note string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	offset = h.next
@@ -141,13 +148,17 @@ func (h *holding) low() (offset int64, topicID string, ok bool) {
 	if h.back >= 0 {
 		offset = min(offset, h.back)
 	}
-	return offset, h.topicID, offset >= 0 && offset != h.committed
+	note = h.topicID
+	if h.g.cfg.Apart {
+		note = noteOf(h.topicID, offset, h.settledAbove())
+	}
+	return offset, note, offset >= 0 && (offset != h.committed || note != h.noted)
 }
 
-func (h *holding) noteCommitted(offset int64) {
+func (h *holding) noteCommitted(offset int64, note string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.committed = offset
+	h.committed, h.noted = offset, note
 }
 
 func (h *holding) position() int64 {
@@ -192,7 +203,8 @@ func (h *holding) begin() error {
 	if err != nil {
 		return err
 	}
-	offset, of := had[h.at].Offset, had[h.at].Metadata
+	offset, noted := had[h.at].Offset, had[h.at].Metadata
+	of, passed := readNote(noted, offset)
 	committed := offset
 	if of == "" {
 		committed = -1 // an offset that says of no topic is taken for one of this, and says so from now on
@@ -206,10 +218,13 @@ func (h *holding) begin() error {
 			}
 		}
 	case isAnother(topicID, of):
-		offset, committed = 0, -1
+		offset, committed, passed = 0, -1, nil
 	}
 	h.mu.Lock()
-	h.next, h.committed, h.topicID = offset, committed, topicID
+	h.next, h.committed, h.topicID, h.noted = offset, committed, topicID, noted
+	if h.g.cfg.Apart {
+		h.passed = passed
+	}
 	h.mu.Unlock()
 	if committed < 0 {
 		h.g.commit(h.ctx, []*holding{h})

@@ -23,11 +23,11 @@ func (g *Group) commit(ctx context.Context, hs []*holding) (all bool) {
 	id, generation := g.get()
 	req := sarama.NewOffsetCommitRequest(g.reader.conf, g.cfg.Name)
 	req.ConsumerID, req.ConsumerGroupGeneration = id, generation
-	offsets := map[*holding]int64{}
+	offsets := map[*holding]func(){}
 	for _, h := range hs {
-		if offset, topicID, ok := h.low(); ok {
-			offsets[h] = offset
-			req.AddBlock(h.at.topic, h.at.id, offset, 0, topicID)
+		if offset, note, ok := h.low(); ok {
+			offsets[h] = func() { h.noteCommitted(offset, note) }
+			req.AddBlock(h.at.topic, h.at.id, offset, 0, note)
 		}
 	}
 	if len(offsets) == 0 {
@@ -46,10 +46,10 @@ func (g *Group) commit(ctx context.Context, hs []*holding) (all bool) {
 		return false
 	}
 	all = true
-	for h, offset := range offsets {
+	for h, committed := range offsets {
 		code, ok := resp.Errors[h.at.topic][h.at.id]
 		if ok && code == sarama.ErrNoError {
-			h.noteCommitted(offset)
+			committed()
 			continue
 		}
 		all = false
@@ -109,8 +109,7 @@ func (g *Group) found(ctx context.Context) bool {
 	return err == nil
 }
 
-// committed asks for the group's offsets, and in their metadata of which topic they are: "" if that is not known. An offset of
-// -1: there is none.
+// committed asks for the group's offsets, with their notes as metadata. An offset of -1: there is none.
 func (g *Group) committed(ctx context.Context, of map[string][]int32) (found map[spot]*sarama.OffsetFetchResponseBlock, err error) {
 	code, err := g.net.coordinate(ctx, g.coordinated(), func(b *sarama.Broker) (sarama.KError, error) {
 		resp, err := b.FetchOffset(sarama.NewOffsetFetchRequest(sarama.MaxVersion, g.cfg.Name, of))

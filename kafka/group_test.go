@@ -279,6 +279,36 @@ func TestUnsettledRecordsComeAgain(t *testing.T) {
 	require.Equal(t, int64(20), at.At)
 }
 
+// TestWhatIsSettledComesToNobodyAgain though a record before it does: neither to the next member nor to the one after it, which
+// comes before the next has seen all of it.
+func TestWhatIsSettledComesToNobodyAgain(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"), fastSessions)
+	cl := client(t, c)
+	putAll(t, cl, "t", 1, 0, 12)
+	cfg := groupConfig(c.ListenAddrs(), "t")
+	cfg.Apart = true
+	cfg.Begin = func(string, string, int32) (int64, bool) { return 0, true }
+	r := newRoom()
+	sit := func(window, expect int, settle ...int) (got []int64) {
+		d := newDesk()
+		d.keep = true
+		cfg.Handle, cfg.Window = d.handle, window
+		s := r.join(t, cfg)
+		defer s.leave()
+		eventually(t, func() bool { return d.count() == expect }, "as many as the window takes")
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, i := range settle {
+			d.kept[i]()
+		}
+		return d.got[0]
+	}
+	require.Equal(t, []int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, sit(12, 12, 0, 2, 3, 5, 9, 10))
+	require.Equal(t, []int64{1, 4, 6}, sit(6, 3, 1), "1 to 6, of which three were settled, and 4 is now")
+	require.Equal(t, []int64{1, 6, 7, 8, 11}, sit(12, 5, 0, 1, 2, 3, 4))
+	requireCommitted(t, cl, 12)
+}
+
 func positionOf(s *seat, at spot) int64 {
 	s.g.mu.Lock()
 	defer s.g.mu.Unlock()

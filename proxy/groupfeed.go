@@ -18,6 +18,7 @@ type groupFeed struct {
 	cfg    kafka.Config
 	name   string // of the group
 	c      *commander
+	apart  bool                                                                      // as kafka.GroupConfig.Apart
 	window int                                                                       // records of a partition that may be under way
 	take   func(ctx context.Context, r *kafka.Fetched, done func(settled bool)) bool // as kafka.GroupConfig.Handle
 	log    zerolog.Logger
@@ -64,7 +65,7 @@ func (f *groupFeed) run(ctx context.Context) {
 
 // begin is a member until there is a reason to begin anew.
 func (f *groupFeed) begin(ctx context.Context, topics []string) {
-	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Window: f.window, Begin: f.first, SessionTimeout: feedSession})
+	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Apart: f.apart, Window: f.window, Begin: f.first, SessionTimeout: feedSession})
 	if err != nil {
 		f.log.Error().Err(err).Str("group", f.name).Msg("cannot be a member of a consumer group")
 		return

@@ -64,7 +64,7 @@ const shareWindow = 128
 // feed brings a share its commands until ctx ends.
 func (s *sharer) feed(ctx context.Context, share *mqtt.Share) {
 	f := &shareFeed{c: s.c, t: s.c.unseen(), share: share}
-	g := &groupFeed{cfg: s.cfg, name: s.groupName(share.Group, share.Filter), c: s.c, window: shareWindow, take: f.take, begins: share.Begins, log: s.log}
+	g := &groupFeed{cfg: s.cfg, name: s.groupName(share.Group, share.Filter), c: s.c, apart: true, window: shareWindow, take: f.take, begins: share.Begins, log: s.log}
 	g.run(ctx)
 }
 

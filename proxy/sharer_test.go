@@ -278,6 +278,37 @@ func TestWhatTheLastMemberAcknowledgedComesToNobodyElse(t *testing.T) {
 	}
 }
 
+// TestQoS2ThatASessionHasComesOnce, though a command before it, which is nobody's yet, comes again: the session completes it.
+func TestQoS2ThatASessionHasComesOnce(t *testing.T) {
+	kafka := cluster(t)
+	a, b := share(t, kafka), share(t, kafka)
+	one := dial(t, a.addr, "one", false)
+	one.subscribe("$share/g/t/#", 2)
+	a.joined(one)
+	write := func(qos, payload string) {
+		done := make(owner, 1)
+		a.writer.Produce(toRecord(now("cmds", "even", payload, "kind", "shared", "mqtt.qos", qos), done))
+		require.NoError(t, <-done)
+	}
+	write("1", "first")
+	write("2", "second")
+	var got []string
+	until(t, "both have come", func() bool { got = append(got, one.taken(false)...); return len(got) >= 2 })
+	one.leave()
+	two := dial(t, b.addr, "two", false)
+	two.subscribe("$share/g/t/#", 2)
+	times := map[string]int{}
+	until(t, "what comes later has come", func() bool {
+		a.write("even", "later")
+		for _, p := range two.taken(true) {
+			times[p]++
+		}
+		return times["later"] > 0
+	})
+	require.Equal(t, 1, times["first"])
+	require.Zero(t, times["second"], "it is the first one's")
+}
+
 func TestSharesHaveGroupsOfTheirOwn(t *testing.T) {
 	s := &sharer{prefix: "sluice-sessions-share-"}
 	names := map[string]bool{}
