@@ -62,6 +62,34 @@ func (c *Claimer) fetch(v View) {
 	}
 }
 
+// WaitsFor says in words what an attempt waits for, "" if there is none.
+func (c *Claimer) WaitsFor(v View) string {
+	behind := v.table.Next() < c.reached
+	switch c.phase {
+	case phaseWanted:
+		return "a record that Kafka has not acknowledged, of the session as it was left"
+	case phaseClaim:
+		return "Kafka's acknowledgement of the claim"
+	case phaseOpening:
+		return "Kafka's acknowledgement of the record that opens the session"
+	case phaseDecide, phaseShown:
+		if behind {
+			return "the sessions topic to be read up to its own record"
+		}
+	}
+	switch {
+	case c.phase == phaseShown:
+		return "a will that is due"
+	case c.phase != phaseDecide:
+		return ""
+	case slices.ContainsFunc(c.clear.fences, func(f fence) bool { return !f.done }):
+		return "Kafka to end the transactions of the instance that had the session"
+	case c.clear.ledger == ledgerAsked:
+		return "the ledger to be read to its end"
+	}
+	return "the instance that has the session to let go of it, or to be declared dead"
+}
+
 func (c *Claimer) goOn(v View) []Action {
 	if acts := c.pump(); acts != nil {
 		return acts

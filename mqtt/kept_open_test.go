@@ -2,10 +2,12 @@ package mqtt
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 )
 
@@ -85,8 +87,10 @@ func waiting(begun chan<- struct{}) func(context.Context, *Opening) error {
 	}
 }
 
+// TestOpenIsGivenUpAfterTheConnectTimeout: the device hears that, and the log why.
 func TestOpenIsGivenUpAfterTheConnectTimeout(t *testing.T) {
-	w := keeping(t, func(c *Config) { c.ConnectTimeout = 50 * time.Millisecond })
+	log := &safeBuffer{}
+	w := keeping(t, func(c *Config) { c.ConnectTimeout, c.Logger = time.Second, zerolog.New(log) })
 	w.v.opening = waiting(make(chan struct{}, 1))
 	c := w.dial(5)
 	c.send(persistent(5, "dev").packet())
@@ -94,6 +98,9 @@ func TestOpenIsGivenUpAfterTheConnectTimeout(t *testing.T) {
 	require.Equal(t, byte(0x20), first)
 	require.Equal(t, ServerUnavailable.String(), Code(body[1]).String())
 	c.closed()
+	require.NotContains(t, string(body), context.DeadlineExceeded.Error())
+	until(t, "the line of the end", func() bool { return strings.Contains(log.String(), "device refused") })
+	require.Contains(t, log.String(), `"error":"`+context.DeadlineExceeded.Error()+`"`)
 }
 
 func TestShutdownEndsAnOpen(t *testing.T) {

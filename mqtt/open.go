@@ -114,7 +114,7 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	if err != nil {
 		var fault *ProtocolFault
 		if !errors.As(err, &fault) {
-			err = &ProtocolFault{ServerUnavailable, "the session can't be had now"}
+			err = &noSession{err}
 		}
 		return false, err
 	}
@@ -135,6 +135,14 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	c.own(s)
 	return opened.Present, nil
 }
+
+// A noSession is why the Store gave no session: for the log, the device is told that there is none.
+type noSession struct{ error }
+
+var errNoSession = &ProtocolFault{ServerUnavailable, "the session can't be had now"}
+
+// Unwrap gives the fault.
+func (*noSession) Unwrap() error { return errNoSession }
 
 // cancelWith has cancel called when the connection is to end; false: it is to end already.
 func (c *Conn) cancelWith(cancel func()) bool {

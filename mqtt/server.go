@@ -318,6 +318,9 @@ func (s *Server) ended(c *Conn, err error) {
 	} else if slices.ContainsFunc(errsOfLayers, func(layer error) bool { return errors.Is(err, layer) }) {
 		line = line.AnErr("detail", err)
 	}
+	if none := (*noSession)(nil); errors.As(err, &none) {
+		line = line.AnErr("error", none.error)
+	}
 	if refused := (*refusedConnect)(nil); errors.As(err, &refused) {
 		if c.version != 0 && refused.code != UnsupportedProtocolVersion { // else it is one that is not spoken here
 			line = line.Str("mqtt", versionName(c.version))

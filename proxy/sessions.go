@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	mathrand "math/rand/v2"
 	"slices"
@@ -97,9 +98,8 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 	s.m.opened(a.Present, time.Since(began))
 	opened, err := s.resume(ctx, k, a)
 	if err != nil {
-		s.lines.Warn().Err(err).Str("client_id", o.ClientID).Msg("cannot go on with a session")
 		k.conn.Quit(reasonNotResumed)
-		return nil, driver.ErrNotNow
+		return nil, fmt.Errorf("cannot go on with the session: %w", err)
 	}
 	return opened, nil
 }

@@ -161,8 +161,8 @@ const (
 	takeoverWait     = 2 * time.Second
 )
 
-// ErrNotNow: the sessions in Kafka can't be reached, or this instance is about to stop.
-var ErrNotNow = errors.New("the sessions in Kafka can't be reached now")
+// ErrNotNow: Kafka, or who has the session, does not let go of it in time, or this instance is about to stop.
+var ErrNotNow = errors.New("the session can't be had now")
 
 // New makes a Driver. It starts nothing and connects to nothing.
 func New(cfg Config) *Driver {

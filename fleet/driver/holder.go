@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"sluice/fleet"
@@ -45,6 +46,25 @@ func (h *holder) freed() <-chan struct{} {
 
 // unused says that neither a connection nor an attempt is there.
 func (h *holder) unused() bool { return h.opening == nil && h.conn == nil && h.departing == nil }
+
+// waitsFor says in words what a CONNECT waits for. part.mu is held.
+func (h *holder) waitsFor() string {
+	c := h.departing
+	switch {
+	case h.opening != nil:
+		return h.m.WaitsFor(h.p.view(h.id))
+	case c == nil || c.left == nil:
+		return "the connection before to end"
+	case c.ids.open > 0:
+		return "a transaction with messages of the connection before"
+	case c.reading:
+		return "the ledger to show what the connection before has written"
+	}
+	return "the outcome of messages of the connection before"
+}
+
+// notNow is ErrNotNow with what was waited for.
+func notNow(what string) error { return fmt.Errorf("%w: it waits for %s", ErrNotNow, what) }
 
 // lasting says that a connection is here whose session outlives it, or has outlived another one.
 func (h *holder) lasting() bool {

@@ -8,7 +8,7 @@ import (
 
 // Open takes the client ID of a CONNECT. The connection is open if a.Kind is fleet.ActOpened; with fleet.ActLost a later
 // CONNECT has the client ID, with fleet.ActRefused another principal. Without an answer until ctx ends, or if none can
-// be given now, the error is ErrNotNow.
+// be given now, the error is ErrNotNow, and says what was waited for.
 func (d *Driver) Open(ctx context.Context, clientID string, req fleet.ConnectRequest, dev Device) (c *Conn, a fleet.Action, err error) {
 	p := d.part(clientID)
 	c = &Conn{p: p, dev: dev}
@@ -19,8 +19,8 @@ func (d *Driver) Open(ctx context.Context, clientID string, req fleet.ConnectReq
 	select {
 	case a = <-at.answer:
 	case <-ctx.Done():
-		if p.abandon(at) {
-			return nil, a, ErrNotNow
+		if err = p.abandon(at); err != nil {
+			return nil, a, err
 		}
 		a = <-at.answer
 	}

@@ -235,7 +235,7 @@ func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequ
 		inc := p.d.me.Load()
 		if inc == nil || inc.dead.Load() || p.d.stopped.Load() {
 			p.unlock()
-			return nil, ErrNotNow
+			return nil, fmt.Errorf("%w: this instance is stopping, or was declared dead", ErrNotNow)
 		}
 		h := p.holder(clientID, inc)
 		if h.unused() {
@@ -253,21 +253,24 @@ func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequ
 		select {
 		case <-free:
 		case <-ctx.Done():
-			return nil, ErrNotNow
+			p.lock()
+			defer p.unlock()
+			return nil, notNow(h.waitsFor())
 		}
 	}
 }
 
-// abandon gives an attempt up; false: it was answered.
-func (p *part) abandon(at *attempt) bool {
+// abandon gives an attempt up, and gives the error that says what it waited for; nil: it was answered.
+func (p *part) abandon(at *attempt) error {
 	p.lock()
 	defer p.unlock()
 	h := at.h
 	if h.opening != at {
-		return false
+		return nil
 	}
+	err := notNow(h.waitsFor())
 	h.giveUp()
-	return true
+	return err
 }
 
 // bury ends all that an incarnation which was declared dead had under way.

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,7 +75,7 @@ func beginning() (*begun, *Driver) {
 	d.joined.Store(true)
 	inc := &incarnation{name: "me"}
 	for range shardCount {
-		inc.shards, inc.txids = append(inc.shards, &shard{d: d}), append(inc.txids, "tx")
+		inc.shards, inc.txids = append(inc.shards, &shard{d: d, writer: fleet.Writer{Inc: inc.name, TxID: "tx"}}), append(inc.txids, "tx")
 	}
 	d.me.Store(inc)
 	return b, d
@@ -104,6 +105,50 @@ func TestCommandThatIsReadWhileASessionIsOpened(t *testing.T) {
 	require.Equal(t, fleet.ActOpened, (<-a.answer).Kind)
 }
 
+// TestConnectThatIsGivenUpSaysWhatItWaitedFor, wherever it stood.
+func TestConnectThatIsGivenUpSaysWhatItWaitedFor(t *testing.T) {
+	b, d := beginning()
+	p := d.parts[0]
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	givenUp := func(why string) {
+		t.Helper()
+		_, _, err := d.Open(over, "d1", fleet.ConnectRequest{Expiry: 3600}, nil)
+		require.ErrorIs(t, err, ErrNotNow)
+		require.ErrorContains(t, err, why)
+	}
+	givenUp("acknowledgement of the claim")
+	givenUp("as it was left") // the claim is still on its way
+	for len(b.records) > 0 {
+		b.land(d)
+	}
+	at, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Expiry: 3600}, &Conn{p: p})
+	require.NoError(t, err)
+	b.land(d)
+	b.land(d)
+	require.Equal(t, fleet.ActOpened, (<-at.answer).Kind)
+	givenUp("the connection before to end")
+	at.conn.Quit("")
+	for len(b.records) > 0 {
+		b.land(d)
+	}
+	at, err = p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true, Expiry: 3600}, &Conn{p: p})
+	require.NoError(t, err)
+	b.land(d)
+	require.ErrorContains(t, p.abandon(at), "the record that opens the session")
+	for len(b.records) > 0 {
+		b.land(d)
+	}
+	held := fleet.Session{Claim: b.next + 1, StateEpoch: b.next + 1, Began: b.next + 1, Expiry: fleet.NeverExpires, TxID: "tx"}
+	value, err := held.Encode()
+	require.NoError(t, err)
+	b.read(d, fleet.SessionKey("d1", "other"), value)
+	at, err = p.begin(t.Context(), "d1", fleet.ConnectRequest{Expiry: 3600}, &Conn{p: p})
+	require.NoError(t, err)
+	b.land(d)
+	require.ErrorContains(t, p.abandon(at), "the instance that has the session")
+}
+
 // TestCleanStartThatIsGivenUpTellsOfTheSessionBefore if the record is on its way that ends it, also when the device comes again at
 // once, and else leaves it.
 func TestCleanStartThatIsGivenUpTellsOfTheSessionBefore(t *testing.T) {
@@ -120,7 +165,7 @@ func TestCleanStartThatIsGivenUpTellsOfTheSessionBefore(t *testing.T) {
 		for range landed {
 			b.land(d)
 		}
-		if !p.abandon(a) {
+		if p.abandon(a) == nil {
 			a.conn.Quit("")
 		}
 		if again {
