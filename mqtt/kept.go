@@ -22,6 +22,7 @@ type kept struct {
 	done    []Place         // settled, and perhaps above one that is not
 	settled int             // since the last snapshot
 	lagging bool            // Lagging is to be called when there is room
+	cramped bool            // there was none for a command, and little of what is held was given back since
 	final   *Snapshot       // the state when the connection left
 }
 
@@ -95,7 +96,7 @@ func (o *outbox) errands() (e errands) {
 	if e.progressed = o.settled >= progressEvery; e.progressed {
 		o.settled = 0
 	}
-	if e.lagging = o.lagging && o.conn != nil && len(o.queue) <= o.srv.cfg.CommandsQueued/2 && !o.crowded(); e.lagging {
+	if e.lagging = o.lagging && !o.cramped && o.conn != nil && len(o.queue) <= o.srv.cfg.CommandsQueued/2 && !o.crowded(); e.lagging {
 		o.lagging = false
 	}
 	return e

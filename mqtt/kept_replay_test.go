@@ -39,7 +39,7 @@ func TestFullQueueLeavesCommandsInTheStore(t *testing.T) {
 		c.gets(2, 1, 1, 3)
 		c.ping()
 		require.Equal(t, 1, k.told(&k.lagging))
-		require.False(t, w.replayAll("dev", 1, 8), "full again")
+		require.False(t, w.replayAll("dev", 1, 12), "full again")
 		c.send(puback(3))
 		c.gets(3, 1, 1, 4)
 		c.send(puback(4))
@@ -326,4 +326,28 @@ func TestCommandRightAfterCONNACKIsForAConnectedDevice(t *testing.T) {
 		c.expect(pub{topic: "t", payload: "now"}.packet(5))
 		c.lost()
 	}
+}
+
+// TestWhoHoldsTheMostItMayIsNotToldOfRoom: it would be replayed the same command at once, in vain, and again. It is told when
+// it has answered half, and once a second, since others may have made room.
+func TestWhoHoldsTheMostItMayIsNotToldOfRoom(t *testing.T) {
+	w := keeping(t, func(c *Config) { c.CommandMemory = 64 << 10 })
+	c, k := w.promptly(persistent(5, "dev"), 1)
+	for i := range 12 {
+		w.put(&Command{Topic: []byte("t"), Payload: make([]byte, 1000), QoS: 1, Place: Place{1, int64(i)}})
+	}
+	require.Equal(t, []Place{{1, 5}}, k.o.Session.Behind())
+	require.Zero(t, k.told(&k.lagging), "there is no room")
+	for range 5 {
+		c.read()
+	}
+	for i, told := range []int{0, 0, 1} {
+		c.send(puback(uint16(i + 1)))
+		c.ping()
+		require.Equal(t, told, k.told(&k.lagging), "%d answered", i+1)
+	}
+	require.False(t, w.replayAll("dev", 1, 12), "full again")
+	require.Equal(t, 1, k.told(&k.lagging))
+	w.pass(1)
+	require.Equal(t, 2, k.told(&k.lagging))
 }

@@ -181,6 +181,7 @@ func (o *outbox) enqueue(d delivery, now time.Time) ([]settlement, answer) {
 	}
 	if reason := o.full(&d); reason != "" {
 		if keeps {
+			o.cramped = true // or it would be replayed the same command at once, in vain, and again
 			o.fallBehind(d.cmd.Place)
 			return nil, later
 		}
@@ -190,11 +191,13 @@ func (o *outbox) enqueue(d delivery, now time.Time) ([]settlement, answer) {
 	return o.pump(now), taken
 }
 
+// share is how much one device may hold.
+func (o *outbox) share() int64 { return o.srv.cfg.CommandMemory / commandShare }
+
 // full gives the bound that d would break, "" if there is room; its memory is counted then. mu is held.
 func (o *outbox) full(d *delivery) string {
-	share := o.srv.cfg.CommandMemory / commandShare
 	switch {
-	case len(o.queue) >= o.srv.cfg.CommandsQueued || o.held > 0 && o.held+d.weight() > share:
+	case len(o.queue) >= o.srv.cfg.CommandsQueued || o.held > 0 && o.held+d.weight() > o.share():
 		return reasonQueueFull
 	case !o.srv.hold(d):
 		return reasonMemory
@@ -293,9 +296,10 @@ func (d *delivery) over(now time.Time) (settlement, bool) {
 	return settlement{}, false
 }
 
-// sweep settles what waits and is expired or cancelled.
+// sweep settles what waits and is expired or cancelled. Others may have made room for what waits in the store.
 func (o *outbox) sweep(now time.Time) {
 	o.mu.Lock()
+	o.cramped = false
 	var done []settlement
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		s, over := d.over(now)
@@ -312,7 +316,9 @@ func (o *outbox) sweep(now time.Time) {
 
 // drop counts a command that leaves the queue and is settled. mu is held.
 func (o *outbox) drop(d *delivery) {
-	o.held -= d.weight()
+	if o.held -= d.weight(); o.held <= o.share()/2 {
+		o.cramped = false
+	}
 	o.finish(d.cmd)
 }
 
