@@ -92,9 +92,15 @@ func settingsFor(t testing.TB, broker string, partitions int, text string) *conf
 // instance makes one more instance. It does not run yet.
 func (s *site) instance() *instance {
 	s.t.Helper()
+	return s.telling(zerolog.Nop())
+}
+
+// telling is instance with a log.
+func (s *site) telling(log zerolog.Logger) *instance {
+	s.t.Helper()
 	in := &instance{site: s, registry: prometheus.NewRegistry(), ended: make(chan error, 1)}
 	var err error
-	in.Proxy, err = New(s.settings, zerolog.Nop(), in.registry)
+	in.Proxy, err = New(s.settings, log, in.registry)
 	require.NoError(s.t, err)
 	return in
 }
