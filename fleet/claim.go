@@ -409,6 +409,11 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 			s.Owed = append(slices.Clip(b.Owed), Owed{b.StateEpoch, b.Will})
 		}
 	}
+	if c.terms = nil; resumed != nil {
+		if c.terms = termsOf(c.by, v, resumed); owes {
+			c.terms.will = nil
+		}
+	}
 	c.present, c.phase, c.clear = resumed != nil, phaseOpening, &clearing{waited: !owes}
 	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.by.TxID, c.req.Principal
 	s.Connected, s.Clean, s.Expiry, s.Will = c.req.Now, c.req.Clean, c.req.Expiry, c.req.Will

@@ -41,6 +41,7 @@ type Claimer struct {
 	next    *Session // the state to write as soon as nothing is under way
 	clear   *clearing
 	leaving *Session // the state to release as soon as its Will is published
+	terms   *terms   // what the newest opening record has other values for; nil: it began a session
 	wills   []int64  // epochs of the Wills that ActWill was given for, and that are not answered
 	waits   int64    // number of the newest ActWait
 	doubts  *doubts

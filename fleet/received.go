@@ -174,17 +174,6 @@ func (c *Claimer) settled(s *Session) *Session {
 	return &n
 }
 
-// asFound is the state of a connection that the device was not told of: what it found, without a Will. A session that
-// began with it ends with it: the device would find one that it knows nothing of.
-func (c *Claimer) asFound() *Session {
-	s := withoutWill(c.book)
-	if s.Began == s.StateEpoch {
-		s.Expiry = 0
-	}
-	s.Received, s.Pending = append(slices.Clip(s.Received), c.doubt().gained...), nil
-	return s
-}
-
 // merged is a with what of b it does not have.
 func merged(a, b []Pending) []Pending {
 	all := slices.Clip(a)

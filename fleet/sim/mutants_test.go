@@ -42,6 +42,8 @@ var mutants = []mutant{
 	{"an expired session is resumed", "view.go", "	return ok && at <= now\n", "	return ok && at <= now && false\n", "had expired", "5000"},
 	{"a session does not end with DISCONNECT expiry 0", "driver/conn.go",
 		"	final.Expiry, final.OfflineSince = l.Expiry, at\n", "	final.Expiry, final.OfflineSince = c.expiry, at\n", "has ended at", "5000"},
+	{"a CONNECT that is given up changes how long the session lasts", "asfound.go",
+		"	s.Expiry, s.OfflineSince, s.Will = t.expiry, t.offline, t.will\n", "	s.Will = t.will\n", "session lost", "20000"},
 	{"a clean start makes a delayed Will due before it has opened", "claim.go",
 		"	if !clear {\n		return acts\n	}\n	return append(acts, c.open(v, resumed)...)",
 		"	if owes := clear && c.owesWill(v, resumed) && !c.clear.waited; !clear || owes && slices.Contains(c.wills, c.book.StateEpoch) {\n		return acts\n	} else if owes {\n		return append(acts, c.publish(c.book.StateEpoch, c.book.Will))\n	}\n	return append(acts, c.open(v, resumed)...)", "although the device was back", "20000"},
