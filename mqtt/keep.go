@@ -85,6 +85,14 @@ func (s *Session) At(stream int32) (from int64, ok bool) {
 	return l.from, ok && o.conn != nil
 }
 
+// Found gives a delivery that was Unread when the session was resumed: it is sent on this connection as soon as there is room
+// [MQTT-4.4.0-1], or completed if there is no Command any more. It has no effect if the device has completed it.
+func (s *Session) Found(u Unfinished) {
+	if o := s.session.outbox.Load(); o != nil {
+		o.found(u)
+	}
+}
+
 // Join gives the offset from which on the session is to get the commands of a stream by Server.Replay: every one that
 // there is, in order, until it leaves because it has no room for one. ok is false if there is nothing to replay.
 func (s *Session) Join(stream int32) (from int64, ok bool) {

@@ -294,6 +294,7 @@ func (o *outbox) restore(state *State) {
 		}
 		o.reenter(u)
 	}
+	o.lagging = o.lagging || absent > 0
 }
 
 // byStream gives the offsets of places.
@@ -350,6 +351,26 @@ func (o *outbox) reenter(u Unfinished) {
 	o.srv.forceHold(&d)
 	o.held += d.weight()
 	o.flight = append(o.flight, flying{delivery: d, id: u.ID, received: u.Received, sent: true, absent: u.Unread && !u.Received})
+}
+
+// found puts what could not be read behind what was sent on this connection: it goes next, where there is room.
+func (o *outbox) found(u Unfinished) {
+	o.mu.Lock()
+	i := o.find(u.ID)
+	if i < 0 || !o.flight[i].absent || o.flight[i].cmd.Place != u.Place { // completed meanwhile, or the session has left
+		o.mu.Unlock()
+		return
+	}
+	unread := settlement{delivery: o.flight[i].delivery, fate: Kept}
+	o.land(i)
+	o.reenter(u)
+	if last := len(o.flight) - 1; last > o.resent {
+		f := o.flight[last]
+		copy(o.flight[o.resent+1:], o.flight[o.resent:last])
+		o.flight[o.resent] = f
+	}
+	o.unlock(append(o.pump(time.Now()), unread))
+	o.srv.Flush()
 }
 
 // unowned does not care what becomes of a command.

@@ -502,6 +502,53 @@ func TestUnreadDeliveriesStayInFlight(t *testing.T) {
 	})
 }
 
+// TestUnreadDeliveriesAreSentWhenTheyAreFound, on the connection that they could not be read for, with their packet identifiers
+// [MQTT-4.4.0-1], as the device has room for them.
+func TestUnreadDeliveriesAreSentWhenTheyAreFound(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, func(c *Config) { c.CommandsInFlight = 2 })
+		at := func(offset int64, id uint16, qos byte) Unfinished {
+			return Unfinished{Place: Place{-1, offset}, ID: id, QoS: qos, Unread: true}
+		}
+		all := []Unfinished{at(5, 1, 2), at(6, 4, 1), at(7, 5, 1), at(8, 6, 2), at(9, 7, 1)}
+		w.deposits(deposit{snapshot: Snapshot{Flight: all, Subscriptions: []Subscription{{Filter: "t", QoS: 2}}}})
+		c := w.stored(v, "dev")
+		<-w.v.lagging
+		k := w.v.keeper("dev")
+		found := func(u Unfinished, payload string) {
+			if u.Unread = false; payload != "" {
+				u.Command = &Command{Topic: []byte("t"), Payload: []byte(payload), QoS: 2, Place: u.Place, Owner: unowned{}}
+			}
+			k.o.Session.Found(u)
+		}
+		again := func(id uint16, qos int, payload string) pub {
+			return pub{topic: "t", payload: payload, qos: qos, id: id, dup: true, retain: true}
+		}
+		found(all[1], "1")
+		c.expect(again(4, 1, "1").packet(v))
+		found(all[0], "0")
+		c.expect(again(1, 2, "0").packet(v))
+		found(all[0], "0") // it has been
+		found(all[4], "4")
+		c.ping() // there is no room
+		c.send(puback(4))
+		c.expect(again(7, 1, "4").packet(v))
+		c.send(puback(7))
+		found(all[2], "") // it is gone
+		c.send(pubrec(1))
+		c.ping()
+		k.save()
+		c.expect(pubrel(1))
+		c.send(pubcomp(1))
+		found(all[3], "")
+		c.expect(pubrel(6)) // and so is this, of which the device may have the PUBLISH
+		c.send(pubcomp(6))
+		c.ping()
+		require.Empty(t, k.snapshot().Flight)
+		until(t, "room", func() bool { return w.s.held.Load() == 0 })
+	})
+}
+
 // TestCommandsOfTheSessionBeforeAreNotForTheNext: it has told of them, though those who are here have not come so far.
 func TestCommandsOfTheSessionBeforeAreNotForTheNext(t *testing.T) {
 	for _, persist := range []bool{false, true} {

@@ -35,7 +35,7 @@ type flying struct {
 	id       uint16
 	received bool   // PUBREC came: PUBREL is what is sent again
 	sent     bool   // the PUBLISH was, once
-	absent   bool   // the message can't be read; a later connection sends it
+	absent   bool   // the message can't be read; it is sent when it is found, or on a later connection
 	owed     bool   // PUBREL waits for the state to be stored
 	version  uint64 // of the state that must be stored before what is to be sent
 }

@@ -53,7 +53,7 @@ type Keeper interface {
 	// Progressed says that commands were settled. It can be stored at leisure; what is not is delivered again.
 	Progressed()
 	// Lagging says that commands of some streams wait in the store and there is room for more of them, see
-	// Session.Behind.
+	// Session.Behind; or that something is in flight that was Unread, see Session.Found.
 	Lagging()
 	// Released says that the QoS 2 packet id of a received message is free (PUBREL). On true, done is called once that
 	// is stored, also before Released returns; PUBCOMP waits for it. On false there is nothing to wait for.
@@ -111,7 +111,7 @@ type Unfinished struct {
 	// Command is nil where it can no longer be had: a QoS 2 exchange is then completed with PUBREL.
 	Command *Command
 	// Unread: Command can't be read now, and is not known to be gone. The exchange stays where it is, with its packet
-	// identifier, and nothing of it is sent on this connection.
+	// identifier, and nothing of it is sent until Session.Found.
 	Unread bool
 }
 

@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,4 +114,87 @@ func TestRetainedMessageThatCannotBeReadKeepsNobodyOut(t *testing.T) {
 		d.send(0x70, body[:2])
 		d.leave()
 	}
+}
+
+// TestRetainedMessageIsSentAgainOnceItCanBeRead, on the connection that it could not be read for [MQTT-4.4.0-1].
+func TestRetainedMessageIsSentAgainOnceItCanBeRead(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := found(t, 3, "publish: [{match: \"#\", topic: t}]\n")
+	well, cut := s.instance(), s.instance()
+	var open atomic.Bool
+	way, err := kafka.NewReader(kafka.Config{Brokers: []string{gateway(t, s.cluster.Brokers()[0], &open)}})
+	require.NoError(t, err)
+	defer way.Close()
+	cut.sessions.finder.chunks = newChunks(way)
+	well.serve()
+	cut.serve()
+	w := dial(t, well.addr, "writer", false)
+	require.Zero(t, w.retain(2, "keep", "x"))
+	var devices []*device
+	var first []delivered
+	for qos := byte(1); qos <= 2; qos++ {
+		id := lasting(fmt.Sprint("d", qos))
+		d := id.to(t, well.addr, false)
+		d.subscribe("keep", qos)
+		first = append(first, d.next())
+		require.NoError(t, d.nc.Close())
+		well.stored(id.id)
+		devices = append(devices, id.to(t, cut.addr, true))
+	}
+	gone := lasting("gone").to(t, well.addr, false)
+	gone.subscribe("keep", 1)
+	gone.next()
+	require.NoError(t, gone.nc.Close())
+	well.stored("gone")
+	lasting("gone").to(t, cut.addr, true).leave()
+	cut.stored("gone")
+	open.Store(true)
+	for i, d := range devices {
+		head, body := d.read()
+		require.Equal(t, 0x39|first[i].qos<<1, head, "PUBLISH with DUP and RETAIN")
+		require.Equal(t, first[i], decode(head, body))
+		if first[i].qos == 1 {
+			d.ack(first[i], 0)
+		} else {
+			d.complete(first[i])
+		}
+		d.nothing()
+		d.leave()
+	}
+	require.Eventually(t, func() bool {
+		cut.sessions.late.mu.Lock()
+		defer cut.sessions.late.mu.Unlock()
+		return len(cut.sessions.late.waiting) == 0
+	}, patience, time.Millisecond)
+}
+
+// gateway leads to an address while it is open. It ends with the test.
+func gateway(t *testing.T, to string, open *atomic.Bool) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() { // ends with the listener
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil || !open.Load() {
+				_ = in.Close()
+				if err == nil {
+					_ = out.Close()
+				}
+				continue
+			}
+			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+				go func() { // ends with either connection
+					_, _ = io.Copy(way[0], way[1])
+					_ = way[0].Close()
+				}()
+			}
+		}
+	}()
+	return l.Addr().String()
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/kafka"
 )
 
 // disconnects says DISCONNECT with a Session Expiry Interval, and waits until the server has let go.
@@ -144,4 +146,33 @@ func TestWaitingCommandsOfASessionThatEndsHaveReceipts(t *testing.T) {
 	for i := range n {
 		require.Equal(t, waiting, told[fmt.Sprint("d", i+1)])
 	}
+}
+
+// TestRefusedConnectLeavesTheSessionAsItWas: an instance has opened it, and can't read what is in flight before CONNACK is due. The
+// Session Expiry Interval of that CONNECT, which is 0, ends nothing [MQTT-3.1.2-5].
+func TestRefusedConnectLeavesTheSessionAsItWas(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := found(t, 3, toOne+"limits: {connect_timeout: 5s}\n")
+	well, cut := s.instance(), s.instance()
+	nowhere, err := kafka.NewReader(kafka.Config{Brokers: []string{"127.0.0.1:1"}})
+	require.NoError(t, err)
+	defer nowhere.Close()
+	cut.sessions.finder.chunks = newChunks(nowhere)
+	well.serve()
+	cut.serve()
+	d := lasting("d").to(t, well.addr, false)
+	d.subscribe("devices/+/x", 1)
+	well.write(now("commands", "d", "x", "name", "x"))
+	first := d.next()
+	require.NoError(t, d.nc.Close())
+	well.stored("d")
+
+	_, present, code := connecting{id: "d"}.try(t, cut.addr)
+	require.Equal(t, []any{false, byte(0x88)}, []any{present, code})
+	d = lasting("d").to(t, well.addr, true)
+	head, body := d.read()
+	require.Equal(t, byte(0x3A), head, "PUBLISH with DUP")
+	require.Equal(t, first, decode(head, body))
+	d.ack(first, 0)
+	d.leave()
 }

@@ -10,7 +10,8 @@ import (
 type keeper struct {
 	s       *sessions
 	session *mqtt.Session
-	conn    *driver.Conn // set before mqtt has the keeper
+	conn    *driver.Conn      // set before mqtt has the keeper
+	unread  []mqtt.Unfinished // likewise; see late
 }
 
 // Changed writes the session down.
@@ -22,8 +23,9 @@ func (k *keeper) Progressed() { k.conn.Save() }
 // Released frees the packet identifier of a message that a transaction has stored.
 func (k *keeper) Released(id uint16, done func()) bool { return k.conn.Release(id, done) }
 
-// Lagging replays what waits for the session.
+// Lagging replays what waits for the session, and finds what could not be read.
 func (k *keeper) Lagging() {
+	k.s.late.want(k)
 	if k.s.replayer != nil {
 		k.s.replayer.want(k.session)
 	}
@@ -36,6 +38,7 @@ func (k *keeper) Streams() ([]int32, func(int32) (int64, bool)) {
 
 // Left takes the end of the connection.
 func (k *keeper) Left(l *mqtt.Leaving) {
+	k.s.late.forget(k.session)
 	met := make(driver.Ends)
 	for _, places := range [][]mqtt.Place{l.State.Next, l.State.Met} {
 		for _, p := range places {

@@ -35,6 +35,7 @@ type sessions struct {
 	replayer  *replayer       // nil: there are no command rules
 	consumer  *kafka.Consumer // of the command topics; nil: likewise
 	finder    *finder
+	late      *late
 	presence  *presence
 
 	table    *kafka.Consumer // of the sessions topic
@@ -153,6 +154,11 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	}
 	st.Received = k.conn.Received(a.State.Received)
 	st.Flight, err = s.flight(ctx, a.State)
+	for _, u := range st.Flight {
+		if u.Unread {
+			k.unread = append(k.unread, u)
+		}
+	}
 	return opened, err
 }
 

@@ -45,6 +45,7 @@ func newSessions(clients *kafkaClients, producer *kafka.Producer, publisher *pub
 		return nil, err
 	}
 	s.finder = &finder{chunks: newChunks(s.reader), log: s.lines}
+	s.late = &late{s: s, waiting: map[*stream][]lateOne{}}
 	ends := &ender{s}
 	s.driver = driver.New(driver.Config{
 		Sessions: cfg.Sessions.Topic, Ledger: cfg.Sessions.Ledger, DeadAfter: cfg.Sessions.DeadAfter,
