@@ -7,6 +7,7 @@ import (
 
 // terms are what a CONNECT says anew about the session that it resumes, as the connection before had said it.
 type terms struct {
+	asked   uint32 // what the CONNECT says
 	expiry  uint32
 	offline int64 // 0: that connection ended with this attempt
 	will    *Will // that waits for its time in the record which the opening one replaces
@@ -38,4 +39,19 @@ func (c *Claimer) asFound() *Session {
 	}
 	s.Expiry, s.OfflineSince, s.Will = t.expiry, t.offline, t.will
 	return s
+}
+
+// shortens says that the CONNECT asked for less than the record that is written says.
+func (c *Claimer) shortens() bool { return c.terms != nil && c.terms.asked < c.book.Expiry }
+
+// Told says that the device was told of the session, which lasts as long from now on as the CONNECT asked for. The opening
+// record says no less than the connection before did: whoever reads it when this incarnation is silent, or dead, can't know
+// whether the device was refused.
+func (c *Claimer) Told(v View) []Action {
+	c.fetch(v)
+	if c.phase == phaseOpen && c.next == nil && c.shortens() {
+		s := *c.book
+		s.Expiry, c.next = c.terms.asked, &s
+	}
+	return c.step(v)
 }

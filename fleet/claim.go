@@ -409,14 +409,17 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 			s.Owed = append(slices.Clip(b.Owed), Owed{b.StateEpoch, b.Will})
 		}
 	}
+	expiry := c.req.Expiry
 	if c.terms = nil; resumed != nil {
-		if c.terms = termsOf(c.by, v, resumed); owes {
+		c.terms = termsOf(c.by, v, resumed)
+		if c.terms.asked = expiry; owes {
 			c.terms.will = nil
 		}
+		expiry = max(expiry, resumed.Expiry) // until Told
 	}
 	c.present, c.phase, c.clear = resumed != nil, phaseOpening, &clearing{waited: !owes}
 	s.Claim, s.StateEpoch, s.TxID, s.Principal = c.epoch, c.epoch, c.by.TxID, c.req.Principal
-	s.Connected, s.Clean, s.Expiry, s.Will = c.req.Now, c.req.Clean, c.req.Expiry, c.req.Will
+	s.Connected, s.Clean, s.Expiry, s.Will = c.req.Now, c.req.Clean, expiry, c.req.Will
 	s.Released, s.Withdrawn, s.Ended, s.OfflineSince = false, false, false, 0
 	s.Remote, s.Version = c.req.Remote, c.req.Version
 	return c.write(writeOpening, &s)
@@ -447,6 +450,11 @@ func (c *Claimer) opened(v View) []Action {
 		known := *state
 		known.Received, known.Pending = append(slices.Clip(state.Received), d.gained...), d.pending
 		state = &known
+	}
+	if c.shortens() {
+		asked := *state
+		asked.Expiry = c.terms.asked
+		state = &asked
 	}
 	acts := append([]Action{{Kind: ActOpened, Present: c.present, State: state, Epoch: c.epoch}}, c.publishOwed(c.book.Owed)...)
 	return append(acts, c.pump()...) // what was heard meanwhile is to be written down, and nothing else may come

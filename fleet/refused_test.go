@@ -98,3 +98,33 @@ func (k *kafka) untilOpening(c *Claimer, acts []Action) []Action {
 		}
 	}
 }
+
+// TestSessionLastsAsBeforeUntilTheDeviceIsTold: whoever takes over from an instance that is silent, or dead, can't know whether it has
+// refused the CONNECT. Once the device was told, it lasts as long as that asked for.
+func TestSessionLastsAsBeforeUntilTheDeviceIsTold(t *testing.T) {
+	f := func(dead, told bool) {
+		t.Helper()
+		k := newKafka(t)
+		a, state := k.open("A")
+		final := *state
+		final.Expiry = 3600
+		k.run(a, a.Gone(&final, 1500, k.view("c")))
+		req := request(false)
+		req.Expiry = 0
+		b := NewClaimer(&Writer{"B", "tx-B"})
+		require.Zero(t, k.opens(b, b.Connect(req, k.view("c"))).State.Expiry)
+		if told {
+			k.run(b, b.Told(k.view("c")))
+			require.Empty(t, b.Told(k.view("c")))
+		}
+		if dead {
+			k.verdict("B")
+		}
+		d := NewClaimer(&Writer{"D", "tx-D"})
+		require.Equal(t, !told, k.opens(d, d.Connect(request(false), k.view("c"))).Present, "dead %t, told %t", dead, told)
+	}
+	f(false, false)
+	f(false, true)
+	f(true, false)
+	f(true, true)
+}

@@ -102,6 +102,7 @@ func (s *sessions) Open(ctx context.Context, o *mqtt.Opening) (*mqtt.Opened, err
 		k.conn.Quit(reasonNotResumed)
 		return nil, fmt.Errorf("cannot go on with the session: %w", err)
 	}
+	k.conn.Told()
 	return opened, nil
 }
 

@@ -211,6 +211,15 @@ func (c *Conn) withdraw() {
 	}
 }
 
+// Told says that the device is about to be told of the session. It comes before all but Quit and Received.
+func (c *Conn) Told() {
+	c.p.lock()
+	defer c.p.unlock()
+	if c.h.conn == c {
+		c.h.do(c.h.m.Told(c.p.view(c.h.id)))
+	}
+}
+
 // Quit leaves a session that the device was not told of, as it was found. It takes the place of Leave.
 func (c *Conn) Quit(reason string) {
 	c.p.lock()

@@ -137,6 +137,7 @@ func (c *conn) answered(opened *driver.Conn, a fleet.Action, err error) {
 	}
 	w.tracef("%s: CONNACK to %s, present %t, epoch %d, began %d, change %d, received %v", c.n.name, c.dev.name, opened.Present, a.Epoch, opened.Session, c.ver, c.known)
 	g.connack(w, c, a.Epoch)
+	opened.Told()
 	at.queue = slices.DeleteFunc(at.queue, func(next *conn) bool { // it is asked again whether they may end this one
 		admitted := c.n.d.Admits(c.dev.of.id, next.req.Principal)
 		if !admitted {

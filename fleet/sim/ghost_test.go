@@ -32,14 +32,6 @@ type ghost struct {
 	dead       map[string]int64     // when the verdict landed
 	judged     map[string]bool      // by another
 	ended      map[int64]int64      // session -> offset of the record that has ended it for good
-	before     ghostTerms           // what held before lastOpened was opened, if that has resumed a session
-}
-
-// ghostTerms are what a CONNECT that is let in changes of the session that it resumes.
-type ghostTerms struct {
-	none   bool // is possible
-	expiry uint32
-	zeros  int // with the opening
 }
 
 // A ghostState is what a record says of a session.
@@ -117,9 +109,6 @@ func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 		return
 	}
 	g.of.dev.pub.at(g.of.dev.pub.message, t)
-	if s.StateEpoch == g.lastOpened {
-		g.before = ghostTerms{none: g.ok[0], expiry: g.expiry}
-	}
 	g.expiry = min(g.expiry, s.Expiry)
 	if s.Began == s.Claim {
 		g.ok[s.Began] = true
@@ -130,19 +119,6 @@ func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 	}
 	if s.Expiry == 0 {
 		g.none()
-	}
-	g.before.zeros = g.zeros
-}
-
-// gaveUp says that a session was left which had been opened last. If the device was not told of that, nothing has changed for
-// it, unless somebody comes who may have seen it open.
-func (g *ghost) gaveUp(w *world, s *fleet.Session) {
-	unseen := !slices.ContainsFunc(w.view(g.of).Entries(), func(h fleet.Head) bool { return h.Claim > s.Claim && !h.Withdrawn })
-	if s.StateEpoch != g.lastOpened || s.Began == s.Claim || g.conns[s.StateEpoch] != nil || g.zeros != g.before.zeros || !unseen {
-		return
-	}
-	if g.expiry = g.before.expiry; !g.before.none {
-		delete(g.ok, 0)
 	}
 }
 
@@ -255,6 +231,8 @@ func (g *ghost) left(w *world, c *conn, tidy bool, expiry uint32) {
 		g.expiry = min(g.expiry, expiry)
 	}
 	switch {
+	case c.req.Expiry == 0 && g.states[c.driver.Epoch()].expiry > 0: // it was longer, and that it is not any more is not stored
+		g.none()
 	case c.req.Expiry == 0:
 		g.ok = make(map[int64]bool)
 		g.none()
@@ -308,9 +286,6 @@ func (g *ghost) landed(w *world, n *node, rec fleet.Record) {
 	}
 	if s.Opened() && !known {
 		g.opening(w, taker{n, inc}, s)
-	}
-	if s.Released && s.Opened() && g.dead[inc] == 0 {
-		g.gaveUp(w, s)
 	}
 	g.hasEnded(w, n, s, rec.Offset)
 }
