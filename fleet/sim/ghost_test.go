@@ -109,16 +109,16 @@ func (g *ghost) opening(w *world, t taker, s *fleet.Session) {
 		return
 	}
 	g.of.dev.pub.at(g.of.dev.pub.message, t)
-	g.expiry = min(g.expiry, s.Expiry)
-	if s.Began == s.Claim {
+	if s.Began == s.Claim { // else it lasts as before, unless the device is told otherwise
+		g.expiry = min(g.expiry, s.Expiry)
 		g.ok[s.Began] = true
 		if g.wanted[s.Claim] { // if the device is never told of it, it ends with the attempt
 			g.untold = append(g.untold, s.Claim)
 			g.zeros++
 		}
-	}
-	if s.Expiry == 0 {
-		g.none()
+		if s.Expiry == 0 {
+			g.none()
+		}
 	}
 }
 
