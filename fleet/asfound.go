@@ -10,25 +10,21 @@ type terms struct {
 	asked   uint32 // what the CONNECT says
 	expiry  uint32
 	offline int64 // 0: that connection ended with this attempt
-	will    *Will // that waits for its time in the record which the opening one replaces
 }
 
-// termsOf are those of the session s, the base, which by is about to resume.
-func termsOf(by *Writer, v View, s *Session) *terms {
+// termsOf are those of the session s, the base, which is about to be resumed.
+func termsOf(v View, s *Session) *terms {
 	t := &terms{expiry: s.Expiry, offline: s.OfflineSince}
-	switch base := v.top(); {
-	case base.inc.name == by.Inc:
-		t.will = s.Will
-	case base.inc.verdict != nil:
+	if base := v.top(); base.inc.verdict != nil {
 		t.offline = cmp.Or(t.offline, base.inc.at)
 	}
 	return t
 }
 
 // asFound is the state of a connection that the device was not told of: what it found, also of how long the session lasts.
-// A CONNECT that was refused has said nothing about that [MQTT-3.1.2-5], and has no Will. A session that began with it ends with
-// it: the device would find one that it knows nothing of. What another instance keeps of a Will is not restored: it may have
-// published it, or still be about to, by another epoch.
+// A CONNECT that was refused has said nothing about that [MQTT-3.1.2-5], and has no Will; one that was waiting for its
+// time is cancelled by the opening, since under this epoch it could be published a second time. A session that began with the
+// attempt ends with it: the device would find one that it knows nothing of.
 func (c *Claimer) asFound() *Session {
 	s := withoutWill(c.book)
 	s.Received, s.Pending = append(slices.Clip(s.Received), c.doubt().gained...), nil
@@ -37,7 +33,7 @@ func (c *Claimer) asFound() *Session {
 		s.Expiry = 0
 		return s
 	}
-	s.Expiry, s.OfflineSince, s.Will = t.expiry, t.offline, t.will
+	s.Expiry, s.OfflineSince = t.expiry, t.offline
 	return s
 }
 

@@ -411,10 +411,8 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 	}
 	expiry := c.req.Expiry
 	if c.terms = nil; resumed != nil {
-		c.terms = termsOf(c.by, v, resumed)
-		if c.terms.asked = expiry; owes {
-			c.terms.will = nil
-		}
+		c.terms = termsOf(v, resumed)
+		c.terms.asked = expiry
 		expiry = max(expiry, resumed.Expiry) // until Told
 	}
 	c.present, c.phase, c.clear = resumed != nil, phaseOpening, &clearing{waited: !owes}

@@ -161,7 +161,10 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 		}
 		return
 	}
-	if g.of.dev.cur != c {
+	if g.of.dev.cur != c { // it was let in, though the device has left and does not know
+		if g.expiry = min(g.expiry, c.req.Expiry); g.expiry == 0 {
+			g.none()
+		}
 		return
 	}
 	g.mayHaveExpired(w)
