@@ -248,6 +248,22 @@ func TestARefusal(t *testing.T) {
 	f("a session is left", func(h *told) { h.event(GotConnack, 0, 1).Present = true }, "[MQTT-3.2.2-3]")
 }
 
+// TestAMessageForAShareMayComeAgainAfterACrash, with QoS 2 too, and with QoS 2 only then.
+func TestAMessageForAShareMayComeAgainAfterACrash(t *testing.T) {
+	for _, job := range []bool{false, true} {
+		for _, crash := range []What{Finale, Crash} {
+			h := right()
+			h.Crashed = true
+			h.Messages[say2].Job = job
+			again := h.at(GotPublish, 1, 3)
+			h.Events[again] = Event{What: GotPublish, Dev: 1, Conn: 2, Message: say2, ID: 3, QoS: 2, Topic: "say/h/a/1"}
+			h.Events = slices.Insert(h.Events, again, Event{What: crash, Message: -1})
+			broken := slices.ContainsFunc(Judge(&h.History), func(v Violation) bool { return v.Clause == "[MQTT-4.3.3-1]" })
+			require.Equal(t, !job || crash != Crash, broken, "for a share: %t, %s", job, crash)
+		}
+	}
+}
+
 // TestAMessageForAShareIsGivenBackWithItsConnection: it may have been offered to another member, and then it is new again and
 // its identifier free (section 4.8.2), unless it has QoS 2.
 func TestAMessageForAShareIsGivenBackWithItsConnection(t *testing.T) {

@@ -282,6 +282,7 @@ func (s *session) rap(m *facts) bool {
 func (j *judge) copies(s *session, m *facts, got []*delivery, most int) {
 	who := 'a' + rune(s.dev.number)
 	once, zero, done := 0, 0, 0
+	last := never // the event of the last one that was new, with QoS 2
 	on := map[int]int{}
 	for _, g := range got {
 		switch g.QoS {
@@ -298,8 +299,11 @@ func (j *judge) copies(s *session, m *facts, got []*delivery, most int) {
 				done++
 			}
 		case 2:
-			if g.fresh {
+			if g.fresh && !(m.Job && j.crashed(last, g.at)) {
 				once++
+			}
+			if g.fresh {
+				last = g.at
 			}
 		}
 	}
@@ -540,6 +544,12 @@ func (j *judge) shares(s *session, m *facts) bool {
 		}
 	}
 	return false
+}
+
+// crashed says that an instance was killed between two events. What the group of a share had not committed then, which lags by a
+// second, comes again though the device has it (docs/decisions/0008, at least once, for QoS 2 too).
+func (j *judge) crashed(from, to int) bool {
+	return from < to && slices.ContainsFunc(j.h.Events[from:to], func(e Event) bool { return e.What == Crash })
 }
 
 // stalled says whether something began to stand still after a time and before an event.
