@@ -351,3 +351,24 @@ func TestWhoHoldsTheMostItMayIsNotToldOfRoom(t *testing.T) {
 	w.pass(1)
 	require.Equal(t, 2, k.told(&k.lagging))
 }
+
+// TestWhatIsOverNeedsNoRoom: whoever waits for its receipt hears of it though the device takes nothing.
+func TestWhatIsOverNeedsNoRoom(t *testing.T) {
+	w := keeping(t, func(c *Config) { c.CommandMemory = 64 << 10 })
+	c, k := w.promptly(persistent(5, "dev"), 1)
+	put := func(offset int64, expires time.Time) *Command {
+		return w.put(&Command{Topic: []byte("t"), Payload: make([]byte, 3000), QoS: 1, Expires: expires, Place: Place{1, offset}})
+	}
+	put(0, time.Time{})
+	put(1, time.Time{})
+	w.became(put(2, past()), "dev expired")
+	require.Empty(t, k.o.Session.Behind())
+	put(3, time.Time{})
+	require.Equal(t, []Place{{1, 3}}, k.o.Session.Behind())
+	for id := range uint16(2) {
+		c.read()
+		c.send(puback(id + 1))
+	}
+	c.ping()
+	require.Equal(t, []Place{{1, 3}}, k.snapshot().Next)
+}

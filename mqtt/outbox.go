@@ -180,6 +180,11 @@ func (o *outbox) enqueue(d delivery, now time.Time) ([]settlement, answer) {
 		return o.forgo(d), taken
 	}
 	if reason := o.full(&d); reason != "" {
+		if over, is := d.over(now); is { // which needs no room
+			o.finish(d.cmd)
+			over.unheld = true
+			return []settlement{over}, taken
+		}
 		if keeps {
 			o.cramped = true // or it would be replayed the same command at once, in vain, and again
 			o.fallBehind(d.cmd.Place)
