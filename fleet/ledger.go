@@ -93,16 +93,10 @@ func (l *Ledger) applyWill(key LedgerKey, value []byte) error {
 	if err := decode(value, &w, &w.V); err != nil {
 		return err
 	}
-	l.NoteWill(key.Client, key.Epoch)
-	return nil
-}
-
-// NoteWill says that the Will of this epoch was published or dropped: by us, so that it is known before it is read. Kafka
-// acknowledges a commit before those who read see it.
-func (l *Ledger) NoteWill(client string, epoch int64) {
-	if !l.WillDone(client, epoch) {
-		l.setWills(client, append(l.wills[client], epoch))
+	if !l.WillDone(key.Client, key.Epoch) {
+		l.setWills(key.Client, append(l.wills[key.Client], key.Epoch))
 	}
+	return nil
 }
 
 func (l *Ledger) setWills(client string, epochs []int64) {
@@ -152,17 +146,6 @@ func (l *Ledger) IDs(client string, began int64) []uint16 {
 		return nil
 	}
 	return slices.Clone(top.ids)
-}
-
-// Shows says that the ledger has these ids, of this epoch, under the key of inc: a commit that was acknowledged can be
-// read a moment later only.
-func (l *Ledger) Shows(client, inc string, epoch int64, ids []uint16) bool {
-	for _, h := range l.ids[client] {
-		if h.inc == inc {
-			return h.epoch == epoch && slices.Equal(h.ids, ids)
-		}
-	}
-	return false
 }
 
 // WillDone says that the Will of this epoch was published or dropped.

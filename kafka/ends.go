@@ -19,8 +19,8 @@ const endAgain = 50 * time.Millisecond
 var errNoLeader = errors.New("the partition has no leader that is known")
 
 // End asks for the end of a partition as it is now: the last stable offset, before which every transaction is decided.
-// It asks until the leader answers or ctx ends, on a connection where no fetch is waited for. It needs Run, and gives
-// ErrClosed once that has ended. Many may call it at once.
+// What was acknowledged may lie behind it, see Written. It asks until the leader answers or ctx ends, on a connection where
+// no fetch is waited for. It needs Run, and gives ErrClosed once that has ended. Many may call it at once.
 func (c *Consumer) End(ctx context.Context, topic string, partition int32) (int64, error) {
 	return c.end(ctx, topic, partition, sarama.ReadCommitted)
 }

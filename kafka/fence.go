@@ -25,7 +25,7 @@ func NewFencer(cfg Config) (*Fencer, error) {
 }
 
 // Fence takes the transactional id away. When it returns nil the transaction that was under way is committed or aborted,
-// a reader that asks for the end of a topic now sees it, and the producer that had the id can commit nothing any more.
+// a reader that goes on to what is Written now sees it, and the producer that had the id can commit nothing any more.
 // An id that was never used is made. It tries until ctx ends; any other error is an ErrNotAuthorized, or says that the
 // id is not one.
 func (f *Fencer) Fence(ctx context.Context, transactionalID string) error {

@@ -206,7 +206,7 @@ func (t *Transactor) Withdraw(match func(*TxGroup) bool) {
 }
 
 // Renew takes a new producer epoch: whoever had the transactional id loses it, and when Renew returns nil whatever
-// transaction was under way is decided, a reader that asks for the end of a topic now sees it, and GroupDone was called
+// transaction was under way is decided, a reader that goes on to what is Written now sees it, and GroupDone was called
 // for its groups. It tries until ctx ends. It needs Run, and is the first thing to call.
 func (t *Transactor) Renew(ctx context.Context) error {
 	r := renewal{ctx, make(chan error, 1)}

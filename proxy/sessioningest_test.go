@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -309,4 +310,33 @@ func TestMessageWithoutAnOutcomeIsStoredOnceThoughTheDeviceMoves(t *testing.T) {
 	records := map[string]int64{}
 	listed.Each(func(o kafkatest.ListedOffset) { records[o.Topic] += o.Offset })
 	require.Equal(t, map[string]int64{"once": 1, "other": 1}, records)
+}
+
+// TestMessageIsStoredOnceThoughTheLedgerIsHeldBack by a transaction of somebody else, which is open since before: what was
+// answered meanwhile can't be read until that has ended, and nobody goes on with the session before.
+func TestMessageIsStoredOnceThoughTheLedgerIsHeldBack(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := found(t, 4, once+"limits: {connect_timeout: 3s}\n")
+	all := []*instance{s.instance(), s.instance()}
+	for _, in := range all {
+		in.serve()
+	}
+	d := lasting("d1").to(t, all[0].addr, false)
+	release := kafkatest.HoldBack(t, s.cluster.Brokers(), s.settings.Sessions.Ledger, all[0].sessions.driver.PartitionOf("d1"))
+	d.publish2("once/a", 7, "one")
+	for _, in := range all {
+		_ = d.nc.Close()
+		again, _, code := lasting("d1").try(t, in.addr)
+		if d = again; code == 0 {
+			d.publish2("once/a", 7, "one")
+		}
+	}
+	release()
+	_ = d.nc.Close()
+	d = lasting("d1").to(t, all[1].addr, true)
+	d.publish2("once/a", 7, "one")
+	d.pubrel(7)
+	d.publish2("once/a", 7, "two")
+	s.until("two", func() bool { return slices.Contains(s.payloads("once"), "two") })
+	require.Equal(t, []string{"one", "two"}, s.payloads("once"))
 }

@@ -204,13 +204,14 @@ func (s *sessions) produceFirst(key, value []byte, done func(offset int64, err e
 // An ender asks the consumer of a topic where it ends.
 type ender struct{ s *sessions }
 
-// End gives where a partition ends.
+// End gives where a partition ends, what an open transaction holds back included: what was acknowledged lies below it,
+// also if that can be read later only.
 func (e *ender) End(ctx context.Context, topic string, partition int32) (int64, error) {
 	c := e.s.table
 	if topic == e.s.cfg.Sessions.Ledger {
 		c = e.s.journal
 	}
-	return c.End(ctx, topic, partition)
+	return c.Written(ctx, topic, partition)
 }
 
 // tells has this instance tell of a command which no device gets, if it is the owner of the partition that the device, or

@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -58,7 +57,6 @@ type Conn struct {
 	Unheard bool            // one has ended that another instance had, and it is not known how far that had given commands
 	expiry  uint32          // as asked for
 	lasting bool            // the session outlives this connection, or has outlived another one
-	reading bool            // the ledger is read back
 	saving  bool            // a snapshot is on its way
 	again   bool            // and there are changes that it does not have
 	number  int64           // of the save under way
@@ -248,18 +246,11 @@ func (c *Conn) outcome(id uint16, stored bool) {
 // depart gives the end of the connection to the machine, when nothing is under way. part.mu is held.
 func (c *Conn) depart() {
 	l := c.left
-	if l == nil || c.ids.open > 0 || c.reading {
+	if l == nil || c.ids.open > 0 {
 		return
 	}
 	received, pending := c.dev.Received(c.outcome)
 	if len(pending) > 0 && !l.late {
-		return
-	}
-	if c.ids.wrote {
-		// Kafka acknowledges a commit before those who read see it. Who comes after our release reads the ledger to the
-		// end that it sees, and must find there what we told the device.
-		c.ids.wrote, c.reading = false, true
-		c.p.d.errand(c.readBack)
 		return
 	}
 	l.timer.Stop()
@@ -303,34 +294,6 @@ func (c *Conn) depart() {
 		c.p.d.leaving.Add(-1)
 	})
 }
-
-// readBack waits until the ledger shows what this connection wrote last.
-func (c *Conn) readBack(ctx context.Context) error {
-	c.p.lock()
-	ids := slices.Clone(c.ids.stored)
-	c.p.unlock()
-	l, inc, began := c.p.d.ledger(c.h.id), c.h.inc, time.Now()
-	for !inc.dead.Load() && !l.shows(c.h.id, inc.name, c.epoch, ids) {
-		if time.Since(began) > takeoverWait {
-			// Whoever has the device now may have removed it before we looked. A new epoch decides everything too.
-			if err := c.p.d.cfg.Fencer.Fence(ctx, inc.shard(c.h.id).writer.TxID); err != nil {
-				return err
-			}
-			break
-		}
-		if pause(ctx, readBackPause+c.p.d.apart()); ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	c.p.lock()
-	defer c.p.unlock()
-	c.reading = false
-	c.depart()
-	return nil
-}
-
-// readBackPause is between looks at the ledger.
-const readBackPause = 2 * time.Millisecond
 
 // Release frees the QoS 2 id of a message that a transaction has stored; done is called once that is stored. false: there
 // is nothing to store.

@@ -23,8 +23,9 @@ type Producer interface {
 	Produce(r *kafka.Record)
 }
 
-// An Ender says where a partition ends that is read: what was acknowledged to anybody before the call is below it. What
-// is read comes by HandleSession and HandleLedger. *kafka.Consumer is one.
+// An Ender says where a partition ends that is read: what was acknowledged to anybody before the call is below it, also
+// what an open transaction of somebody else hides still. What is read comes by HandleSession and HandleLedger.
+// kafka.Consumer.Written is that.
 type Ender interface {
 	End(ctx context.Context, topic string, partition int32) (int64, error)
 }

@@ -52,25 +52,11 @@ func (l *ledgerPart) ids(client string, began int64) []uint16 {
 	return l.table.IDs(client, began)
 }
 
-// shows says whether the ledger has a set of packet identifiers as the last that inc wrote for a client.
-func (l *ledgerPart) shows(client, inc string, epoch int64, ids []uint16) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.table.Shows(client, inc, epoch, ids)
-}
-
 // willDone says whether a will was published.
 func (l *ledgerPart) willDone(client string, epoch int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.table.WillDone(client, epoch)
-}
-
-// noteWill says that a will was published by us.
-func (l *ledgerPart) noteWill(client string, epoch int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.table.NoteWill(client, epoch)
 }
 
 // stale gives the keys of a client that say nothing any more.
@@ -86,7 +72,6 @@ type idSet struct {
 	stored  []uint16 // ascending
 	changes []*ingest
 	open    int32 // changes under way
-	wrote   bool  // one was committed
 	broken  bool  // one failed, or another connection has the client ID, and this one ends
 	lost    Why   // that is why it ends; 0: it was not lost to another
 }
@@ -173,10 +158,7 @@ func (in *ingest) finish(err error) {
 	c := in.c
 	c.p.lock()
 	if err == nil && in.qos == 2 {
-		c.ids.stored, c.ids.wrote = apply(c.ids.stored, in), true
-	}
-	if errors.Is(err, kafka.ErrTransactionUnknown) {
-		c.ids.wrote = false // all is decided and can be read, whatever it was
+		c.ids.stored = apply(c.ids.stored, in)
 	}
 	// One with QoS 0 may be lost, and the connection lives on.
 	c.ids.broken = c.ids.broken || in.qos > 0 && err != nil && !kafka.Final(err)

@@ -49,7 +49,7 @@ func (w *willing) publish(ctx context.Context) error {
 	}
 	done(err)
 	if err == nil {
-		w.noted(end)
+		w.d.countWill(end)
 	} else if kafka.Final(err) && end == fleet.WillPublished {
 		w.d.lines.Warn().Err(err).Str("client_id", w.client).Msg("Kafka does not take a will")
 		return w.drop(ctx)
@@ -68,14 +68,8 @@ func (w *willing) drop(ctx context.Context) error {
 	if err := w.write(ctx, []*kafka.TxRecord{note}); err != nil {
 		return err
 	}
-	w.noted(fleet.WillDropped)
+	w.d.countWill(fleet.WillDropped)
 	return nil
-}
-
-// noted is called when the ledger says what became of the will.
-func (w *willing) noted(end fleet.WillEnd) {
-	w.d.ledger(w.client).noteWill(w.client, w.epoch)
-	w.d.countWill(end)
 }
 
 // note makes the record of the ledger that says what became of the will.

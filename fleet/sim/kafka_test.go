@@ -188,6 +188,8 @@ func (n *node) End(ctx context.Context, topic string, p int32) (int64, error) {
 		switch {
 		case topic == sessionsTopic:
 			return int64(len(n.w.log[p])), nil
+		case topic == ledgerTopic && n.w.rules.stable:
+			return int64(n.w.readable(p)), nil
 		case topic == ledgerTopic && !n.w.rules.noLedger:
 			return int64(len(n.w.ledger[p])), nil
 		}
@@ -206,30 +208,31 @@ func (n *node) Fence(ctx context.Context, id string) error {
 	return err
 }
 
-// fence takes a new producer epoch, after which no transaction of an older one can commit, and what was committed can be
-// read.
+// fence takes a new producer epoch, after which no transaction of an older one can commit, and those that have are marked.
 func (w *world) fence(id string) int {
 	w.epochs[id]++
 	w.tracef("%s has the epoch %d", id, w.epochs[id])
-	for w.showNext(id) {
+	for w.markNext(id) {
 	}
 	return w.epochs[id]
 }
 
-// A decided transaction is committed, and its records of the ledger can't be read yet.
+// A decided transaction is committed, and not marked so in the ledger yet: neither its records there nor those behind them
+// can be read.
 type decided struct {
-	id      string
-	records []*kafka.TxRecord
+	id    string
+	first map[int32]int // of its records, by partition
 }
 
 // decide commits a transaction.
 func (w *world) decide(id string, n *node, groups []*kafka.TxGroup) {
-	d := &decided{id: id}
+	d := &decided{id: id, first: make(map[int32]int)}
+	w.tracef("%s: a transaction of %s is committed", n.name, id)
 	for _, g := range groups {
 		for _, r := range g.Records {
 			switch r.Topic {
 			case ledgerTopic:
-				d.records = append(d.records, &kafka.TxRecord{Key: slices.Clone(r.Key), Value: slices.Clone(r.Value), PartitionKey: r.PartitionKey})
+				w.append(d, r)
 			case willsTopic:
 				w.client(string(r.PartitionKey)).ghost.published(w, string(r.Key))
 			case upTopic:
@@ -238,26 +241,57 @@ func (w *world) decide(id string, n *node, groups []*kafka.TxGroup) {
 		}
 	}
 	w.decided = append(w.decided, d)
-	w.tracef("%s: a transaction of %s is committed", n.name, id)
 }
 
-// showNext lets the oldest transaction of an id be read; false: there is none.
-func (w *world) showNext(id string) bool {
+// append adds a record of a transaction to the ledger.
+func (w *world) append(d *decided, r *kafka.TxRecord) {
+	p := kafka.PartitionOf(r.PartitionKey, w.partitions)
+	rec := fleet.Record{Key: slices.Clone(r.Key), Value: slices.Clone(r.Value), Offset: int64(len(w.ledger[p])), Time: time.Now().UnixMilli()}
+	if len(r.Value) == 0 {
+		rec.Value = nil
+	}
+	if _, known := d.first[p]; !known {
+		d.first[p] = len(w.ledger[p])
+	}
+	w.ledger[p] = append(w.ledger[p], rec)
+	w.tracef("ledger: %q %s", rec.Key, rec.Value)
+}
+
+// markNext has the oldest transaction of an id marked; false: there is none.
+func (w *world) markNext(id string) bool {
 	i := slices.IndexFunc(w.decided, func(d *decided) bool { return d.id == id })
 	if i < 0 {
 		return false
 	}
-	for _, r := range w.decided[i].records {
-		p := kafka.PartitionOf(r.PartitionKey, w.partitions)
-		rec := fleet.Record{Key: r.Key, Value: r.Value, Offset: int64(len(w.ledger[p])), Time: time.Now().UnixMilli()}
-		if len(r.Value) == 0 {
-			rec.Value = nil
-		}
-		w.ledger[p] = append(w.ledger[p], rec)
-		w.tracef("ledger: %q %s", rec.Key, rec.Value)
-	}
 	w.decided = slices.Delete(w.decided, i, i+1)
 	return true
+}
+
+// readable is how many records of the ledger can be read: those before the first of a transaction that is open, or not marked.
+func (w *world) readable(p int32) int {
+	end := len(w.ledger[p])
+	for _, d := range w.decided {
+		if first, known := d.first[p]; known {
+			end = min(end, first)
+		}
+	}
+	for _, n := range w.nodes {
+		for _, t := range n.transactors {
+			if t.flight != nil && !t.committed && w.epochs[t.id] == t.epoch && writes(t.flight, p, w.partitions) {
+				end = min(end, t.since[p])
+			}
+		}
+	}
+	return end
+}
+
+// writes says whether groups have a record in a partition of the ledger.
+func writes(groups []*kafka.TxGroup, p, partitions int32) bool {
+	return slices.ContainsFunc(groups, func(g *kafka.TxGroup) bool {
+		return slices.ContainsFunc(g.Records, func(r *kafka.TxRecord) bool {
+			return r.Topic == ledgerTopic && kafka.PartitionOf(r.PartitionKey, partitions) == p
+		})
+	})
 }
 
 func isClaim(r *kafka.Record) bool {

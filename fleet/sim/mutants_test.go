@@ -31,8 +31,6 @@ var mutants = []mutant{
 		"			h := c.p.holder(c.h.id, inc)\n", "			h := c.h\n", "published", "40000"},
 	{"a connection that departs does not notice that another has the client ID", "driver/holder.go",
 		"if c := cmp.Or(h.conn, h.departing); c != nil {\n		c.ids.broken", "if c := h.conn; c != nil {\n		c.ids.broken", "in two records", "20000"},
-	{"a Will is asked for again before its commit can be read", "driver/will.go",
-		"w.d.ledger(w.client).noteWill(w.client, w.epoch)", "_ = w", "published twice", "20000"},
 	{"a verdict on who has tried to return wakes nobody's Will", "driver/part.go",
 		"range p.table.ClientsOf(name) {", "range p.table.ClientsOf(\"\") {", "was never", "20000"},
 	{"a delayed Will whose time is not noted while another is asked for", "driver/holder.go",
@@ -47,8 +45,6 @@ var mutants = []mutant{
 	{"a clean start makes a delayed Will due before it has opened", "claim.go",
 		"	if !clear {\n		return acts\n	}\n	return append(acts, c.open(v, resumed)...)",
 		"	if owes := clear && c.owesWill(v, resumed) && !c.clear.waited; !clear || owes && slices.Contains(c.wills, c.book.StateEpoch) {\n		return acts\n	} else if owes {\n		return append(acts, c.publish(c.book.StateEpoch, c.book.Will))\n	}\n	return append(acts, c.open(v, resumed)...)", "although the device was back", "20000"},
-	{"the end of a connection does not wait until its ids can be read", "driver/conn.go",
-		"	if c.ids.wrote {\n", "	if false {\n", "in two records", "20000"},
 }
 
 // TestSimulatorFindsMutants: each fault that is put back is found.

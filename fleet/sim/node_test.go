@@ -66,10 +66,10 @@ func (w *world) start() {
 		for _, rec := range w.compacted(w.log[p]) {
 			n.d.HandleSession(fetched(sessionsTopic, p, rec))
 		}
-		for _, rec := range w.compacted(w.ledger[p]) {
+		n.pos[p], n.lpos[p] = len(w.log[p]), w.readable(p)
+		for _, rec := range w.compacted(w.ledger[p][:n.lpos[p]]) {
 			n.d.HandleLedger(fetched(ledgerTopic, p, rec))
 		}
-		n.pos[p], n.lpos[p] = len(w.log[p]), len(w.ledger[p])
 		n.d.SessionsRead(p, int64(n.pos[p]))
 		n.d.LedgerRead(p, int64(n.lpos[p]))
 	}
@@ -119,7 +119,7 @@ func (n *node) enabled(all []step) []step {
 		if left := len(n.w.log[p]) - n.pos[p]; left > 0 {
 			all = append(all, step{n.name + " read", func() { n.read(p, 1+n.w.rng.IntN(left)) }})
 		}
-		if left := len(n.w.ledger[p]) - n.lpos[p]; left > 0 && !n.w.held(n.w.lags) {
+		if left := n.w.readable(p) - n.lpos[p]; left > 0 && !n.w.held(n.w.lags) {
 			all = append(all, step{n.name + " read ledger", func() { n.readLedger(p, 1+n.w.rng.IntN(left)) }})
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // rules are the protocol's rules that a test takes away. None is known to the driver: the world answers it early, or
 // changes what it has written.
 type rules struct {
-	noOpen, noRead, cleanAtOnce, noOrder, noFence, noLedger, noCarry, noPending bool
+	noOpen, noRead, cleanAtOnce, noOrder, noFence, noLedger, stable, noCarry, noPending bool
 }
 
 // send has a record on its way as the rules that were taken away have it.

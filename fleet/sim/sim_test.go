@@ -119,4 +119,5 @@ func TestSimulatorSeesABrokenRule(t *testing.T) {
 	f("a claim does not carry the ids that are received", rules{noCarry: true}, "nobody has died")
 	f("ids without an outcome are given up", rules{noPending: true}, "nobody has died")
 	f("the ledger is not read to its end", rules{noLedger: true}, "in two records")
+	f("the ledger is read to its last stable offset", rules{stable: true}, "in two records")
 }

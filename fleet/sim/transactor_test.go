@@ -21,6 +21,7 @@ type transactor struct {
 	ended  bool
 
 	flight    []*kafka.TxGroup // in the transaction under way
+	since     []int            // where the ledger ended, by partition, when it began
 	committed bool             // which is committed, and that is not told yet
 	late      bool             // the answer is lost, and it may still be committed
 	open      []*kafka.TxGroup // of the transaction whose answer is lost
@@ -203,7 +204,10 @@ func (t *transactor) begin() {
 			g.Owner.GroupDone(g, faults[i])
 		}
 	}
-	t.flight = flight
+	t.flight, t.since = flight, nil
+	for _, records := range t.n.w.ledger {
+		t.since = append(t.since, len(records))
+	}
 }
 
 // commit decides the transaction, unless somebody has taken the id.

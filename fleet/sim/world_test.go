@@ -27,7 +27,7 @@ type world struct {
 	partitions int32
 	began      time.Time
 	log        [][]fleet.Record // by partition
-	ledger     [][]fleet.Record // what can be read of it
+	ledger     [][]fleet.Record // of committed transactions
 	tables     []*fleet.Table   // of log
 	decided    []*decided
 	epochs     map[string]int // transactional id -> producer epoch
@@ -306,7 +306,7 @@ func (w *world) enabled() []step {
 	}
 	for i, d := range w.decided {
 		if slices.IndexFunc(w.decided, func(o *decided) bool { return o.id == d.id }) == i && !w.held(w.slow) {
-			all = append(all, step{"the transaction of " + d.id + " can be read", func() { w.showNext(d.id) }})
+			all = append(all, step{"the transaction of " + d.id + " is marked", func() { w.markNext(d.id) }})
 		}
 	}
 	for _, c := range w.clients {
