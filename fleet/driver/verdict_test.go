@@ -34,7 +34,7 @@ func TestVerdictIsWrittenBeforeItIsAskedHowFarTheDeadHasCome(t *testing.T) {
 		host, others := &asked{begun: b}, new(count)
 		d.host, d.ctx = host, t.Context()
 		d.m.VerdictsOther, d.m.Fences = others, others
-		d.cfg.Log, d.cfg.Table, d.cfg.Journal, d.cfg.Ledger, d.cfg.Fencer = zerolog.Nop(), lagging{}, lagging{}, "ledger", host
+		d.cfg.Log, d.cfg.Table, d.cfg.Journal, d.cfg.Ledger, d.cfg.Fencer = zerolog.Nop(), empty{}, empty{}, "ledger", host
 		d.cfg.Transactor = func(string, func(error)) (Transactor, error) { return new(waitingTx), nil }
 		p := d.parts[0]
 		p.owner = fleet.NewOwner("me")
