@@ -275,6 +275,8 @@ func (w *world) readable(p int32) int {
 			end = min(end, first)
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, n := range w.nodes {
 		for _, t := range n.transactors {
 			if t.flight != nil && !t.committed && w.epochs[t.id] == t.epoch && writes(t.flight, p, w.partitions) {
