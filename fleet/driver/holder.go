@@ -57,8 +57,6 @@ func (h *holder) waitsFor() string {
 		return "the connection before to end"
 	case c.ids.open > 0:
 		return "a transaction with messages of the connection before"
-	case c.reading:
-		return "the ledger to show what the connection before has written"
 	}
 	return "the outcome of messages of the connection before"
 }
