@@ -20,7 +20,8 @@ type Config struct {
 	ReceiveMaximum int
 	// MaxInFlightBytes bounds the unacknowledged bytes of one connection; its reading pauses above it.
 	MaxInFlightBytes int
-	// TopicAliasMaximum is how many topic aliases an MQTT 5 connection may set; 0: none.
+	// TopicAliasMaximum is how many topic aliases an MQTT 5 connection may set; 0: none, which is the default: Paho for
+	// Java v5 sends a message again on its next connection with an alias that was set on the one before, without end.
 	TopicAliasMaximum int
 	// KeepAliveMax is the longest keep-alive granted to MQTT 5 devices [MQTT-3.1.2-21]; 0: no limit.
 	KeepAliveMax time.Duration
@@ -116,7 +117,6 @@ func DefaultConfig() Config {
 		MaxPacketSize:      256 << 10,
 		ReceiveMaximum:     256,
 		MaxInFlightBytes:   8 << 20,
-		TopicAliasMaximum:  16,
 		KeepAliveMax:       time.Hour,
 		ConnectTimeout:     10 * time.Second,
 		WriteTimeout:       20 * time.Second,

@@ -41,6 +41,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 func newWorldOn(t testing.TB, l net.Listener, change func(*Config)) *world {
 	t.Helper()
 	cfg := DefaultConfig()
+	cfg.TopicAliasMaximum = 16
 	if change != nil {
 		change(&cfg)
 	}

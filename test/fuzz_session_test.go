@@ -37,7 +37,8 @@ type fuzzCounts struct {
 	connections, refused, packets, mutated, cut, clean, interrupted, commands atomic.Int64
 }
 
-const fuzzConfig = `publish:
+const fuzzConfig = `limits: {topic_alias_maximum: 16}
+publish:
   - match: healthy/#
     topic: %q
   - match: once/{device}/#

@@ -55,7 +55,7 @@ acl:
   - {allow: [publish], filter: "healthy/#", client_id: healthy}
   - {deny: [publish], filter: "devices/+/telemetry/forbidden"}
   - {allow: [publish, subscribe, will], filter: "devices/{mqtt.client_id}/#"}
-limits: {connect_timeout: 3s, connections_per_address: 1100, topic_levels: 20, user_properties: 10, publishes_per_second: 400, over_rate: disconnect, failed_logins: 10}
+limits: {connect_timeout: 3s, connections_per_address: 1100, topic_levels: 20, topic_alias_maximum: 16, user_properties: 10, publishes_per_second: 400, over_rate: disconnect, failed_logins: 10}
 publish:
   - match: healthy/#
     topic: %q

@@ -84,7 +84,7 @@ func TestHostileInputGetsItsAnswer(t *testing.T) {
 	require.NoError(t, kafka.CreateTopic(b.small, 1, 1, map[string]string{"max.message.bytes": "2000"}))
 	fine := newTopic(t, kafka, 1)
 	b.instance = serve(t, kafka.Brokers(), fmt.Sprintf(hostileRules, fine, b.small, b.telemetry),
-		fmt.Sprintf("limits: {connect_timeout: 2s}\ncommands:\n  - topic: %q\n    publish: \"{key}\"\n    qos: 1\n", b.orders))
+		fmt.Sprintf("limits: {connect_timeout: 2s, topic_alias_maximum: 16}\ncommands:\n  - topic: %q\n    publish: \"{key}\"\n    qos: 1\n", b.orders))
 	b.survives(t, fine, openGroups())
 }
 

@@ -76,7 +76,7 @@ func TestWhatTheManualSaysOfAField(t *testing.T) {
 	field("limits.subscriptions_memory", "size", "256MiB", "4KiB to 1TiB", false)
 	field("limits.max_packet_size", "size", "256KiB", "1KiB to 268435455", false)
 	field("limits.keep_alive_max", "duration", "1h", "0s to 18h12m15s", false)
-	field("limits.topic_alias_maximum", "number", "16", "0 to 65535", false)
+	field("limits.topic_alias_maximum", "number", "0", "0 to 65535", false)
 	field("listeners[].protocol", "text", "mqtt", "mqtt or websocket", false)
 	field("listeners[].origins", "list of texts", "", "", false)
 	field("listeners[].tls", "mapping", "", "", false)

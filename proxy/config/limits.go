@@ -22,7 +22,8 @@ type Limits struct {
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 	// TopicAliasMaximum is how many topic aliases one MQTT 5 connection may set, of 4 KiB on average. A connection that
 	// makes more of them, or one above 1 KiB in all when those of all connections take too much, is closed with Quota
-	// exceeded. 0: none.
+	// exceeded. 0: none, since a client may send a message again on a new connection with an alias that
+	// it had set on the old one, and is closed each time: Paho for Java v5 does so when its instance has died.
 	TopicAliasMaximum int `yaml:"topic_alias_maximum"`
 	// ShutdownTimeout is how long a stopping process waits for Kafka to acknowledge what it has received.
 	// What is open after that is not acknowledged to its devices, which send it again elsewhere. Give the
@@ -104,7 +105,6 @@ func defaultLimits() Limits {
 		ReceiveMaximum:      256,
 		KeepAliveMax:        time.Hour,
 		ConnectTimeout:      10 * time.Second,
-		TopicAliasMaximum:   16,
 		ShutdownTimeout:     30 * time.Second,
 		CommandsInFlight:    64,
 		CommandsQueued:      1000,

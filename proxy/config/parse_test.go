@@ -58,7 +58,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 		Retained:  Retained{Topic: "sluice-r", Messages: 5, Memory: 1 << 30},
 		Shares:    []string{"workers", "team-*"},
 		Limits: Limits{MaxPacketSize: 1 << 20, ReceiveMaximum: 65535, KeepAliveMax: 65535 * time.Second, ConnectTimeout: 500 * time.Millisecond,
-			TopicAliasMaximum: 0, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3, SharesPerDevice: 2,
+			TopicAliasMaximum: 5, ShutdownTimeout: time.Minute, CommandsInFlight: 65535, CommandsQueued: 1, CommandsMemory: 1e6, Subscriptions: 7, SubscriptionsMemory: 5e6, SharedSubscriptions: 3, SharesPerDevice: 2,
 			Connections: 1, ConnectionsPerAddress: 2, ConnectsPerSecond: 3, PublishesPerSecond: 4, PublishBytesPerSecond: 5 * kib, OverRate: "disconnect", TopicLevels: 6,
 			UserProperties: 7, Sessions: 8, SessionsMemory: 9 * kib, FailedLogins: 9},
 		Auth: []AuthMethod{
@@ -137,7 +137,7 @@ limits:
   receive_maximum: 65535
   keep_alive_max: 65535s
   connect_timeout: .5s
-  topic_alias_maximum: 0
+  topic_alias_maximum: 5
   shutdown_timeout: 1m
   commands_in_flight: 65535
   commands_queued: 1
