@@ -194,6 +194,7 @@ func (x *Shares) leave(m *shareMember) {
 	x.dues.leave(m.outbox.session.clientID, m.filter, time.Now().Add(x.cfg.Linger))
 	s := m.share
 	if s.members--; s.members == 0 && s.cancel != nil {
+		s.close()
 		s.cancel()
 	}
 	x.forget(s)

@@ -19,6 +19,7 @@ type shareWorld struct {
 
 	mu    sync.Mutex
 	feeds map[string]*feed
+	last  func() // is called at the end of a feed; nil: nothing
 }
 
 // A feed is a call of SharesConfig.Feed that is under way.
@@ -68,7 +69,11 @@ func (w *shareWorld) feed(ctx context.Context, s *Share) {
 	<-ctx.Done()
 	w.mu.Lock()
 	delete(w.feeds, s.key)
+	last := w.last
 	w.mu.Unlock()
+	if last != nil {
+		last()
+	}
 }
 
 // share waits until the share of a filter is fed.

@@ -28,7 +28,7 @@ type Share struct {
 	cancel  context.CancelFunc // of the feed; nil: there was none yet
 
 	mu      sync.Mutex     // guards all below; taken after outbox.mu, and nothing is called out under it
-	taking  bool           // the feed is under way
+	taking  bool           // the feed is under way, and there are members
 	ready   []*shareMember // have room, for all that is known; the first is next
 	waiting []*turn        // in the order they came
 	unended int            // commands that came and have not ended
@@ -106,7 +106,7 @@ func (s *Share) pump() {
 		return
 	}
 	s.pumping = true
-	for len(s.waiting) > 0 && len(s.ready) > 0 {
+	for s.taking && len(s.waiting) > 0 && len(s.ready) > 0 {
 		t := s.waiting[0]
 		s.waiting[0] = nil
 		s.waiting = s.waiting[1:]
@@ -169,6 +169,13 @@ func (s *Share) open() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taking = true
+}
+
+// close gives out nothing more: who becomes a member while the feed ends would be given what comes again with the next one.
+func (s *Share) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taking = false
 }
 
 // shut gives back what waits. What members still have comes back too if they leave it.

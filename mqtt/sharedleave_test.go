@@ -114,6 +114,32 @@ func TestSharedCommandComesBackWhenTheLastMemberLeaves(t *testing.T) {
 	})
 }
 
+// TestMemberThatComesWhileTheFeedEndsIsGivenNothingOfIt: what was handed back comes again with the next feed, and would be on
+// its connection twice.
+func TestMemberThatComesWhileTheFeedEndsIsGivenNothingOfIt(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })
+		enough := make(chan struct{})
+		w.last = sync.OnceFunc(func() { <-enough })
+		a := w.member(v, "a", 1)
+		w.members(1)
+		sent, waiting := w.give("0", 1), w.give("1", 1)
+		a.gets(0, 1, 1, 1)
+		w.drop("a")
+		a = w.stored(v, "a") // a member again, while the feed has not ended
+		a.ping()
+		w.waits(waiting)
+		close(enough)
+		w.became(sent, " kept")
+		w.became(waiting, " kept")
+		w.members(1)
+		again := w.give("0", 1)
+		a.gets(0, 1, 1, 2)
+		a.send(puback(2))
+		w.became(again, "a delivered")
+	})
+}
+
 func TestUnsubscribeLeavesTheShare(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		w := shared(t, nil)
