@@ -111,6 +111,15 @@ func prepare(t testing.TB, partitions int, text string) *instance {
 	return found(t, partitions, text).instance()
 }
 
+// findAt has the instance read what was sent and not completed by way of another address of Kafka.
+func (in *instance) findAt(broker string) {
+	in.t.Helper()
+	r, err := kafka.NewReader(kafka.Config{Brokers: []string{broker}})
+	require.NoError(in.t, err)
+	in.t.Cleanup(r.Close)
+	in.sessions.finder.chunks = newChunks(r)
+}
+
 // serve runs the instance and waits until it takes devices.
 func (in *instance) serve() {
 	in.t.Helper()

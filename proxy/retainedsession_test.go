@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"sluice/kafka"
 )
 
 // TestRetainedMessageInFlightIsSentAgain to a session that lasts, under its packet identifier [MQTT-4.4.0-1], by the same
@@ -64,10 +62,7 @@ func TestRetainedMessageThatCannotBeReadKeepsNobodyOut(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	s := found(t, 3, "publish: [{match: \"#\", topic: t}]\n"+toOne)
 	well, cut := s.instance(), s.instance()
-	nowhere, err := kafka.NewReader(kafka.Config{Brokers: []string{"127.0.0.1:1"}})
-	require.NoError(t, err)
-	defer nowhere.Close()
-	cut.sessions.finder.chunks = newChunks(nowhere)
+	cut.findAt("127.0.0.1:1") // where nobody answers
 	well.serve()
 	cut.serve()
 	w := dial(t, well.addr, "writer", false)
@@ -122,10 +117,7 @@ func TestRetainedMessageIsSentAgainOnceItCanBeRead(t *testing.T) {
 	s := found(t, 3, "publish: [{match: \"#\", topic: t}]\n")
 	well, cut := s.instance(), s.instance()
 	var open atomic.Bool
-	way, err := kafka.NewReader(kafka.Config{Brokers: []string{gateway(t, s.cluster.Brokers()[0], &open)}})
-	require.NoError(t, err)
-	defer way.Close()
-	cut.sessions.finder.chunks = newChunks(way)
+	cut.findAt(gateway(t, s.cluster.Brokers()[0], &open))
 	well.serve()
 	cut.serve()
 	w := dial(t, well.addr, "writer", false)

@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"sluice/kafka"
 )
 
 // disconnects says DISCONNECT with a Session Expiry Interval, and waits until the server has let go.
@@ -154,10 +152,7 @@ func TestRefusedConnectLeavesTheSessionAsItWas(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	s := found(t, 3, toOne+"limits: {connect_timeout: 5s}\n")
 	well, cut := s.instance(), s.instance()
-	nowhere, err := kafka.NewReader(kafka.Config{Brokers: []string{"127.0.0.1:1"}})
-	require.NoError(t, err)
-	defer nowhere.Close()
-	cut.sessions.finder.chunks = newChunks(nowhere)
+	cut.findAt("127.0.0.1:1") // where nobody answers
 	well.serve()
 	cut.serve()
 	d := lasting("d").to(t, well.addr, false)
