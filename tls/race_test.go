@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
 	"pgregory.net/rapid"
+	"sluice/tls/tlstest"
 )
 
 // TestOpenAndSealSideBySide: while one goroutine seals, another opens changes of keys, whose answers must come between
@@ -30,10 +32,10 @@ func TestOpenAndSealSideBySide(t *testing.T) {
 		for c.wire.owed() > mostOwed/2 {
 			runtime.Gosched() // as long as the answers are sent there is no limit to them
 		}
-		plain, err := c.Open(up.seal(typeHandshake, keyUpdate(1), 0), nil)
+		plain, err := c.Open(up.Seal(typeHandshake, tlstest.KeyUpdate(1), 0), nil)
 		require.NoError(t, err)
-		up = up.next(t)
-		plain, err = c.Open(up.seal(typeData, []byte("x"), 0), plain)
+		up = up.Next(t)
+		plain, err = c.Open(up.Seal(typeData, []byte("x"), 0), plain)
 		require.NoError(t, err)
 		require.Equal(t, "x", string(plain))
 	}
@@ -45,9 +47,9 @@ func TestOpenAndSealSideBySide(t *testing.T) {
 	answers, data := 0, 0
 	for len(out) > 0 {
 		var kind byte
-		if kind, _, out = down.open(t, out); kind == typeHandshake {
+		if kind, _, out = down.Open(t, out); kind == typeHandshake {
 			answers++
-			down = down.next(t)
+			down = down.Next(t)
 		} else {
 			data++
 		}
@@ -63,7 +65,7 @@ func TestCutsChangeNothing(t *testing.T) {
 		var stream []byte
 		var want string
 		for _, content := range rapid.SliceOfN(rapid.StringN(1, 300, -1), 1, 5).Draw(t, "contents") {
-			stream = append(stream, up.seal(typeData, []byte(content), rapid.IntRange(0, 50).Draw(t, "padding"))...)
+			stream = append(stream, up.Seal(typeData, []byte(content), rapid.IntRange(0, 50).Draw(t, "padding"))...)
 			want += content
 		}
 		var plain []byte

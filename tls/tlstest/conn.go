@@ -43,6 +43,11 @@ func Dial(ctx context.Context, addr string, cfg *tls.Config) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
+// UsesAES128GCM says whether a connection of Client has the cipher suite TLS_AES_128_GCM_SHA256, which is that of Half.
+func UsesAES128GCM(c net.Conn) bool {
+	return c.(*tls.Conn).ConnectionState().CipherSuite == tls.TLS_AES_128_GCM_SHA256
+}
+
 func load(t testing.TB, cert, key string) tls.Certificate {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert, key)
