@@ -5,9 +5,10 @@ import (
 	"fmt"
 )
 
-// Close takes no more records, waits until Kafka answered for those it has or ctx ends, and ends the rest with
-// ErrClosed; the error says how many those were. When it returns, RecordDone was called for every record and
-// nothing more is sent, which can take a moment longer than ctx. It is safe to call more than once.
+// Close waits until Kafka answered for all records or ctx ends, takes no more from then on, and ends the rest with
+// ErrClosed; the error says how many those were. What an owner produces because of an outcome, as a dead letter, is waited
+// for too. When it returns, RecordDone was called for every record and nothing more is sent, which can take a moment longer
+// than ctx. It is safe to call more than once.
 func (p *Producer) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closing = true
@@ -46,6 +47,19 @@ func (p *Producer) outstanding() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.pending
+}
+
+// hasEnded says that Close waits for nothing any more. The caller holds mu.
+func (p *Producer) hasEnded() bool {
+	if !p.closing || p.aborting {
+		return p.closing
+	}
+	select {
+	case <-p.drained:
+		return true
+	default:
+		return false
+	}
 }
 
 // checkDrained announces that nothing is left. The caller holds mu.

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func TestCloseFlushes(t *testing.T) {
@@ -116,4 +118,55 @@ func TestProduceDuringCloseIsAnsweredOnce(t *testing.T) {
 		eventually(t, func() bool { return l.count() == n }, "all are answered")
 		l.once(t, n)
 	}
+}
+
+// A deadLetter is refused, and its owner has it written to another topic then.
+type deadLetter struct {
+	p    *Producer
+	done chan error
+}
+
+func (d *deadLetter) RecordDone(r *Record, err error) {
+	if r.Topic == "t" && Final(err) {
+		d.p.Produce(&Record{Topic: "dead", Value: []byte("small"), Owner: d})
+		return
+	}
+	d.done <- err
+}
+
+// TestCloseWaitsForWhatAnOutcomeMakes: a record is refused when Close has begun, and its owner writes another in its place.
+func TestCloseWaitsForWhatAnOutcomeMakes(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t", "dead"))
+	p := start(t, testConfig(c.ListenAddrs()))
+	asked, answers := make(chan struct{}), make(chan struct{})
+	c.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		c.SleepControl(func() { <-answers })
+		resp := req.ResponseKind().(*kmsg.ProduceResponse)
+		for _, of := range req.(*kmsg.ProduceRequest).Topics {
+			topic := kmsg.NewProduceResponseTopic()
+			topic.Topic, topic.TopicID = of.Topic, of.TopicID
+			for _, part := range of.Partitions {
+				answer := kmsg.NewProduceResponseTopicPartition()
+				answer.Partition, answer.ErrorCode = part.Partition, kerr.MessageTooLarge.Code
+				topic.Partitions = append(topic.Partitions, answer)
+			}
+			resp.Topics = append(resp.Topics, topic)
+		}
+		return resp, nil, true
+	})
+	d := &deadLetter{p, make(chan error, 1)}
+	p.Produce(&Record{Topic: "t", Value: []byte("large"), Owner: d})
+	<-asked
+	closed := make(chan error, 1)
+	go func() { closed <- p.Close(context.Background()) }() // ends when all are answered
+	eventually(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.closing
+	}, "it closes")
+	close(answers)
+	require.NoError(t, <-d.done)
+	require.NoError(t, <-closed)
+	require.Len(t, read(t, c.ListenAddrs(), "dead", 1), 1)
 }

@@ -52,6 +52,11 @@ type GroupConfig struct {
 	Begin func(topic, topicID string, partition int32) (offset int64, ok bool)
 	// Window is how many records of a partition may be unsettled. Default 256.
 	Window int
+	// Drained is called once, when Run's context has ended and no more is handed out and waited for: the records that were are
+	// settled, or RevokeWait is over. What is left is to commit offsets and to tell the coordinator, of which there may be none
+	// for some seconds. It may wait for what settles more of them, until ctx ends: two seconds later, or at once if there are
+	// none. May be nil.
+	Drained func(ctx context.Context)
 	// RevokeWait is how long records may still be settled before a partition goes to another member. Default 2 s.
 	RevokeWait time.Duration
 }
@@ -118,6 +123,12 @@ func (cfg GroupConfig) withDefaults() (GroupConfig, error) {
 	if cfg.Joined == nil {
 		cfg.Joined = func() {}
 	}
+	if cfg.Drained == nil {
+		cfg.Drained = func(context.Context) {}
+	}
+	var once sync.Once
+	drained := cfg.Drained
+	cfg.Drained = func(ctx context.Context) { once.Do(func() { drained(ctx) }) }
 	if cfg.Assigned == nil {
 		cfg.Assigned = nothing
 	}
@@ -222,7 +233,7 @@ func (g *Group) assemble(ctx context.Context) error {
 		g.leaving = true
 		session, enough := g.session(joining) // until it may have expired, if Kafka is away
 		defer enough()
-		g.release(session, g.all(), g.cfg.RevokeWait+2*leaveWait)
+		g.release(session, g.all(), g.cfg.RevokeWait+2*leaveWait, g.cfg.Drained)
 		for _, h := range g.drop(nil) { // until now they are ours to whoever divides
 			h.stop()
 		}
@@ -266,9 +277,12 @@ func (g *Group) drop(keep map[spot]bool) (dropped []*holding) {
 }
 
 // release gives partitions back in good order: no more records, a while to settle those there are, the offsets, for which
-// it tries as long as it is told, and then Revoked.
-func (g *Group) release(ctx context.Context, hs []*holding, committing time.Duration) {
+// it tries as long as it is told, and then Revoked. drained is called in between.
+func (g *Group) release(ctx context.Context, hs []*holding, committing time.Duration, drained func(context.Context)) {
 	if len(hs) == 0 {
+		nothing, end := context.WithCancel(ctx)
+		end()
+		drained(nothing) // there is nothing that could be settled
 		return
 	}
 	waiting, cancel := context.WithTimeout(ctx, g.cfg.RevokeWait)
@@ -279,6 +293,9 @@ func (g *Group) release(ctx context.Context, hs []*holding, committing time.Dura
 	for _, h := range hs {
 		h.settled(waiting)
 	}
+	more, end := context.WithTimeout(ctx, leaveWait)
+	drained(more)
+	end()
 	ctx, enough := context.WithTimeout(ctx, committing)
 	defer enough()
 	for !g.commit(ctx, hs) && sleep(ctx, memberAgain) == nil {
@@ -291,9 +308,9 @@ func (g *Group) release(ctx context.Context, hs []*holding, committing time.Dura
 
 // leave gives everything back, after Run's context has ended.
 func (g *Group) leave() {
-	ctx, cancel := context.WithTimeout(g.cfg.Patience, min(g.cfg.RevokeWait+2*leaveWait, g.cfg.SessionTimeout))
+	ctx, cancel := context.WithTimeout(g.cfg.Patience, min(g.cfg.RevokeWait+3*leaveWait, g.cfg.SessionTimeout))
 	defer cancel()
-	g.release(ctx, g.drop(nil), leaveWait)
+	g.release(ctx, g.drop(nil), leaveWait, g.cfg.Drained)
 	g.leaveGroup(ctx)
 }
 

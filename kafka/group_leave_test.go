@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -295,4 +296,45 @@ func TestAMemberLeavesWithinItsPatience(t *testing.T) {
 		out()
 		<-a.ended
 	}
+}
+
+// TestDrainedIsSaidBeforeTheCoordinatorAnswers: who leaves has nothing to do with records any more, though offsets are not
+// committed yet and the coordinator says nothing.
+func TestDrainedIsSaidBeforeTheCoordinatorAnswers(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(1, "t"), fastSessions)
+	d := newDesk()
+	cfg := groupConfig(c.ListenAddrs(), "t")
+	cfg.Handle = d.handle
+	cfg.Begin = func(string, string, int32) (int64, bool) { return 0, true }
+	drained := make(chan struct{})
+	cfg.Drained = func(context.Context) { close(drained) }
+	a := newRoom().join(t, cfg)
+	putAll(t, client(t, c), "t", 1, 0, 5)
+	eventually(t, func() bool { return d.distinct() == 5 }, "all are settled")
+	answers := make(chan struct{})
+	for _, key := range []kmsg.Key{kmsg.OffsetCommit, kmsg.LeaveGroup} {
+		c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+			c.KeepControl()
+			select {
+			case <-answers:
+				return nil, nil, false
+			default:
+				return nil, errors.New("no answer"), true
+			}
+		})
+	}
+	select {
+	case <-drained:
+		require.Fail(t, "it is a member still")
+	default:
+	}
+	a.stop()
+	<-drained
+	select {
+	case <-a.ended:
+		require.Fail(t, "it has left without the coordinator")
+	default:
+	}
+	close(answers)
+	<-a.ended
 }

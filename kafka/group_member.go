@@ -155,7 +155,7 @@ func (g *Group) move(ctx context.Context, assigned map[spot]bool) (again bool) {
 		return false
 	}
 	revoked := g.drop(assigned)
-	g.release(ctx, revoked, leaveWait)
+	g.release(ctx, revoked, leaveWait, func(context.Context) {})
 	g.gain(ctx, assigned)
 	return len(revoked) > 0
 }

@@ -161,7 +161,7 @@ func (p *Producer) Produce(r *Record) {
 
 // accept puts r where it belongs. The caller holds mu.
 func (p *Producer) accept(r *Record, now time.Duration) {
-	if p.closing {
+	if p.hasEnded() {
 		p.fail(r, ErrClosed)
 		return
 	}

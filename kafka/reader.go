@@ -14,6 +14,9 @@ import (
 // ErrOffsetGone: the offset is below the first record of the partition.
 var ErrOffsetGone = errors.New("the records are no longer in Kafka")
 
+// errHidden: a leader gives nothing though there is something.
+var errHidden = errors.New("the leader does not give what it has")
+
 // A Reader reads pieces of partitions, wherever and whenever its callers want. Its methods may be called from any
 // goroutine.
 type Reader struct {
@@ -52,22 +55,52 @@ const readMost = 64 << 20
 // gives where there is something. Any other error: try again, from the same offset unless handle was called.
 func (r *Reader) Read(ctx context.Context, topic string, partition int32, from int64, maxBytes int32, handle func(*Fetched) bool) (next int64, err error) {
 	maxBytes = max(maxBytes, 1)
-	for {
+	for asked := false; ; {
 		block, err := askAt(ctx, &r.asker, func(ctx context.Context) (*sarama.FetchResponseBlock, error) {
 			return r.fetch(ctx, topic, partition, from, maxBytes, sarama.ReadCommitted)
 		})
-		if errors.Is(err, sarama.ErrOffsetOutOfRange) {
-			return r.outside(ctx, topic, partition, from)
-		}
-		if err != nil {
+		outside := errors.Is(err, sarama.ErrOffsetOutOfRange)
+		if err != nil && !outside {
 			return from, fmt.Errorf("cannot read partition %d of %s: %w", partition, topic, err)
 		}
-		next = after(block, from)
-		if next > from || block.LastStableOffset <= from || maxBytes >= readMost {
-			return deliver(block, topic, partition, from, next, handle), nil
+		switch {
+		case !outside && after(block, from) > from:
+			return deliver(block, topic, partition, from, after(block, from), handle), nil
+		case outside || block.LastStableOffset <= from:
+			if ended, err := r.endsAt(ctx, topic, partition, from); ended || err != nil {
+				return from, err
+			}
+			if asked {
+				return from, fmt.Errorf("cannot read partition %d of %s: %w", partition, topic, errHidden)
+			}
+			asked = true
+		case maxBytes >= readMost:
+			return from, nil
+		default:
+			maxBytes = min(maxBytes, readMost/4) * 4 // the batch is larger
 		}
-		maxBytes = min(maxBytes, readMost/4) * 4 // the batch is larger
 	}
+}
+
+// endsAt says that a partition has nothing from an offset on. That its leader gives nothing is not enough: a new one gives less
+// than it has until the others have fetched from it, but does not say then where the end is; and one that was replaced may not
+// know. ErrOffsetGone: the partition begins later.
+func (r *Reader) endsAt(ctx context.Context, topic string, partition int32, from int64) (bool, error) {
+	r.forget(topic)
+	start, err := r.Start(ctx, topic, partition)
+	if err != nil {
+		return false, err
+	}
+	if from < start {
+		return false, ErrOffsetGone
+	}
+	end, err := askAt(ctx, &r.asker, func(ctx context.Context) (int64, error) {
+		return r.offset(ctx, topic, partition, sarama.OffsetNewest, sarama.ReadCommitted)
+	})
+	if err != nil {
+		return false, fmt.Errorf("cannot ask for the end of partition %d of %s: %w", partition, topic, err)
+	}
+	return end <= from, nil
 }
 
 // deliver hands the records of a block out.
@@ -80,15 +113,6 @@ func deliver(block *sarama.FetchResponseBlock, topic string, partition int32, fr
 		}
 	}
 	return next
-}
-
-// outside says on which side of the partition an offset is that it does not have.
-func (r *Reader) outside(ctx context.Context, topic string, partition int32, from int64) (int64, error) {
-	start, err := r.Start(ctx, topic, partition)
-	if err == nil && from < start {
-		err = ErrOffsetGone
-	}
-	return from, err
 }
 
 // Start gives the offset of the first record of a partition.

@@ -82,6 +82,52 @@ func TestReadAtTheEndAndAfterItGivesNothing(t *testing.T) {
 	}
 }
 
+// TestReadTakesNothingForTheEndThatIsNot: a new leader does not show all that it has until the others have fetched from it, and
+// one that was replaced and does not know has never had what came since.
+func TestReadTakesNothingForTheEndThatIsNot(t *testing.T) {
+	for name, answer := range map[string]*kerr.Error{"a new leader": nil, "a replaced one": kerr.OffsetOutOfRange} {
+		t.Run(name, func(t *testing.T) {
+			k := fake(t, kfake.SeedTopics(1, "t"))
+			put(t, client(t, k), "t", 0, numbers(0, 9)...)
+			hide(k, 5, answer)
+			r := reader(t, k.ListenAddrs())
+			for _, from := range []int64{5, 9} {
+				next, err := r.Read(t.Context(), "t", 0, from, 1000, func(*Fetched) bool { t.Error("a record"); return true })
+				require.ErrorIs(t, err, errHidden)
+				require.Equal(t, from, next)
+			}
+			fault := k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "t", Err: kerr.OffsetNotAvailable, Count: -1})
+			_, err := r.Read(t.Context(), "t", 0, 9, 1000, nil)
+			require.Error(t, err)
+			fault.Remove()
+			values, next := collect(t, r, "t", 0, 10, 1000)
+			require.Empty(t, values)
+			require.EqualValues(t, 10, next)
+		})
+	}
+}
+
+// hide has fetches from an offset on answered as by a leader that shows nothing from there on; nil: it has that, else not.
+func hide(k *kfake.Cluster, from int64, answer *kerr.Error) {
+	k.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		fetch := req.(*kmsg.FetchRequest)
+		if len(fetch.Topics) == 0 || fetch.Topics[0].Partitions[0].FetchOffset < from {
+			return nil, nil, false
+		}
+		resp := fetch.ResponseKind().(*kmsg.FetchResponse)
+		topic, part := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+		topic.Topic, topic.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
+		part.HighWatermark, part.LastStableOffset, part.LogStartOffset, part.RecordBatches = from, from, 0, []byte{}
+		if answer != nil {
+			part.ErrorCode, part.HighWatermark, part.LastStableOffset = answer.Code, -1, -1
+		}
+		topic.Partitions = append(topic.Partitions, part)
+		resp.Topics = append(resp.Topics, topic)
+		return resp, nil, true
+	})
+}
+
 func TestReadStopsWhereItsCallerDoes(t *testing.T) {
 	k := fake(t, kfake.SeedTopics(1, "t"))
 	put(t, client(t, k), "t", 0, numbers(0, 9)...)

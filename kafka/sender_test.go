@@ -3,9 +3,11 @@ package kafka
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
@@ -105,6 +107,58 @@ func TestWhatMayBeStoredIsNotSentElsewhere(t *testing.T) {
 	p.finish()
 	require.Equal(t, 1, l.count())
 	require.ErrorIs(t, l.of(1)[0], ErrUncertain)
+}
+
+// TestWhatIsOnItsWayComesFirstInATopicMadeAnew with another number of partitions: it may belong into another one there than
+// that of what waits behind it, which is sent once the answer has come.
+func TestWhatIsOnItsWayComesFirstInATopicMadeAnew(t *testing.T) {
+	p, s := byHand(t, 3)
+	l := newLedger()
+	n := 0
+	produce := func() {
+		for key := range 20 {
+			p.Produce(l.record(n, "t", fmt.Sprint("k", key)))
+			n++
+		}
+	}
+	produce()
+	flying := s.nextByHand()
+	produce()
+	found := func() phase {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		tp := p.topics["t"]
+		state := tp.state
+		state.id, state.partitions, state.leaders = sarama.Uuid{2}, 2, state.leaders[:2]
+		p.found(tp, state, p.now())
+		return tp.phase
+	}
+	p.mu.Lock()
+	p.topics["t"].state.id = sarama.Uuid{1}
+	p.mu.Unlock()
+	require.Equal(t, lost, found())
+	require.Empty(t, s.nextByHand().parts, "nothing overtakes it")
+	gone := flying.answers()
+	for _, block := range gone.Blocks["t"] {
+		block.Err = sarama.ErrUnknownTopicOrPartition
+	}
+	p.answered(s, flying, gone)
+	require.Equal(t, open, found())
+	last := map[string]int{}
+	eventually(t, func() bool {
+		req := s.nextByHand()
+		for _, b := range req.batches {
+			for _, r := range b.records {
+				got, err := strconv.Atoi(string(r.Value))
+				require.NoError(t, err)
+				before, seen := last[string(r.Key)]
+				require.True(t, !seen || before < got, "key %s: %d after %d", r.Key, got, before)
+				last[string(r.Key)] = got
+			}
+		}
+		p.answered(s, req, req.answers())
+		return p.outstanding() == 0
+	}, "all is sent")
 }
 
 // TestWhoAcceptsAConnectionAndIsSilentHoldsNothingForLong: as a broker does whose machine is stuck.

@@ -16,6 +16,8 @@ const (
 	verdictTime = 3 * time.Second
 	// checkAgain is how often a topic in use is verified anew, for its limit and number of partitions.
 	checkAgain = 5 * time.Minute
+	// answerAgain is how often it is asked whether answers are still to come for what was sent before a topic was made anew.
+	answerAgain = 50 * time.Millisecond
 	// suspectAgain is how often it is while there is doubt.
 	suspectAgain = 500 * time.Millisecond
 	// settingsHold is for how long a record is judged by the settings of its topic as they were last seen. After that it
@@ -143,6 +145,14 @@ func (p *Producer) found(t *topic, s topicState, now time.Duration) {
 		s.id = t.state.id
 	}
 	madeAnew := differ(s.id, t.state.id)
+	if madeAnew && int(s.partitions) != len(t.parts) && slices.ContainsFunc(t.parts, func(part *part) bool { return part.flying }) {
+		// What is on its way belongs before what would be placed anew, perhaps in another partition.
+		if t.phase == open {
+			p.lose(t, "Kafka topic was made anew")
+		}
+		t.due = now + answerAgain
+		return
+	}
 	if madeAnew {
 		t.former = append(t.former[max(0, len(t.former)-mostFormer+1):], t.state.id)
 	}
