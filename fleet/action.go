@@ -6,7 +6,7 @@ type ActionKind uint8
 // The actions. In brackets the method that answers.
 const (
 	// ActWrite: write Value, or a tombstone if it is nil, under the client's key of this incarnation, in this
-	// order. [Wrote or Failed]
+	// order. State is the session that a claim ends because its time is over, as it was left. [Wrote or Failed]
 	ActWrite ActionKind = iota + 1
 	// ActFence: take a new producer epoch on the transactional ids TxIDs of incarnation Inc, which returns when
 	// its open transaction is decided. [Fenced]

@@ -31,7 +31,14 @@ func (c *Claimer) asFound() *Session {
 	t := c.terms
 	if t == nil {
 		s.Expiry = 0
+		if c.met != nil {
+			s.Ends = &Progress{Met: c.met.Pos, IDs: c.met.IDs}
+		}
 		return s
+	}
+	if c.met != nil {
+		s.Progress = s.Progress.clone()
+		s.MeetAll(c.met)
 	}
 	s.Expiry, s.OfflineSince = t.expiry, t.offline
 	return s

@@ -121,7 +121,12 @@ func (c *Claimer) pump() []Action {
 			c.book = c.next
 		}
 		c.next, c.removing, c.phase = nil, false, phaseClaim
-		return c.write(writeClaim, c.claim())
+		claim := c.claim()
+		acts := c.write(writeClaim, claim)
+		if claim.Ended && !c.book.Ended {
+			acts[0].State = c.book
+		}
+		return acts
 	case c.next != nil:
 		value := c.next
 		c.next, c.started = nil, c.asked
@@ -398,8 +403,11 @@ func (c *Claimer) open(v View, resumed *Session) []Action {
 		}
 	}
 	c.doubting(d)
-	if resumed == nil {
-		s.Begins = c.req.begins
+	c.met = nil
+	if resumed != nil {
+		s.Gaps = gapsBehind(resumed, c.req.heard)
+	} else {
+		s.Begins = c.req.heard
 	}
 	// The record takes the place of the state under our key, and nobody would know of the Will in that any more.
 	s.Owed = nil

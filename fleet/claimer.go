@@ -16,7 +16,7 @@ type ConnectRequest struct {
 // An attempt is a CONNECT until it is answered.
 type attempt struct {
 	ConnectRequest
-	begins *Progress
+	heard *Progress
 }
 
 // A Claimer is this incarnation's side for one client ID, for one connection after another. All that it knows of
@@ -40,10 +40,11 @@ type Claimer struct {
 	value   *Session // the record under way
 	next    *Session // the state to write as soon as nothing is under way
 	clear   *clearing
-	leaving *Session // the state to release as soon as its Will is published
-	terms   *terms   // what the newest opening record has other values for; nil: it began a session
-	wills   []int64  // epochs of the Wills that ActWill was given for, and that are not answered
-	waits   int64    // number of the newest ActWait
+	leaving *Session  // the state to release as soon as its Will is published
+	terms   *terms    // what the newest opening record has other values for; nil: it began a session
+	met     *Progress // see Met; of the newest opening record
+	wills   []int64   // epochs of the Wills that ActWill was given for, and that are not answered
+	waits   int64     // number of the newest ActWait
 	doubts  *doubts
 
 	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
@@ -93,17 +94,25 @@ func (c *Claimer) Connect(req ConnectRequest, v View) []Action {
 	return c.step(v)
 }
 
-// BeginAt gives Session.Begins for the session that the attempt opens, if it is a new one. It has no effect once Begins is
-// true.
-func (c *Claimer) BeginAt(at *Progress) {
+// Heard says how far this incarnation has read commands for the client before the attempt's session is open here: they are not
+// offered to it. It has no effect once the record that opens it is on its way.
+func (c *Claimer) Heard(to *Progress) {
 	if c.req != nil {
-		c.req.begins = at
+		c.req.heard = to
 	}
 }
 
-// Begins says that the record which begins a session is written, and the CONNECT not answered yet.
-func (c *Claimer) Begins() bool {
-	return (c.phase == phaseOpening || c.phase == phaseShown) && !c.present
+// Met says which commands somebody was told here are not for the session of a connection that the device is not told of. Gone
+// follows.
+func (c *Claimer) Met(to *Progress) { c.met = to }
+
+// Begins gives the epoch of the session which the record begins that is written, if the CONNECT is not answered yet; 0: there is
+// none.
+func (c *Claimer) Begins() int64 {
+	if (c.phase == phaseOpening || c.phase == phaseShown) && !c.present {
+		return c.epoch
+	}
+	return 0
 }
 
 // Read says that the table has moved: a record of the client was read, or the offset that Awaits names.

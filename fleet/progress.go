@@ -1,5 +1,7 @@
 package fleet
 
+import "maps"
+
 // Progress is how far a session has got in the command topics: per partition the first offset that is not settled,
 // and what is settled above it. Both are needed: a QoS 2 command that was settled above an unsettled one would be
 // delivered a second time. The zero value is that of a session that knows no topic.
@@ -26,6 +28,27 @@ func (p *Progress) Start(topic string, partition int32, offset int64) {
 // Meet sets Met for a partition.
 func (p *Progress) Meet(topic string, partition int32, offset int64) {
 	put(&p.Met, topic, partition, offset)
+}
+
+// clone is a copy in which Met and IDs can be changed.
+func (p Progress) clone() Progress {
+	p.Met, p.IDs = maps.Clone(p.Met), maps.Clone(p.IDs)
+	for topic, partitions := range p.Met {
+		p.Met[topic] = maps.Clone(partitions)
+	}
+	return p
+}
+
+// MeetAll raises Met to positions in the same topics.
+func (p *Progress) MeetAll(to *Progress) {
+	for topic, partitions := range to.Pos {
+		for partition, at := range partitions {
+			if id := to.IDs[topic]; p.Means(topic, id) && at > p.Reach(topic, partition) {
+				p.Meet(topic, partition, at)
+				p.Bind(topic, id)
+			}
+		}
+	}
 }
 
 // Give sets Given for a partition.

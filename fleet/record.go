@@ -57,8 +57,12 @@ type Session struct {
 	// commands came for it.
 	Ends *Progress `json:"ends,omitempty"`
 	// Begins is where the session begins in the command topics, where its first holder had read commands for the client
-	// before it: what is below is not for the session to tell of. It is kept as long as the session lives.
-	Begins   *Progress `json:"begins,omitempty"`
+	// before it: what is below is not for the session to tell of, but for the one before it or for who looks after the partition.
+	// It is kept as long as the session lives.
+	Begins *Progress `json:"begins,omitempty"`
+	// Gaps has, as Settled, what of the command topics no holder has offered to the session: the one before had not come to it,
+	// and who went on with it had read it before. What waited there for the session is replayed.
+	Gaps     *Progress `json:"gaps,omitempty"`
 	Out      []Out     `json:"out,omitempty"`      // deliveries to the device that are under way
 	Received []uint16  `json:"received,omitempty"` // QoS 2 ids taken in and not released, outside the ledger
 	Pending  []Pending `json:"pending,omitempty"`  // those of which it is not known yet

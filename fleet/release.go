@@ -9,7 +9,7 @@ func (c *Claimer) stamp(state *Session) *Session {
 	s.TxID, s.Principal, s.Connected, s.Clean = c.by.TxID, c.book.Principal, c.book.Connected, c.book.Clean
 	s.Released, s.Withdrawn, s.Ended = false, false, false
 	s.Remote, s.Version, s.Owed = c.book.Remote, c.book.Version, c.book.Owed
-	s.Begins = c.book.Begins
+	s.Begins, s.Gaps = c.book.Begins, c.book.Gaps
 	s.Pending = merged(state.Pending, c.doubt().pending)
 	return &s
 }
@@ -71,7 +71,7 @@ func ended(s *Session) *Session {
 	}
 	if e.Ends != nil {
 		e.Subs = s.Subs // which commands were its own
-		e.Begins = s.Begins
+		e.Begins, e.Gaps = s.Begins, s.Gaps
 	}
 	return e
 }

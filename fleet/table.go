@@ -42,6 +42,7 @@ const (
 	flagOwed
 	flagPending
 	flagLasting
+	flagBegins
 )
 
 type instance struct {
@@ -161,6 +162,7 @@ type head struct {
 	Owed      json.RawMessage `json:"owed"`
 	Pending   json.RawMessage `json:"pending"`
 	Lasting   positive        `json:"expiry"`
+	Begins    json.RawMessage `json:"begins"`
 }
 
 // A positive is a number of which no more is to be known. What is none reads as 0, as the rest of a record does.
@@ -199,7 +201,7 @@ func (h *head) flags() flags {
 		flag flags
 	}{
 		{h.Released, flagReleased}, {h.Ended, flagEnded}, {h.Withdrawn, flagWithdrawn}, {len(h.Will) > 0, flagWill}, {len(h.Owed) > 0, flagOwed}, {len(h.Pending) > 0, flagPending},
-		{bool(h.Lasting), flagLasting},
+		{bool(h.Lasting), flagLasting}, {len(h.Begins) > 0, flagBegins},
 	} {
 		if bit.on {
 			f |= bit.flag

@@ -70,6 +70,31 @@ func (v View) Newest() (inc string, s *Session) {
 	return "", nil
 }
 
+// A Kept is the session that was opened last as it was at a moment, whatever is read later.
+type Kept struct{ top entry }
+
+// Keep gives what Newest gives, for later.
+func (v View) Keep() (k Kept) {
+	if top := v.top(); top != nil {
+		k.top = *top
+	}
+	return k
+}
+
+// Newest is told at View.Newest.
+func (k Kept) Newest() (inc string, s *Session) {
+	if k.top.state == 0 {
+		return "", nil
+	}
+	return k.top.inc.name, k.top.session()
+}
+
+// BeginsBehind says that the session which was opened last is another one than was kept, and that its Begins are known.
+func (v View) BeginsBehind(k Kept) bool {
+	top := v.top()
+	return top != nil && top.state > k.top.state && top.opened() && top.is(flagBegins)
+}
+
 // Ends are those of the sessions that have ended, as far as their records are still there.
 func (v View) Ends() (all []*Progress) {
 	for i := range v.entries {
@@ -88,6 +113,29 @@ func (v View) Ended(inc string) int64 {
 		return e.state
 	}
 	return 0
+}
+
+// Epoch is that of the session's newest state, also one that has ended; 0: there is none.
+func (v View) Epoch() int64 {
+	if top := v.top(); top != nil {
+		return top.state
+	}
+	return 0
+}
+
+// Connected says that the session which was opened last has a connection, as far as is known.
+func (v View) Connected() bool {
+	top := v.top()
+	return top != nil && top.opened() && !top.is(flagReleased|flagEnded) && top.inc.verdict == nil
+}
+
+// Claimed says that an incarnation other than me has claimed the client ID, lives, and has neither opened the session nor given
+// that up.
+func (v View) Claimed(me string) bool {
+	top := v.top()
+	return slices.ContainsFunc(v.entries, func(e entry) bool {
+		return (top == nil || e.claim > top.state) && !e.settled() && e.inc.verdict == nil && e.inc.name != me
+	})
 }
 
 // Lives says that the client has a session, or one that has expired and of which no record says yet that it has ended.

@@ -51,6 +51,8 @@ type Conn struct {
 	Session int64 // the epoch that the session began with
 	Asked
 	begins  *fleet.Progress // of the session
+	gaps    *fleet.Progress // of the session
+	told    Ends            // behind the last command in a stream of which somebody was told here that it is not for the session
 	pending []uint16        // those that the end has left without an outcome
 	ids     idSet           // those of the ledger
 	Present bool            // a session was resumed
@@ -95,7 +97,7 @@ const releaseWait = takeoverWait / 4
 func (c *Conn) begin(a fleet.Action) {
 	c.epoch, c.began, c.lasting = a.Epoch, time.Now().UnixNano(), a.Present || a.State.Expiry > 0
 	s := a.State
-	c.Session, c.Present, c.begins = s.Began, a.Present, s.Begins
+	c.Session, c.Present, c.begins, c.gaps = s.Began, a.Present, s.Begins, s.Gaps
 	c.Asked = Asked{Principal: s.Principal, Remote: s.Remote, Version: s.Version, will: s.Will}
 	c.expiry = s.Expiry
 	if !a.Present {
@@ -224,6 +226,7 @@ func (c *Conn) Quit(reason string) {
 	defer c.p.unlock()
 	h, at := c.h, millis()
 	h.conn = nil
+	h.met(c)
 	h.leave(nil, at)
 	c.p.later(func() { c.p.d.host.Disconnected(c, reason, at) })
 }
@@ -271,8 +274,12 @@ func (c *Conn) depart() {
 		w.Due = at + 1000*int64(min(w.Delay, l.Expiry))
 		final.Will = &w
 	}
+	for stream, at := range c.told {
+		l.Met[stream] = max(l.Met[stream], at)
+	}
 	switch {
 	case l.Expiry > 0:
+		final.MeetAll(c.p.d.host.Positions(c.told))
 	case !c.lasting && len(l.Met) > 0:
 		// It takes what was there for all with it, but who tells of absent devices may not have read yet what came for it alone.
 		met := c.p.d.host.Positions(l.Met)

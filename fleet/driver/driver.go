@@ -59,11 +59,13 @@ type Host interface {
 	Died(client, inc string, st *fleet.Session, at int64)
 	// Ended says that the session state of a client has ended; ends is where. It is called without a lock.
 	Ended(client string, state *fleet.Session, ends Ends)
-	// Missed says that a session of another instance has ended, where its record says, and that what is behind that and below
-	// ends was read here before, when the client had it still. It is called without a lock.
-	Missed(client string, state *fleet.Session, ends Ends)
+	// Unwanted says that no session of a client was offered a command which was read here before, and that this instance tells
+	// of it, unless it waits for the session, of this state; nil: there is none. It is called without a lock.
+	Unwanted(client string, stream int32, offset int64, state *fleet.Session)
+	// Mark is the place of a command as records have it. It must not block.
+	Mark(stream int32, offset int64) fleet.Mark
 	// Ends says where the devices here are now, Positions gives ends as a session's record has them. LogEnds says where the
-	// topics end, which it may wait for a while.
+	// topics end, which it may wait for a while; nil: that can't be known now.
 	Ends() Ends
 	LogEnds(ctx context.Context) Ends
 	Positions(ends Ends) *fleet.Progress

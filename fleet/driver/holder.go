@@ -26,7 +26,8 @@ type holder struct {
 	departing *Conn         // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
 	dueAsked  bool          // willDue is under way
-	past      *past         // the session that the one being opened, or open, takes the place of
+	pasts     []*past       // sessions that others here have taken the place of, in their order, until they are told of
+	idles     bool          // the machine has nothing to do; the last word on a session before may be waited for
 }
 
 // An attempt is a CONNECT on its way.
@@ -83,6 +84,15 @@ func (h *holder) shown() *fleet.Session {
 	return s
 }
 
+// sessionOnItsWay gives the epoch of the session whose first record is written for an attempt that is not answered yet; 0: there is
+// none.
+func (h *holder) sessionOnItsWay() int64 {
+	if h == nil || h.opening == nil {
+		return 0
+	}
+	return h.m.Begins()
+}
+
 // beginning and resumes say that the record of such an attempt begins a session, or goes on with one.
 func (h *holder) beginning() bool { s := h.shown(); return s != nil && s.Began == s.Claim }
 func (h *holder) resumes() bool   { s := h.shown(); return s != nil && s.Began != s.Claim }
@@ -111,7 +121,7 @@ func (h *holder) do(acts []fleet.Action) {
 	for _, a := range acts {
 		switch a.Kind {
 		case fleet.ActWrite:
-			h.begins(a.Value)
+			h.begins(a)
 			h.write(a.Value)
 		case fleet.ActFence:
 			d.errand(func(ctx context.Context) error {
@@ -141,8 +151,14 @@ func (h *holder) do(acts []fleet.Action) {
 
 // idle lets go of a machine that has nothing to do.
 func (h *holder) idle() {
-	if h.unused() && h.p.clients[h.id] == h {
-		h.pastOver()
+	h.idles = true
+	h.forgetPasts()
+	h.letGo()
+}
+
+// letGo does so, unless the last word on a session before is waited for. part.mu is held.
+func (h *holder) letGo() {
+	if h.idles && len(h.pasts) == 0 && h.unused() && h.p.clients[h.id] == h {
 		delete(h.p.clients, h.id)
 		h.p.duty(h.id)
 		if _, stored := h.p.table.Client(h.id); !stored && h.epoch > 0 {
@@ -178,14 +194,17 @@ func (h *holder) opened(a fleet.Action) {
 	for _, ends := range h.p.view(h.id).Ends() {
 		h.p.advance(h.id, ends)
 	}
-	if h.past != nil {
-		h.past.ends = h.p.ends(h.id) // before the device can subscribe again
-		at.conn.Unheard = h.past.inc != h.inc.name && !h.past.state.IsLast()
+	for _, past := range h.pasts {
+		if past.ends == nil { // else it is another one's, or the session that took its place is resumed
+			past.ends = h.p.ends(h.id) // before the device can subscribe again
+		}
+		at.conn.Unheard = at.conn.Unheard || past.inc != h.inc.name && !past.state.IsLast()
 	}
 	at.answer <- a
 	h.tidy(a.State)
 	h.p.d.host.Connected(at.conn)
-	h.tellPast()
+	h.settleHeard(a)
+	h.tellPasts()
 }
 
 // tidy removes from the ledger what says nothing any more about the client.
@@ -211,6 +230,7 @@ func (d *Driver) sweepLedger(client string, began, lowest int64, by interface{ w
 // lost ends the attempt or the connection: another one has the client ID, or it is not the device's to have.
 func (h *holder) lost(a fleet.Action) {
 	if at := h.opening; at != nil {
+		h.met(at.conn)
 		h.opening = nil
 		at.answer <- a
 		h.p.later(func() { h.event(func(v fleet.View) []fleet.Action { return h.m.Gone(nil, millis(), v) }) })
@@ -236,9 +256,17 @@ func (h *holder) lost(a fleet.Action) {
 
 // giveUp ends an attempt that nobody waits for any more.
 func (h *holder) giveUp() {
+	h.met(h.opening.conn)
 	h.opening = nil
 	h.do(h.m.Gone(nil, millis(), h.p.view(h.id)))
 	h.release()
+}
+
+// met passes on what somebody was told here though the device is not told of its session. part.mu is held.
+func (h *holder) met(c *Conn) {
+	if c.told != nil {
+		h.m.Met(h.p.d.host.Positions(c.told))
+	}
 }
 
 // leave tells the machine that the connection has ended, and lets the next CONNECT begin. part.mu is held.

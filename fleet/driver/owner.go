@@ -214,7 +214,11 @@ func (o *ownership) verdict(a fleet.Action) {
 // whoever opens a session of the dead one finds that out.
 func (o *ownership) reach(ctx context.Context, a fleet.Action) {
 	d := o.p.d
-	a.Verdict.Ends = d.host.Positions(d.host.LogEnds(ctx))
+	ends := d.host.LogEnds(ctx)
+	if ends == nil {
+		return
+	}
+	a.Verdict.Ends = d.host.Positions(ends)
 	o.event(func() []fleet.Action {
 		d.write(o.p, a.Key, a.Verdict, func(error) {})
 		return nil

@@ -32,8 +32,9 @@ type part struct {
 	left      map[int32]lastLeft // by stream
 	ahead     map[string]Ends    // by client ID: it is told what became of its commands below, which are still to be read here
 	quests    map[*Quest]struct{}
-	passed    passed
-	after     []func() // to be called when mu is not held any more
+	heard     heards
+	births    map[string]*birth // by client ID: the last one
+	after     []func()          // to be called when mu is not held any more
 }
 
 func (p *part) lock() { p.mu.Lock() }
@@ -69,7 +70,8 @@ func (p *part) handle(r *kafka.Fetched) {
 	p.lock()
 	lasting := p.table.Lasting()
 	_, held := p.table.Stored()
-	ended := p.endedBy(r.Key)
+	_, id, inc, _ := fleet.ParseKey(r.Key)
+	ended, kept := p.view(id).Ended(inc), p.view(id).Keep()
 	client, changed, err := p.table.Apply(fleet.Record{Key: r.Key, Value: r.Value, Offset: r.Offset, Time: r.Timestamp.UnixMilli()})
 	p.d.lasting.Add(int64(p.table.Lasting() - lasting))
 	_, now := p.table.Stored()
@@ -82,12 +84,18 @@ func (p *part) handle(r *kafka.Fetched) {
 		p.d.lines.Error().Err(err).Int32("partition", p.id).Int64("offset", r.Offset).Msg("left out a record of the sessions topic")
 	case p.d.me.Load() == nil || !changed: // as long as it is read for the first time nobody acts on it
 	case client == "":
-		p.heard(r)
+		p.notice(r)
 	default:
 		p.read(client)
-		if p.endedBy(r.Key) != ended {
-			p.gap(r.Key)
+		p.lastWord(client, inc)
+		if inc != p.d.me.Load().name {
+			p.overtaken(client, inc)
+			p.begun(client, kept)
+			if p.view(client).Ended(inc) != ended {
+				p.gap(client, p.view(client).Session(inc))
+			}
 		}
+		p.reconsider(client)
 	}
 	p.unlock()
 	p.mark.Reach(r.Offset + 1)
@@ -109,17 +117,21 @@ func (p *part) read(client string) {
 
 // look lets who has to do with a client here see what the table says of it now. mu is held.
 func (p *part) look(client string) {
-	if h := p.clients[client]; h != nil {
+	h := p.clients[client]
+	if h != nil && !h.idles {
 		h.do(h.m.Read(p.view(client)))
-		h.tellPast()
+		h.tellPasts()
 		h.awaitWill()
-	} else {
-		p.duty(client)
+		return
+	}
+	p.duty(client)
+	if h != nil {
+		h.tellPasts() // behind that: who is let go has no duty left
 	}
 }
 
-// heard takes a heartbeat or a verdict. mu is held.
-func (p *part) heard(r *kafka.Fetched) {
+// notice takes a heartbeat or a verdict. mu is held.
+func (p *part) notice(r *kafka.Fetched) {
 	kind, _, name, err := fleet.ParseKey(r.Key)
 	if err != nil || r.Value == nil {
 		return
@@ -140,6 +152,7 @@ func (p *part) heard(r *kafka.Fetched) {
 	}
 	for _, client := range p.table.ClientsOf(name) { // a Will may have waited for an attempt there, a key for what it would tell
 		p.look(client)
+		p.reconsider(client)
 	}
 	p.tick()
 }
@@ -191,19 +204,20 @@ func (p *part) sweep(at time.Time) {
 		if !ok {
 			break
 		}
-		if h := p.clients[client]; h != nil {
+		if h := p.clients[client]; h != nil && !h.idles {
 			h.awaitWill()
 		} else {
 			p.duty(client)
 		}
 	}
-	for _, h := range p.those(func(h *holder) bool { return h.past != nil || h.conn != nil && h.conn.wantsCheckpoint(at) }) {
+	for _, h := range p.those(func(h *holder) bool { return len(h.pasts) > 0 || h.conn != nil && h.conn.wantsCheckpoint(at) }) {
 		if h.conn != nil && h.conn.wantsCheckpoint(at) {
 			h.conn.save()
 		}
-		h.tellPast()
+		h.tellPasts()
 	}
 	p.forget()
+	p.forgetBirths()
 	p.tick()
 }
 
@@ -225,6 +239,7 @@ func (p *part) holder(clientID string, inc *incarnation) *holder {
 		h = &holder{p: p, id: clientID, inc: inc, m: fleet.NewClaimer(&inc.shard(clientID).writer)}
 		p.clients[clientID] = h
 	}
+	h.idles = false
 	return h
 }
 
@@ -243,7 +258,8 @@ func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequ
 			c.h, h.opening = h, at
 			req.Now = millis()
 			acts := h.m.Connect(req, p.view(h.id))
-			h.m.BeginAt(p.sessionBegins(clientID))
+			p.hearDoubts(clientID)
+			h.m.Heard(p.heardBy(clientID))
 			h.do(acts)
 			p.unlock()
 			return at, nil

@@ -1,8 +1,8 @@
 package driver
 
 import (
+	"cmp"
 	"maps"
-	"slices"
 
 	"sluice/fleet"
 )
@@ -16,16 +16,19 @@ type Quest struct {
 	Stream    int32 // by the number that the Host gave it
 	Offset    int64
 	Connected bool // it is for connected devices alone
-	// Subscribed says that a session subscribed to the command, Told that one which ends there tells of it. All are called
+	// Subscribed says that a session subscribed to the command, Told that one which ends there tells of it. Both are called
 	// with a lock held.
 	Subscribed func(s *fleet.Session) bool
-	// Below says that it is below a position.
-	Below func(p *fleet.Progress) bool
-	Told  func(s *fleet.Session, ends Ends) bool
+	Told       func(s *fleet.Session, ends Ends) bool
 
-	owns Owning // when the command was read
-	born int64  // the epoch of the last session that had begun here when the command was read
-	told bool   // by a session that has ended meanwhile
+	owns    Owning  // when the command was read
+	born    int64   // the epoch of the last session that had begun here when the command was read
+	told    bool    // by a session that has ended meanwhile, or that another instance had
+	offered bool    // to the session that there was when it was read
+	before  bool    // a session began, at another instance: what became of the one before decides
+	heard   bool    // it is open as well, since a session was about to be opened here while it was in doubt
+	found   Finding // of one that was settled while it was in doubt
+	left    bool    // to a connection elsewhere: who tells of it is known when a record says what became of that
 }
 
 // A Finding is who is to say what became of a command.
@@ -47,32 +50,46 @@ func (d *Driver) Seek(q *Quest) Finding {
 	h := p.clients[q.ClientID]
 	q.owns = p.owns()
 	switch {
-	case q.Offset < p.ahead[q.ClientID][q.Stream]:
+	case q.Offset < p.ahead[q.ClientID][q.Stream] && !(q.owns == Mine && p.skipped(q) || p.precedesBirth(q) != nil):
 		return Elsewhere
 	case h == nil && q.owns == Other:
-		p.pass(q)
+		p.hearOther(q)
 		return Elsewhere
 	}
 	if h != nil {
 		q.born = h.born
 	}
-	switch found := p.find(q); {
+	if _, state := p.newest(q.ClientID); state != nil {
+		q.offered = state.Offered(p.place(q))
+	}
+	found := p.find(q)
+	c := h.connection()
+	switch {
 	case found == Elsewhere:
 		if p.left == nil {
 			p.left = make(map[int32]lastLeft)
 		}
 		p.left[q.Stream] = lastLeft{q.ClientID, q.Offset + 1}
+		if q.left || q.owns == Other {
+			p.hear(q, q.left)
+		}
+		if !q.left && h.sessionOnItsWay() > 0 {
+			h.opening.conn.tells(q.Stream, q.Offset) // it waits for the session before, of which is told here
+		}
+		p.reconsiderBefore(q)
 		return Elsewhere
-	case h != nil && h.lasting(): // its session is here still, or is about to be
+	case c != nil && (c.lasting || q.owns == Other): // its session is here still, or is about to be
+		c.tells(q.Stream, q.Offset)
 		return found
-	case q.owns == Other && h.m.Begins():
+	case q.owns != Undecided && h.sessionOnItsWay() > 0:
+		h.opening.conn.tells(q.Stream, q.Offset)
 		return found // it comes behind what the session's record says
 	case q.owns == Other:
-		p.pass(q)
-		if h.opening != nil {
-			h.m.BeginAt(p.sessionBegins(q.ClientID))
-		}
+		p.hear(q, true)
 		return Elsewhere
+	case q.owns == Mine && h != nil && h.opening != nil:
+		q.heard = true
+		p.hear(q, true)
 	}
 	if p.quests == nil {
 		p.quests = make(map[*Quest]struct{})
@@ -88,9 +105,27 @@ func (d *Driver) Resolve(q *Quest) Finding {
 	defer p.unlock()
 	delete(p.quests, q)
 	if q.owns == Undecided && p.turned() != Mine {
+		p.hearOther(q)
 		return Elsewhere
 	}
-	return p.find(q)
+	if q.heard && !p.heard.has(q) {
+		return q.found // it is settled
+	}
+	if h := p.clients[q.ClientID]; q.heard && h != nil && h.conn != nil {
+		p.heard.resolve(q)
+		return Elsewhere // it is about to be
+	}
+	found := p.find(q)
+	switch {
+	case q.heard && !q.left:
+		p.heard.drop(q)
+	case q.heard:
+		p.heard.resolve(q)
+	case q.left:
+		p.hear(q, true)
+	}
+	p.reconsiderBefore(q)
+	return found
 }
 
 // find says who tells of a command. mu is held.
@@ -99,27 +134,81 @@ func (p *part) find(q *Quest) Finding {
 	switch {
 	case q.told:
 		return Elsewhere
+	case p.precedesBirth(q) != nil:
+		q.left, q.before = true, true
+		return Elsewhere
 	case h != nil && h.born > q.born:
 		return NotConnected
 	case h != nil && h.beginning():
-		if h.past != nil && !q.Connected && q.Subscribed(h.past.state) {
+		if past := h.lastPast(); past != nil && !q.Connected && q.Subscribed(past.state) {
 			return Elsewhere
 		}
 		return NotConnected
 	}
+	if _, last := p.newest(q.ClientID); last != nil && last.Ended && last.Skips(p.place(q)) { // its holder has told of what it had subscribed to
+		if q.Subscribed(last) {
+			return Elsewhere
+		}
+		return NotSubscribed
+	}
 	// A session whose time is over when the command is written is none, and one whose time is not over then tells of it
 	// itself, whenever the command is read.
-	switch state, connected := p.whereabouts(q.ClientID, min(millis(), q.Written)); {
-	case state != nil && state.Begins != nil && q.Below(state.Begins):
+	state, connected := p.whereabouts(q.ClientID, min(millis(), q.Written))
+	at := p.place(q)
+	switch {
+	case state != nil && state.Begins.Passes(at):
 		return NotConnected
-	case connected:
+	case state != nil && state.Skips(at):
+	case connected, p.claimed(q.ClientID):
+		q.left = state == nil || !state.Offered(at)
 		return Elsewhere
+	}
+	switch {
 	case state == nil, q.Connected:
 		return NotConnected
-	case !q.Subscribed(state) && !q.Below(&state.Progress): // else it was told of when the session had no subscription for it, or has it
+	case !q.Subscribed(state) && !q.offered: // else it was told of when the session had no subscription for it, or has it
 		return NotSubscribed
 	}
 	return Elsewhere
+}
+
+// claimed says that another instance has claimed a client ID and is about to open its session. mu is held.
+func (p *part) claimed(client string) bool {
+	me := p.d.me.Load()
+	return me != nil && p.view(client).Claimed(me.name)
+}
+
+// place is that of a command as records have it.
+func (p *part) place(q *Quest) fleet.Mark { return p.d.host.Mark(q.Stream, q.Offset) }
+
+// newest gives the session of a client that was opened last, also one that has ended. mu is held.
+func (p *part) newest(client string) (inc string, s *fleet.Session) {
+	if h := p.clients[client]; h != nil {
+		return h.m.Newest(p.view(client))
+	}
+	return p.view(client).Newest()
+}
+
+// skipped says that a command is in a gap of its client's session. mu is held.
+func (p *part) skipped(q *Quest) bool {
+	_, s := p.newest(q.ClientID)
+	return s != nil && s.Skips(p.place(q))
+}
+
+// connection gives the connection of a client that is here, or has ended and waits for what it had under way; nil: there is none.
+func (h *holder) connection() *Conn {
+	if h == nil {
+		return nil
+	}
+	return cmp.Or(h.conn, h.departing)
+}
+
+// tells notes that somebody is told here that a command is not for the session. part.mu is held.
+func (c *Conn) tells(stream int32, offset int64) {
+	if c.told == nil {
+		c.told = make(Ends)
+	}
+	c.told[stream] = max(c.told[stream], offset+1)
 }
 
 // Whereabouts gives the session that a client ID without a connection here has anywhere at a time, and whether it is, as
@@ -180,12 +269,29 @@ func (d *Driver) Precedes(q *Quest) (precedes, tells bool) {
 		return false, false
 	}
 	c := h.conn
+	if b := p.precedesBirth(q); b != nil && (b.past == nil || b.past.StateEpoch != c.epoch) { // else it is for the connection that there is here still
+		q.before = true
+		p.hear(q, true)
+		p.reconsiderBefore(q)
+		return true, false
+	}
 	// The holder of the session before may have met what was written later too, before it read our claim.
 	if !c.Present && q.Offset < p.ahead[q.ClientID][q.Stream] && q.Written < c.Began().UnixMilli() {
 		return true, false
 	}
-	tells = c.begins != nil && p.owner.Owns() && q.Below(c.begins)
+	tells = p.owner.Owns() && c.begins.Passes(p.place(q))
 	return tells, tells
+}
+
+// Skipped says that a command which the session that is here has not subscribed to is in a gap of the session. tells: this
+// instance is to say what became of it.
+func (d *Driver) Skipped(clientID string, stream int32, offset int64) (skipped, tells bool) {
+	p := d.part(clientID)
+	p.lock()
+	defer p.unlock()
+	h := p.clients[clientID]
+	skipped = h != nil && h.conn != nil && h.conn.gaps.Has(p.d.host.Mark(stream, offset))
+	return skipped, skipped && p.owner.Owns()
 }
 
 // A lastLeft is the last command of a stream that was left to the session of a client. It may be in the hands of who has
@@ -224,48 +330,6 @@ func (p *part) advanceTo(client string, ahead Ends) {
 	}
 }
 
-// pass leaves a command to who looks after the partition of its client, which has no session anywhere. mu is held.
-func (p *part) pass(q *Quest) {
-	if !p.view(q.ClientID).Lives() {
-		p.passed.add(q)
-	}
-}
-
-// passed are the last commands that were read here and left to who looks after the partitions of their clients, which had no
-// session: one that begins here begins behind them. The zero value is ready to use.
-type passed struct {
-	by    map[string]Ends // by client ID
-	order []string        // in which the clients came
-}
-
-// passedKept bounds the clients of a partition.
-const passedKept = 1000
-
-func (a *passed) add(q *Quest) {
-	if a.by == nil {
-		a.by = make(map[string]Ends)
-	}
-	at := a.by[q.ClientID]
-	if at == nil {
-		if len(a.order) == passedKept {
-			delete(a.by, a.order[0])
-			a.order = slices.Delete(a.order, 0, 1)
-		}
-		at = make(Ends)
-		a.by[q.ClientID], a.order = at, append(a.order, q.ClientID)
-	}
-	at[q.Stream] = max(at[q.Stream], q.Offset+1)
-}
-
-// sessionBegins gives where a session that begins now does so, if there is none that it takes the place of: of what waited
-// for such a one it is told by who opens the new one. nil: it has all. mu is held.
-func (p *part) sessionBegins(client string) *fleet.Progress {
-	if _, _, replaces := p.view(client).Base(millis()); replaces || len(p.passed.by[client]) == 0 {
-		return nil
-	}
-	return p.d.host.Positions(p.passed.by[client])
-}
-
 // forget drops what the devices here have passed. mu is held.
 func (p *part) forget() {
 	if len(p.ahead) == 0 {
@@ -290,38 +354,4 @@ func (p *part) endedAt(client string, state *fleet.Session, ends Ends) {
 		q.told = q.told || q.ClientID == client && q.Told(state, ends)
 	}
 	p.later(func() { p.d.host.Ended(client, state, ends) })
-}
-
-// endedBy gives the epoch of the session that another writer of a client's record has ended, else 0. mu is held.
-func (p *part) endedBy(key []byte) int64 {
-	me := p.d.me.Load()
-	_, client, inc, err := fleet.ParseKey(key)
-	if me == nil || err != nil || inc == me.name {
-		return 0
-	}
-	return p.view(client).Ended(inc)
-}
-
-// gap says that another instance has ended a session with its connection: what that had read is not for a session that begins
-// here, and of what was read here before it, and there after it, each has left it to the other. What it had read before the
-// session is left to who tells of absent devices: where that one has still to read it, it tells of all, better twice than not
-// at all. mu is held.
-func (p *part) gap(key []byte) {
-	_, client, inc, _ := fleet.ParseKey(key)
-	if s := p.view(client).Session(inc); s != nil && s.Ends != nil {
-		ahead := p.d.host.Ahead(s.Ends)
-		if s.Begins != nil && p.owner.Owns() {
-			for stream := range p.d.host.Ahead(s.Begins) {
-				delete(ahead, stream)
-			}
-		}
-		p.advanceTo(client, ahead)
-		for q := range p.quests {
-			q.told = q.told || q.ClientID == client && q.Below(s.Ends) && (s.Begins == nil || !q.Below(s.Begins))
-		}
-		if p.owner.Owns() {
-			ends := p.ends(client)
-			p.later(func() { p.d.host.Missed(client, s, ends) })
-		}
-	}
 }

@@ -16,11 +16,12 @@ import (
 type asked struct {
 	*begun
 	count
+	ends Ends // the answer
 }
 
 func (a *asked) LogEnds(context.Context) Ends {
 	a.Inc()
-	return Ends{1: 7}
+	return a.ends
 }
 
 // Fence takes any transactional id away.
@@ -29,9 +30,25 @@ func (*asked) Fence(context.Context, string) error { return nil }
 // TestVerdictIsWrittenBeforeItIsAskedHowFarTheDeadHasCome: what is written to the command topics while that is asked, one that
 // is alive all the same gives out until it reads the verdict.
 func TestVerdictIsWrittenBeforeItIsAskedHowFarTheDeadHasCome(t *testing.T) {
+	judged(t, Ends{1: 7}, func(verdict fleet.Instance) {
+		require.EqualValues(t, 7, verdict.Ends.Pos["t"][0])
+	})
+}
+
+// TestVerdictSaysNotHowFarTheDeadHasComeWhenKafkaDoesNot: where this instance is may be below what the dead one has given, and
+// whoever opens one of its sessions is to find out.
+func TestVerdictSaysNotHowFarTheDeadHasComeWhenKafkaDoesNot(t *testing.T) {
+	judged(t, nil, func(verdict fleet.Instance) {
+		require.Nil(t, verdict.Ends)
+	})
+}
+
+// judged has an instance judged, and gives the verdict once it was asked how far that can have come.
+func judged(t *testing.T, ends Ends, check func(verdict fleet.Instance)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b, d := beginning()
-		host, others := &asked{begun: b}, new(count)
+		host, others := &asked{begun: b, ends: ends}, new(count)
 		d.host, d.ctx = host, t.Context()
 		d.m.VerdictsOther, d.m.Fences = others, others
 		d.cfg.Log, d.cfg.Table, d.cfg.Journal, d.cfg.Ledger, d.cfg.Fencer = zerolog.Nop(), empty{}, empty{}, "ledger", host
@@ -52,10 +69,12 @@ func TestVerdictIsWrittenBeforeItIsAskedHowFarTheDeadHasCome(t *testing.T) {
 		b.land(d)
 		synctest.Wait()
 		require.EqualValues(t, 1, host.Load())
-		require.Len(t, b.records, 1)
-		b.land(d)
+		if ends != nil {
+			require.Len(t, b.records, 1)
+			b.land(d)
+		}
 		verdict, _ := p.table.Instance("A")
-		require.EqualValues(t, 7, verdict.Ends.Pos["t"][0])
+		check(verdict)
 		synctest.Wait()
 		require.Empty(t, b.records)
 		p.lock()

@@ -247,8 +247,11 @@ func (n *node) Ended(_ string, s *fleet.Session, _ driver.Ends) {
 	n.w.tracef("%s: the session that began with %d has ended", n.name, s.Began)
 }
 
-// Missed is nothing either.
-func (n *node) Missed(string, *fleet.Session, driver.Ends) {}
+// Unwanted is nothing either.
+func (n *node) Unwanted(string, int32, int64, *fleet.Session) {}
+
+// Mark is nowhere.
+func (n *node) Mark(int32, int64) fleet.Mark { return fleet.Mark{} }
 
 // Ends, Positions and Ahead: there are no commands.
 func (n *node) Ends() driver.Ends { return driver.Ends{} }
