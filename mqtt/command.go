@@ -94,6 +94,9 @@ const (
 // a second.
 func (c *Command) Cancel() { c.cancelled.Store(true) }
 
+// IsCancelled says whether it was.
+func (c *Command) IsCancelled() bool { return c.cancelled.Load() }
+
 func (c *Command) expired(now time.Time) bool { return !c.Expires.IsZero() && !now.Before(c.Expires) }
 
 // Memory of a command that waits or is in flight, beside its bytes, and of its place at one device.
@@ -213,7 +216,7 @@ func (s *Server) report(clientID string, done []settlement) {
 // A Reach is what Send did with a command.
 type Reach struct {
 	Devices int  // that it is settled for, each by one call of its owner
-	Known   bool // for a command with To: there is a session it could go to, subscribed or not
+	Known   bool // for a command with To: there is a session, and it has not subscribed to it
 	Later   bool // a session has it, gets it from the store, or somebody was told that it is not for it
 }
 
@@ -260,9 +263,7 @@ func (s *Server) sendTo(c *Command) (reach Reach) {
 	if len(found) == 0 {
 		return Reach{Known: !over, Later: told}
 	}
-	a := ss.offer(found[0].delivery, time.Now())
-	reach.count(a)
-	reach.Known = a != absent
+	reach.count(ss.offer(found[0].delivery, time.Now()))
 	return reach
 }
 

@@ -168,15 +168,16 @@ func (s *Session) Settle(stored, pending []uint16, unsure bool) (pass func()) {
 	}
 }
 
-// Replay gives a command from the store to the sessions that joined its stream and have a matching subscription.
-// Flush must follow. It does not block.
-func (s *Server) Replay(c *Command) (devices int) {
+// Replay gives a command from the store to the sessions that joined its stream and have a matching subscription. ahead: Send is
+// still to be called with it, and no such call is under way. unwanted: it is for one that has not subscribed to it, and Send will
+// say that somebody was told of it. Flush must follow. It does not block.
+func (s *Server) Replay(c *Command, ahead bool) (devices int, unwanted bool) {
 	var found []addressed
 	if c.To == "" {
 		found = gather(s.index.match(c.Topic, nil), c)
 	} else if ss, _ := s.sessions.find(c.To); ss != nil {
 		if o := ss.outbox.Load(); o != nil {
-			found = o.remeet(c)
+			found, unwanted = o.remeet(c, ahead)
 		}
 	}
 	now := time.Now()
@@ -185,19 +186,23 @@ func (s *Server) Replay(c *Command) (devices int) {
 			devices++
 		}
 	}
-	return devices
+	return devices, unwanted
 }
 
-// remeet is meet for a command from the store. If it is for nobody, it is for nobody who subscribes from now on, and who
-// calls Send with it tells of it.
-func (o *outbox) remeet(c *Command) []addressed {
+// remeet is meet for a command from the store. If it is for nobody, it is for nobody who subscribes from now on. Who calls Send
+// with it tells of it, unless that is still to come: the session may have left by then, past it.
+func (o *outbox) remeet(c *Command, ahead bool) (found []addressed, unwanted bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	found := gather(o.match(c), c)
-	if l := o.behind[c.Place.Stream]; len(found) == 0 && l.joined && l.from <= c.Place.Offset {
-		o.behind[c.Place.Stream] = lag{c.Place.Offset + 1, true}
+	p := c.Place
+	found = gather(o.match(c), c)
+	if l := o.behind[p.Stream]; len(found) == 0 && l.joined && l.from <= p.Offset && !o.ended {
+		o.behind[p.Stream] = lag{p.Offset + 1, true}
+		if unwanted = ahead && p.Offset >= o.past[p.Stream]; unwanted {
+			o.goPast(Place{p.Stream, p.Offset + 1})
+		}
 	}
-	return found
+	return found, unwanted
 }
 
 // replay is offer for a command from the store.

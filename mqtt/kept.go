@@ -164,6 +164,15 @@ func (o *outbox) isPast(p Place) bool {
 	return p.Offset < to
 }
 
+// goPast notes that the commands of a stream below p were told of, or are given by the replay. mu is held.
+func (o *outbox) goPast(p Place) {
+	if o.past == nil {
+		o.past = make(map[int32]int64)
+	}
+	o.past[p.Stream] = max(o.past[p.Stream], p.Offset)
+	o.saw(p.Stream, p.Offset)
+}
+
 // fallBehind leaves the commands of a stream from p on in the store. mu is held.
 func (o *outbox) fallBehind(p Place) {
 	if o.behind == nil {
@@ -277,11 +286,7 @@ func (o *outbox) restore(state *State) {
 	}
 	o.done = slices.Clone(state.Done)
 	for _, p := range state.Past {
-		if o.past == nil {
-			o.past = make(map[int32]int64)
-		}
-		o.past[p.Stream] = max(o.past[p.Stream], p.Offset)
-		o.saw(p.Stream, p.Offset)
+		o.goPast(p)
 	}
 	o.given, o.before = byStream(state.Given), byStream(state.Before)
 	for _, p := range state.Behind {
@@ -387,13 +392,14 @@ func (o *outbox) part() (s Snapshot) {
 	o.mu.Lock()
 	s = o.snapshot(o.keeper.Streams())
 	o.final, o.ended, o.conn = &s, true, nil
+	now := time.Now()
 	var over []settlement
 	for i := range o.flight {
 		over = append(over, settlement{delivery: o.flight[i].delivery, fate: Kept})
 	}
 	for i := range o.queue {
 		if !o.keeps(o.queue[i].cmd) {
-			over = append(over, settlement{delivery: o.queue[i], fate: Offline, reason: reasonNotSent})
+			over = append(over, o.queue[i].unsent(now, reasonNotSent))
 		} else {
 			over = append(over, settlement{delivery: o.queue[i], fate: Kept})
 		}

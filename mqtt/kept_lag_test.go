@@ -168,10 +168,39 @@ func TestSubscribeWhileTheReplayIsAhead(t *testing.T) {
 					require.True(t, session.Passed(1, at))
 					require.True(t, session.GoLive(1, 5, false))
 				}
-				require.Equal(t, Reach{Known: true, Devices: 1}, w.reach(w.recorded(5)))
+				require.Equal(t, Reach{Devices: 1}, w.reach(w.recorded(5)))
 				first, _ := c.read()
 				require.EqualValues(t, 0x32, first)
 			})
 		}
 	}
+}
+
+// TestReplayAheadOfSendSaysThatACommandIsUnwanted: the session may have left, past it, when Send comes to it, which then says
+// that it is told of. What Send had come to is not said again.
+func TestReplayAheadOfSendSaysThatACommandIsUnwanted(t *testing.T) {
+	w := keeping(t, nil)
+	w.records(0)
+	for at := range int64(3) {
+		w.v.records[Place{1, at}] = &Command{Topic: []byte("other"), QoS: 1, To: "dev"}
+	}
+	w.deposits(deposit{snapshot: Snapshot{Subscriptions: []Subscription{{Filter: "t", QoS: 1}}, Next: []Place{{1, 0}}, Met: []Place{{1, 1}}}})
+	w.v.next[1] = 1
+	w.v.setPrompt(true)
+	w.stored(5, "dev")
+	session := w.v.keeper("dev").o.Session
+	until(t, "its connection is there", func() bool { _, ok := session.At(1); return ok })
+	_, _ = session.Join(1)
+	unwanted := func(at int64, ahead bool) bool {
+		_, unwanted := w.s.Replay(w.recorded(at), ahead)
+		return unwanted
+	}
+	require.False(t, unwanted(0, false))
+	require.False(t, unwanted(0, true), "what the session had met")
+	require.Equal(t, Reach{Known: true}, w.reach(w.recorded(1)))
+	require.False(t, unwanted(1, false), "Send has said it")
+	require.True(t, unwanted(2, true))
+	require.False(t, unwanted(2, true), "once")
+	require.Equal(t, Reach{Known: true, Later: true}, w.reach(w.recorded(2)))
+	require.Contains(t, session.Snapshot([]int32{1}, func(int32) (int64, bool) { return 2, true }).Next, Place{1, 3})
 }

@@ -24,7 +24,7 @@ func TestFullQueueLeavesCommandsInTheStore(t *testing.T) {
 		for i := 5; i < 8; i++ {
 			cmd := &Command{Topic: []byte("t"), Payload: []byte(fmt.Sprint(i)), Place: Place{1, int64(i)}, To: "dev"}
 			w.put(cmd)
-			require.Equal(t, Reach{Known: true, Later: true}, w.s.Send(cmd))
+			require.Equal(t, Reach{Later: true}, w.s.Send(cmd))
 		}
 		w.placed(2, 0, "another stream", 1)
 		c.gets(0, 1, 1, 1)

@@ -134,7 +134,7 @@ func (w *keptWorld) replayAll(id string, stream int32, next int64) (live bool) {
 
 // replay is Server.Replay, counted.
 func (w *keptWorld) replay(c *Command) {
-	devices := w.s.Replay(c)
+	devices, _ := w.s.Replay(c, false)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counted[c] += devices

@@ -230,11 +230,12 @@ func (o *outbox) attach(c *Conn) {
 func (o *outbox) detach() {
 	o.mu.Lock()
 	o.conn = nil
+	now := time.Now()
 	done := o.leaveShares()
 	o.queue = slices.DeleteFunc(o.queue, func(d delivery) bool {
 		if d.cmd.Connected {
 			o.drop(&d)
-			done = append(done, settlement{delivery: d, fate: Offline, reason: reasonNotSent})
+			done = append(done, d.unsent(now, reasonNotSent))
 		}
 		return d.cmd.Connected
 	})
@@ -258,12 +259,8 @@ func (o *outbox) end() (s Snapshot) {
 		}
 	}
 	for i := range o.queue {
-		over, ok := o.queue[i].over(now)
-		if !ok {
-			over = settlement{delivery: o.queue[i], fate: Offline, reason: reasonSessionEnded}
-		}
 		o.finish(o.queue[i].cmd)
-		done = append(done, over)
+		done = append(done, o.queue[i].unsent(now, reasonSessionEnded))
 	}
 	o.queue, o.flight = nil, nil
 	if o.durable {
@@ -299,6 +296,14 @@ func (d *delivery) over(now time.Time) (settlement, bool) {
 		return settlement{delivery: *d, fate: Expired}, true
 	}
 	return settlement{}, false
+}
+
+// unsent is the outcome of a command that waited until the session or its connection ended.
+func (d *delivery) unsent(now time.Time, reason string) settlement {
+	if s, over := d.over(now); over {
+		return s
+	}
+	return settlement{delivery: *d, fate: Offline, reason: reason}
 }
 
 // sweep settles what waits and is expired or cancelled. Others may have made room for what waits in the store.

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 
@@ -16,7 +18,8 @@ type chunk struct {
 	from, next int64
 	records    []kafka.Fetched
 	bytes      int
-	gone       bool // its records were deleted
+	cancels    map[string]int64 // offset of the last cancellation of each name; nil: none
+	gone       bool             // its records were deleted
 }
 
 // chunks reads records of streams and keeps those read last: devices that return together, but not at once, are
@@ -70,6 +73,14 @@ func (c *chunks) read(ctx context.Context, st *stream, from int64, most int32) (
 		own := *r
 		own.Headers = append([]kafka.Header(nil), r.Headers...)
 		ch.records = append(ch.records, own)
+		if data, ok := cancellation(&own); ok {
+			if ch.cancels == nil {
+				ch.cancels = make(map[string]int64)
+			}
+			name := cancelKey(r.Topic, r.Key, data)
+			ch.cancels[name] = r.Offset
+			ch.bytes += len(name) + 64
+		}
 		ch.bytes += len(r.Key) + len(r.Value) + 128
 		for _, h := range r.Headers {
 			ch.bytes += len(h.Key) + len(h.Value) + 48
@@ -90,6 +101,92 @@ func (c *chunks) read(ctx context.Context, st *stream, from int64, most int32) (
 		c.keep(st, ch)
 	}
 	return ch, nil
+}
+
+// await is read, with cancels, for who has nothing else to do: it tries again until there is something, from an offset on
+// that was handed out here. An error: ctx has ended, or there is nothing to wait for. kafka.ErrOffsetGone: the stream does
+// not go so far any more; kafka.ErrTopicMissing: its topic is no more.
+func (c *chunks) await(ctx context.Context, st *stream, from int64, most int32) (ch chunk, found cancels, err error) {
+	for misses := 0; ; {
+		if !st.has(from) {
+			return ch, found, kafka.ErrOffsetGone
+		}
+		ch, err = c.read(ctx, st, from, most)
+		there := err == nil && ch.next > from
+		if there {
+			found, err = c.cancels(ctx, st, ch)
+		}
+		if misses++; !errors.Is(err, kafka.ErrTopicMissing) {
+			misses = 0
+		}
+		switch {
+		case there && err == nil:
+			return ch, found, nil
+		case misses >= topicGone:
+			return ch, found, kafka.ErrTopicMissing
+		}
+		if pause(ctx, replayRetry); ctx.Err() != nil {
+			return ch, found, ctx.Err()
+		}
+	}
+}
+
+// cancels gives the cancellations that may name a command of a chunk: those in it, and in about replayChunk bytes behind
+// it. What is remembered anyway is not read. An error: try again.
+func (c *chunks) cancels(ctx context.Context, st *stream, ch chunk) (cancels, error) {
+	found := cancels{from: ch.from, next: ch.next, upTo: max(ch.next, st.recalls())}
+	if ch.cancels != nil {
+		found.all = append(found.all, ch.cancels)
+	}
+	for at, left := ch.next, replayChunk; at < found.upTo; {
+		if left <= 0 {
+			found.upTo = math.MaxInt64 // it need not be known
+			break
+		}
+		behind, err := c.read(ctx, st, at, replayChunk)
+		if err == nil && behind.next <= at {
+			err = errNotReadable
+		}
+		if err != nil {
+			return found, err
+		}
+		if behind.cancels != nil {
+			found.all = append(found.all, behind.cancels)
+		}
+		left -= behind.sizeFrom(at)
+		at = behind.next
+		found.upTo = max(found.upTo, at) // it was looked through that far
+	}
+	return found, nil
+}
+
+// errNotReadable: there are records that Kafka does not give just now.
+var errNotReadable = errors.New("Kafka does not give records that were read before")
+
+// sizeFrom is how many bytes the records from an offset on have.
+func (c *chunk) sizeFrom(offset int64) (n int) {
+	for i := range c.records {
+		if r := &c.records[i]; r.Offset >= offset {
+			n += len(r.Key) + len(r.Value)
+			for _, h := range r.Headers {
+				n += len(h.Key) + len(h.Value)
+			}
+		}
+	}
+	return n
+}
+
+// topicGone is how many times in a row a topic has to be missing until its commands are gone with it. The Reader has asked
+// two Kafka nodes each time.
+const topicGone = 4
+
+// record gives the record at an offset; nil: there is none.
+func (c *chunk) record(offset int64) *kafka.Fetched {
+	i, there := slices.BinarySearchFunc(c.records, offset, func(r kafka.Fetched, offset int64) int { return cmp.Compare(r.Offset, offset) })
+	if !there {
+		return nil
+	}
+	return &c.records[i]
 }
 
 // find gives the chunk that has an offset.

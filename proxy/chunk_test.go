@@ -13,6 +13,7 @@ import (
 
 // TestWhatManySessionsWantOfAStreamIsReadOnce, and little is read for one command of a large topic.
 func TestWhatManySessionsWantOfAStreamIsReadOnce(t *testing.T) {
+	t.Parallel()
 	s := found(t, 1, toOne)
 	const n, size = 64, 4 << 10
 	for i := range n { // each in a batch of its own

@@ -25,11 +25,13 @@ type commander struct {
 	pending   pending
 	withdrawn *withdrawn
 	streams   *streams
-	absent    func(cmd *command) bool         // ends a command for one client ID that is not here; true: it is left to a session
-	arrived   func(cmd *command) bool         // it is here by now
-	told      func(cmd *command) bool         // the instance that had the session before has told of the command
-	early     func(cmd *command) bool         // ends a command that came before the session which is here; true: it did
-	tells     func(cmd *command, tell func()) // has the one instance tell of a command that has no device
+	chunks    *chunks                                  // nil: nothing waits in Kafka
+	absent    func(cmd *command) bool                  // ends a command for one client ID that is not here; true: it is left to a session
+	arrived   func(cmd *command) bool                  // it is here by now
+	told      func(cmd *command) bool                  // the instance that had the session before has told of the command
+	skipped   func(cmd *command) (skipped, tells bool) // no holder has offered it to the session that is here
+	early     func(cmd *command) bool                  // ends a command that came before the session which is here; true: it did
+	tells     func(cmd *command, tell func())          // has the one instance tell of a command that has no device
 	m         *commandMetrics
 	log       zerolog.Logger // sampled: records can trigger these lines
 	stop      <-chan struct{}
@@ -48,7 +50,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 		translator: translator{rules: rules, settings: settings, leftOut: m.leftOut.Inc},
 		server:     server,
 		budget:     producer.Budget(),
-		withdrawn:  newWithdrawn(),
+		withdrawn:  newWithdrawn(withdrawnKept),
 		streams:    streams,
 		receipts:   &receipts{producer: producer, instance: instanceName(), m: m, log: log},
 		m:          m,
@@ -57,6 +59,7 @@ func newCommander(rules *topicmap.CommandMap, settings []config.Command, server 
 	c.absent = func(cmd *command) bool { cmd.notConnected(); return false }
 	no := func(*command) bool { return false }
 	c.arrived, c.told, c.early = no, no, no
+	c.skipped = func(*command) (skipped, tells bool) { return false, false }
 	c.tells = func(_ *command, tell func()) { tell() }
 	c.translator.c = c
 	return c, nil
@@ -94,12 +97,14 @@ func (c *commander) handle(r *kafka.Fetched) {
 // get what comes from there on.
 func (c *commander) begin(kafkaTopic, topicID string, partition int32, next int64) {
 	ended := c.streams.begin(kafkaTopic, topicID, partition, next)
+	if ended != nil {
+		c.withdrawn.forget()
+	}
 	switch {
 	case ended == nil:
 	case ended.has(0):
 		c.lost(ended, lostCut, 1)
 	default:
-		c.withdrawn.forget(kafkaTopic)
 		c.lost(ended, lostAnew, 1)
 	}
 }
@@ -197,11 +202,12 @@ func (c *commander) send(cmd *command) {
 	}
 	c.await(cmd, reach.Devices)
 	switch {
-	case reach.Devices > 0, reach.Later:
+	case reach.Devices > 0, reach.Later && !reach.Known:
 	case cmd.To == "":
 		c.m.rule(cmd.rule).nobody.Inc()
 	case reach.Known:
-		if !told {
+		skipped, tells := c.skipped(cmd)
+		if tells || !skipped && !reach.Later && !told {
 			cmd.notSubscribed()
 		}
 	}
@@ -224,9 +230,38 @@ func (c *commander) sendAgain(cmd *command) (reach mqtt.Reach) {
 }
 
 // replay gives a command that waited in Kafka to the devices that it waited for.
-func (c *commander) replay(cmd *command) {
+func (c *commander) replay(cmd *command, st *stream) {
+	ahead := cmd.To != "" && cmd.offset >= st.next.Load()
+	if ahead {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		ahead = cmd.offset >= st.next.Load()
+	}
+	c.replayAt(cmd, ahead)
+}
+
+// replayAt is replay of a command that is still to be handed to the devices here, if ahead: stream.mu is held then. One that its
+// device does not want has its receipt by that; not in a gap of the session, of which is told when it is handed out.
+func (c *commander) replayAt(cmd *command, ahead bool) {
+	if ahead {
+		skipped, _ := c.skipped(cmd)
+		ahead = !skipped
+	}
+	c.enter(cmd)
+	devices, unwanted := c.server.Replay(&cmd.Command, ahead)
+	c.await(cmd, devices)
+	if unwanted && !c.told(cmd) {
+		cmd.notSubscribed()
+	}
+}
+
+// enter has cmd found by cancellations that are yet to be read, and cancels it if one was. In this order, or one that is
+// read in between would find it in neither place.
+func (c *commander) enter(cmd *command) {
 	c.pending.add(cmd)
-	c.await(cmd, c.server.Replay(&cmd.Command))
+	if c.withdrawn.has(cmd) {
+		cmd.Cancel()
+	}
 }
 
 // await counts the devices that will settle cmd.
@@ -248,7 +283,10 @@ func (c *command) notSubscribed() { c.without(mqtt.Dropped, reasonNotSubscribed)
 
 // without ends a command for one device that does not get it.
 func (c *command) without(fate mqtt.Fate, reason string) {
-	if c.over() {
+	switch {
+	case c.IsCancelled() || c.c.withdrawn.has(c):
+		fate, reason = mqtt.Cancelled, ""
+	case c.over():
 		fate, reason = mqtt.Expired, ""
 	}
 	c.settle(c.To, fate, 0, reason)
@@ -260,7 +298,7 @@ func (c *commander) cancel(r *kafka.Fetched, correlationData []byte) {
 	for _, cmd := range found {
 		cmd.Cancel()
 	}
-	c.withdrawn.add(cancelKey(r.Topic, r.Key, correlationData), r.Offset)
+	c.withdrawn.add(cancelKey(r.Topic, r.Key, correlationData), c.streams.of(r.Topic, r.Partition), r.Offset)
 	c.m.cancels(len(found) > 0).Inc()
 }
 

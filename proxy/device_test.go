@@ -223,11 +223,14 @@ func (d *device) ended(code byte) {
 	require.ErrorIs(d.t, err, io.EOF)
 }
 
-// leave says DISCONNECT and waits until the server has let go.
+// leave says DISCONNECT and waits until the server has let go. What is still on its way to the device is lost.
 func (d *device) leave() {
 	d.t.Helper()
 	d.send(0xE0, nil)
-	_, _, err := d.tryRead()
+	var err error
+	for err == nil {
+		_, _, err = d.tryRead()
+	}
 	require.ErrorIs(d.t, err, io.EOF)
 }
 

@@ -39,9 +39,8 @@ func (s *sessions) absent(cmd *command) bool {
 	q := &driver.Quest{
 		ClientID: cmd.To, Written: cmd.written.UnixMilli(), Stream: cmd.Place.Stream, Offset: cmd.Place.Offset, Connected: cmd.Connected,
 		Subscribed: func(state *fleet.Session) bool {
-			return (&forfeit{client: cmd.To, state: state}).subscribed(cmd)
+			return (&forfeit{client: cmd.To, state: state}).awaited(s.streams.get(cmd.Place.Stream), cmd)
 		},
-		Below: func(p *fleet.Progress) bool { return s.below(cmd, p) },
 		Told: func(state *fleet.Session, ends driver.Ends) bool {
 			e, st := forfeit{client: cmd.To, state: state, ends: ends}, s.streams.get(cmd.Place.Stream)
 			from, end := e.span(st)
@@ -96,7 +95,6 @@ func (s *sessions) told(cmd *command) bool {
 func (s *sessions) early(cmd *command) bool {
 	early, tells := s.driver.Precedes(&driver.Quest{
 		ClientID: cmd.To, Written: cmd.written.UnixMilli(), Stream: cmd.Place.Stream, Offset: cmd.Place.Offset,
-		Below: func(p *fleet.Progress) bool { return s.below(cmd, p) },
 	})
 	if tells {
 		cmd.notConnected()
@@ -104,10 +102,9 @@ func (s *sessions) early(cmd *command) bool {
 	return early
 }
 
-// below says that a session had come farther than to a command.
-func (s *sessions) below(cmd *command, p *fleet.Progress) bool {
-	st := s.streams.get(cmd.Place.Stream)
-	return st.means(p) && cmd.Place.Offset < p.Reach(st.topic, st.partition)
+// skipped says that no holder has offered a command to the session that is here, and whether this instance tells of it.
+func (s *sessions) skipped(cmd *command) (skipped, tells bool) {
+	return s.driver.Skipped(cmd.To, cmd.Place.Stream, cmd.Place.Offset)
 }
 
 // any says that there are commands in doubt.

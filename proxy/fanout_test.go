@@ -16,6 +16,7 @@ import (
 // TestCommandsOfManyPartitionsToManyDevices: everything at once. Each command has one outcome at each device, what was
 // withdrawn is at no device, and a device gets the commands of one key in their order.
 func TestCommandsOfManyPartitionsToManyDevices(t *testing.T) {
+	t.Parallel()
 	const keys, perKey, fleet = 12, 20, 15
 	in := begin(t, 12, toAll)
 	for i := range fleet {

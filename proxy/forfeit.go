@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"sluice/fleet"
 	"sluice/fleet/driver"
+	"sluice/kafka"
 	"sluice/mqtt"
 )
 
@@ -16,44 +19,121 @@ type forfeit struct {
 	client string
 	state  *fleet.Session
 	ends   driver.Ends // where it ended: what comes after is for the client's next session, or for nobody
-	absent bool        // it has ended before, at another instance, and what is behind that was for an absent device
+
+	// Of a command that no session was offered, and state is that of the one which it may wait for, nil for none.
+	unwanted mqtt.Place
+
+	left atomic.Int32 // streams, and one while it is added
 }
 
-// forfeits are worked off one after the other.
+// forfeits are worked off by stream, each by one goroutine as long as something waits for it: one whose partition has no
+// leader, or whose receipts have no room, has those of others wait for nothing.
 type forfeits struct {
 	c       *commander
 	streams *streams
 	chunks  *chunks
-	queue   chan forfeit
-	open    atomic.Int64 // that are not worked off
+	ctx     context.Context // of the goroutines; set by run
+	open    atomic.Int64    // that are not worked off
+
+	mu      sync.Mutex // guards what follows
+	waiting map[*stream][]*forfeit
+	work    sync.WaitGroup
+	stopped bool
 }
 
-// forfeitsQueued bounds how many wait. What is more has no receipts.
+// forfeitsQueued bounds how many wait for a stream. What is more has no receipts of it.
 const forfeitsQueued = 10_000
 
-func (f *forfeits) add(e forfeit) {
+func newForfeits(c *commander, streams *streams, chunks *chunks) *forfeits {
+	return &forfeits{c: c, streams: streams, chunks: chunks, waiting: map[*stream][]*forfeit{}}
+}
+
+// add has e told of. It does not block.
+func (f *forfeits) add(e *forfeit) {
+	var of []*stream
+	if e.unwanted.Stream != 0 {
+		of = append(of, f.streams.get(e.unwanted.Stream))
+	} else {
+		for _, st := range f.streams.all() {
+			if from, end := e.span(st); from < end {
+				of = append(of, st)
+			}
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		return
+	}
 	f.open.Add(1)
-	select {
-	case f.queue <- e:
-	default:
+	e.left.Store(int32(len(of)) + 1)
+	for _, st := range of {
+		waiting, worked := f.waiting[st]
+		if len(waiting) >= forfeitsQueued {
+			what := "too many sessions end at once; the commands that waited for this one have no receipts"
+			if e.unwanted.Stream != 0 {
+				what = "too many commands are for no device at once; this one has no receipt"
+			}
+			f.c.log.Warn().Str("client_id", e.client).Str("kafka_topic", st.topic).Int32("partition", st.partition).Msg(what)
+			f.worked(e)
+			continue
+		}
+		if f.waiting[st] = append(waiting, e); !worked {
+			f.work.Go(func() { f.tell(st) }) // ends when nothing waits for st, or with ctx
+		}
+	}
+	f.worked(e)
+}
+
+// worked counts that e is worked off in one stream more.
+func (f *forfeits) worked(e *forfeit) {
+	if e.left.Add(-1) == 0 {
 		f.open.Add(-1)
-		f.c.log.Warn().Str("client_id", e.client).Msg("too many sessions end at once; the commands that waited for this one have no receipts")
 	}
 }
 
-// run tells the receipts until ctx ends.
-func (f *forfeits) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
+// run lets the receipts be told until ctx ends, and waits for those that are under way.
+func (f *forfeits) run() {
+	<-f.ctx.Done()
+	f.mu.Lock()
+	f.stopped = true
+	f.mu.Unlock()
+	f.work.Wait()
+}
+
+// tell works off what waits for a stream.
+func (f *forfeits) tell(st *stream) {
+	for gone := false; ; {
+		e := f.first(st)
+		switch {
+		case e == nil:
 			return
-		case e := <-f.queue:
-			for _, st := range f.streams.all() {
-				f.stream(ctx, &e, st)
-			}
-			f.open.Add(-1)
+		case gone: // nothing is left of all the others either
+		case e.unwanted.Stream != 0:
+			gone = f.one(f.ctx, e, st)
+		default:
+			gone = f.stream(f.ctx, e, st)
 		}
+		if f.ctx.Err() != nil {
+			return
+		}
+		f.worked(e)
 	}
+}
+
+// first takes out what has waited longest for a stream; nil: nothing does.
+func (f *forfeits) first(st *stream) *forfeit {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	waiting := f.waiting[st]
+	if len(waiting) == 0 {
+		delete(f.waiting, st)
+		return nil
+	}
+	e := waiting[0]
+	waiting[0] = nil // the slice is kept
+	f.waiting[st] = waiting[1:]
+	return e
 }
 
 // await waits until all are worked off. False: ctx has ended.
@@ -68,20 +148,21 @@ func (f *forfeits) await(ctx context.Context) bool {
 	return true
 }
 
-// stream goes over one stream, from where the session was to where the devices here are.
-func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) {
+// stream goes over one stream, from where the session was to where the devices here were. gone: its topic is no more, and
+// there is nothing left to tell of.
+func (f *forfeits) stream(ctx context.Context, e *forfeit, st *stream) (gone bool) {
 	at, end := e.span(st)
-	for at < end && ctx.Err() == nil {
-		c, err := f.chunks.read(ctx, st, at, replayChunk)
-		if err != nil || c.next <= at {
-			pause(ctx, replayRetry)
-			continue
+	for at < end {
+		c, found, err := f.chunks.await(ctx, st, at, replayChunk)
+		if err != nil {
+			return errors.Is(err, kafka.ErrTopicMissing)
 		}
-		if !f.settle(ctx, e, st, &c, at, end) {
-			return
+		if !f.settle(ctx, e, st, &c, &found, at, min(end, st.until.Load())) {
+			return false
 		}
 		at = c.next
 	}
+	return false
 }
 
 // span gives the offsets of a stream from which on and up to which there is something to tell of.
@@ -91,9 +172,6 @@ func (e *forfeit) span(st *stream) (from, end int64) {
 		return 0, 0 // it began later
 	}
 	p := &e.state.Progress
-	if e.absent {
-		p = e.state.Ends
-	}
 	if _, known = p.Pos[st.topic]; !known {
 		return 0, 0
 	}
@@ -104,7 +182,7 @@ func (e *forfeit) span(st *stream) (from, end int64) {
 }
 
 // settle ends the commands of a chunk from an offset to another that were for the session. False: ctx has ended.
-func (f *forfeits) settle(ctx context.Context, e *forfeit, st *stream, c *chunk, from, end int64) bool {
+func (f *forfeits) settle(ctx context.Context, e *forfeit, st *stream, c *chunk, found *cancels, from, end int64) bool {
 	for i := range c.records {
 		rec := &c.records[i]
 		if _, cancels := cancellation(rec); cancels || rec.Offset < from || rec.Offset >= end {
@@ -118,13 +196,11 @@ func (f *forfeits) settle(ctx context.Context, e *forfeit, st *stream, c *chunk,
 			return false
 		}
 		switch sent, received := e.sent(st, rec.Offset); {
-		case e.absent:
-			cmd.notConnected()
 		case received: // the device has it and answers for it
 			cmd.settle(e.client, mqtt.Delivered, 0, "")
 		case sent:
 			cmd.settle(e.client, mqtt.Offline, 0, reasonNotAcknowledged)
-		case f.c.withdrawn.has(cmd):
+		case found.has(cmd), f.c.withdrawn.has(cmd):
 			cmd.settle(e.client, mqtt.Cancelled, 0, "")
 		case cmd.over():
 			cmd.settle(e.client, mqtt.Expired, 0, "")
@@ -135,6 +211,34 @@ func (f *forfeits) settle(ctx context.Context, e *forfeit, st *stream, c *chunk,
 	return true
 }
 
+// one ends a command that no session was offered, unless it waits for the one that there is. gone is as of stream.
+func (f *forfeits) one(ctx context.Context, e *forfeit, st *stream) (gone bool) {
+	at := e.unwanted.Offset
+	c, found, err := f.chunks.await(ctx, st, at, flightChunk)
+	if err != nil {
+		return errors.Is(err, kafka.ErrTopicMissing)
+	}
+	rec := c.record(at)
+	if rec == nil {
+		return false // it is no more
+	}
+	cmd, err := f.c.translate(rec)
+	if err != nil || cmd.To != e.client || cmd.settings.Receipts != "" && !f.c.awaitRoom(cmd, ctx.Done()) {
+		return false
+	}
+	if found.has(cmd) {
+		cmd.Cancel()
+	}
+	cmd.Place = e.unwanted
+	switch none := e.state == nil || cmd.Connected || e.over(cmd); {
+	case none:
+		cmd.notConnected()
+	case !e.awaited(st, cmd): // else it waits for the session
+		cmd.notSubscribed()
+	}
+	return false
+}
+
 // reasonSessionEnded is the reason of commands that waited for a session until that ended.
 const reasonSessionEnded = "session_ended"
 
@@ -143,11 +247,8 @@ const reasonNotAcknowledged = "not_acknowledged"
 
 // has says whether it is for the session, or for what comes after it, to tell of a command.
 func (e *forfeit) has(st *stream, cmd *command) bool {
-	if e.absent {
-		return cmd.To == e.client
-	}
 	sent, _ := e.sent(st, cmd.offset)
-	return !cmd.Connected && !e.settled(st, cmd.offset) && (sent || e.awaited(st, cmd)) && !e.over(cmd)
+	return !cmd.Connected && !e.state.Progress.Has(st.mark(cmd.offset)) && (sent || e.awaited(st, cmd)) && !e.over(cmd)
 }
 
 // sent says whether a command was sent to the device, and with QoS 2 whether PUBREC has come.
@@ -160,13 +261,8 @@ func (e *forfeit) sent(st *stream, offset int64) (sent, received bool) {
 	return false, false
 }
 
-// subscribed says whether a subscription of the session matches a command.
-func (e *forfeit) subscribed(cmd *command) bool {
-	return slices.ContainsFunc(e.state.Subs, func(s fleet.Sub) bool { return e.matches(&s, cmd) })
-}
-
-// awaited says whether one does that was made before the command came. The others tell nobody anything of it: it was told
-// of when they were not there.
+// awaited says whether a subscription of the session that was made before a command came matches it. The others tell nobody
+// anything of it: it is told of as if they were not there.
 func (e *forfeit) awaited(st *stream, cmd *command) bool {
 	return slices.ContainsFunc(e.state.Subs, func(s fleet.Sub) bool { return e.matches(&s, cmd) && !e.precedes(st, cmd, e.state.OriginOf(&s)) })
 }
@@ -187,9 +283,4 @@ func (e *forfeit) precedes(st *stream, cmd *command, from *fleet.Origin) bool {
 func (e *forfeit) over(cmd *command) bool {
 	s := e.state
 	return s.OfflineSince > 0 && s.Expiry > 0 && s.Expiry != fleet.NeverExpires && s.OfflineSince+int64(s.Expiry)*1000 <= cmd.written.UnixMilli()
-}
-
-// settled says whether the session had got a command.
-func (e *forfeit) settled(st *stream, offset int64) bool {
-	return st.means(&e.state.Progress) && slices.ContainsFunc(e.state.Settled[st.topic][st.partition], func(r [2]int64) bool { return r[0] <= offset && offset < r[1] })
 }

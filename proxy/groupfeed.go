@@ -23,6 +23,10 @@ type groupFeed struct {
 	take   func(ctx context.Context, r *kafka.Fetched, done func(settled bool)) bool // as kafka.GroupConfig.Handle
 	log    zerolog.Logger
 
+	// drained is called once run's context has ended and no record is taken and waited for any more, as kafka.GroupConfig says;
+	// nil: nobody asks.
+	drained func(ctx context.Context)
+
 	// begins are places that a new group is not to begin behind: an instance that was killed may have been the group, and not
 	// have written down yet where it began.
 	begins []mqtt.Place
@@ -54,6 +58,7 @@ const feedSession = 20 * time.Second
 // run is a member until ctx ends. It begins anew with the group's offsets when there are other topics.
 func (f *groupFeed) run(ctx context.Context) {
 	f.from = f.c.streams.places(f.begins)
+	defer f.drain(ctx, ctx)
 	for ctx.Err() == nil {
 		topics := f.c.topicsNow()
 		if len(topics) > 0 {
@@ -65,7 +70,8 @@ func (f *groupFeed) run(ctx context.Context) {
 
 // begin is a member until there is a reason to begin anew.
 func (f *groupFeed) begin(ctx context.Context, topics []string) {
-	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Apart: f.apart, Window: f.window, Begin: f.first, SessionTimeout: feedSession})
+	g, err := kafka.NewGroup(kafka.GroupConfig{Config: f.cfg, Name: f.name, Topics: topics, Handle: f.take, Apart: f.apart, Window: f.window, Begin: f.first, SessionTimeout: feedSession,
+		Drained: func(wait context.Context) { f.drain(ctx, wait) }})
 	if err != nil {
 		f.log.Error().Err(err).Str("group", f.name).Msg("cannot be a member of a consumer group")
 		return
@@ -79,6 +85,13 @@ func (f *groupFeed) begin(ctx context.Context, topics []string) {
 	_ = g.Run(membership) // gives nil
 	leave()
 	watching.Wait()
+}
+
+// drain says that all is drained if that was the last membership.
+func (f *groupFeed) drain(ctx, wait context.Context) {
+	if f.drained != nil && ctx.Err() != nil {
+		f.drained(wait)
+	}
 }
 
 // first gives where a new group begins in a partition: one that was not known, or is of a topic that was made anew, is newer

@@ -154,6 +154,7 @@ func TestOneSessionTooManyIsRefused(t *testing.T) {
 
 // TestAConnectedDeviceKeepsItsClientID: from other users, also where connections are not claimed in Kafka.
 func TestAConnectedDeviceKeepsItsClientID(t *testing.T) {
+	t.Parallel()
 	for _, claim := range []string{"always", "stored"} {
 		in := prepare(t, 2, "sessions: {claim: "+claim+"}\npublish: [{match: \"#\", topic: t}]\n")
 		in.serve()

@@ -276,6 +276,16 @@ func (s *site) became(want ...string) []receipted {
 	return all
 }
 
+// becameForGood is became, and the same once all instances have stopped.
+func (s *site) becameForGood(all []*instance, want ...string) {
+	s.t.Helper()
+	s.became(want...)
+	for _, in := range all {
+		in.stop()
+	}
+	s.became(want...)
+}
+
 // until waits for a condition.
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()

@@ -21,6 +21,7 @@ func laid(topic string, partitions int32) *layout {
 // TestPartitionsAddedToTheStateAreIgnored by those that run and by those that start later: sessions are found where they
 // were.
 func TestPartitionsAddedToTheStateAreIgnored(t *testing.T) {
+	t.Parallel()
 	s := found(t, 3, toOne)
 	first := s.instance()
 	first.serve()
@@ -59,6 +60,7 @@ func TestPartitionsAddedToTheStateAreIgnored(t *testing.T) {
 // TestPartitionsAddedToTheRetainedTopicAreIgnored by writers and readers, those that run and those that start later: the
 // newest value of each topic is handed out, and nothing that was deleted.
 func TestPartitionsAddedToTheRetainedTopicAreIgnored(t *testing.T) {
+	t.Parallel()
 	s := found(t, 4, once)
 	topic := s.settings.Retained.Topic
 	first := s.instance()
@@ -141,6 +143,7 @@ func TestPartitionsAddedToTheRetainedTopicAreIgnored(t *testing.T) {
 
 // TestAStateTopicMadeAnewEndsTheInstance: what was stored in it is lost, and nothing goes on as if it were not.
 func TestAStateTopicMadeAnewEndsTheInstance(t *testing.T) {
+	t.Parallel()
 	for _, which := range []string{"sessions", "ledger", "retained"} {
 		s := found(t, 2, toOne)
 		in := s.instance()

@@ -62,6 +62,7 @@ func (d *device) all() (payloads []string) {
 // TestReplayBeginsWhereEachSubscriptionDoes: an older command is still open, so that the replay begins before the
 // SUBSCRIBE for a filter that was new [MQTT-3.8.4] [MQTT-3.3.4-2]. A second SUBSCRIBE for it changes nothing.
 func TestReplayBeginsWhereEachSubscriptionDoes(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, toOne)
 	var receipts []string
 	n := 0
@@ -107,6 +108,7 @@ func TestReplayBeginsWhereEachSubscriptionDoes(t *testing.T) {
 // TestReplayHasNothingThatTheDevicePublishedBefore its SUBSCRIBE on the same connection, whether it is acknowledged by
 // then or not [MQTT-3.3.4-2]. What it published after it comes.
 func TestReplayHasNothingThatTheDevicePublishedBefore(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, "publish: [{match: \"loop/#\", topic: loop, key: one}]\ncommands: [{topic: loop, publish: \"{header.mqtt.topic}\", qos: 2}]\n")
 	w := dial(t, all[0].addr, "writer", false)
 	n := 0
@@ -222,6 +224,7 @@ func TestRecordHasNoPlacesThatSayNothing(t *testing.T) {
 // TestCommandFromBeforeASubscriptionHasOneReceipt also when the device has gone to an instance that reads the command after
 // the SUBSCRIBE: who was not subscribed was told of.
 func TestCommandFromBeforeASubscriptionHasOneReceipt(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, toOne)
 	d := lasting("d").to(t, all[0].addr, false)
 	d.subscribe("devices/+/open", 1)
@@ -238,9 +241,5 @@ func TestCommandFromBeforeASubscriptionHasOneReceipt(t *testing.T) {
 	var got []string
 	all[0].until("both came", func() bool { got = append(got, d.all()...); return len(got) >= 2 })
 	require.Equal(t, []string{"open", "later"}, got)
-	all[0].became(want...)
-	for _, in := range all {
-		in.stop()
-	}
-	all[0].became(want...)
+	all[0].becameForGood(all, want...)
 }

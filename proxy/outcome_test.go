@@ -161,6 +161,7 @@ func TestCommandWaitsForADeviceThatComesBack(t *testing.T) {
 // TestCommandExpiresWhileItWaits for a device that does not come back in time: it is told once, when the device is
 // there.
 func TestCommandExpiresWhileItWaits(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 3, toOne)
 	d := dial(t, in.addr, "d1", true)
 	d.subscribe("devices/d1/#", 1)
@@ -212,6 +213,7 @@ func with(m delivered, qos byte) delivered {
 
 // TestLargeCommandsArePassedOnWhole: values near what Kafka takes, and headers near what MQTT takes.
 func TestLargeCommandsArePassedOnWhole(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 1, toOne)
 	d := dial(t, in.addr, "d1", false)
 	d.subscribe("devices/d1/#", 1)

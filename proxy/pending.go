@@ -1,8 +1,8 @@
 package proxy
 
 import (
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -101,30 +101,36 @@ func (p *pending) find(topic string, key, correlationData []byte) (found []*comm
 // withdrawn remembers the last cancellations, for commands that still wait in Kafka when theirs is read.
 type withdrawn struct {
 	mu   sync.Mutex
-	last *lru.Cache[string, int64]
+	last *lru.Cache[string, cancelPlace]
+}
+
+// A cancelPlace is where the last cancellation of a name is.
+type cancelPlace struct {
+	st     *stream
+	offset int64
 }
 
 // withdrawnKept is how many cancellations are remembered.
 const withdrawnKept = 10_000
 
-func newWithdrawn() *withdrawn {
-	last, _ := lru.New[string, int64](withdrawnKept) // fails only for a size of 0
+func newWithdrawn(most int) *withdrawn {
+	last, _ := lru.NewWithEvict(most, func(_ string, p cancelPlace) { p.st.forgot(p.offset) }) // fails only for a size of 0
 	return &withdrawn{last: last}
 }
 
-// add notes a cancellation at an offset of the partition that has the commands it names.
-func (w *withdrawn) add(name string, offset int64) {
+// add notes a cancellation in the partition that has the commands it names.
+func (w *withdrawn) add(name string, st *stream, offset int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last.Add(name, offset)
+	w.last.Add(name, cancelPlace{st, offset})
 }
 
-// forget forgets the cancellations of a Kafka topic that is no more.
-func (w *withdrawn) forget(topic string) {
+// forget forgets the cancellations that are no more, since their stream has ended before them.
+func (w *withdrawn) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, name := range w.last.Keys() {
-		if strings.HasPrefix(name, topic+"\x00") {
+		if p, _ := w.last.Peek(name); !p.st.has(p.offset) {
 			w.last.Remove(name)
 		}
 	}
@@ -137,6 +143,22 @@ func (w *withdrawn) has(c *command) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	offset, ok := w.last.Get(cancelKey(c.topic, c.key, c.CorrelationData))
-	return ok && offset > c.offset
+	p, ok := w.last.Get(cancelKey(c.topic, c.key, c.CorrelationData))
+	return ok && p.offset > c.offset
+}
+
+// cancels are the cancellations in a piece of a stream and behind it, as far as they may be unknown to withdrawn.
+type cancels struct {
+	from, next int64              // the piece
+	upTo       int64              // below which it may be unknown
+	all        []map[string]int64 // as chunk.cancels
+}
+
+// has says whether c, which is in the piece, was cancelled after it was written.
+func (s *cancels) has(c *command) bool {
+	if c.CorrelationData == nil || len(s.all) == 0 {
+		return false
+	}
+	name := cancelKey(c.topic, c.key, c.CorrelationData)
+	return slices.ContainsFunc(s.all, func(m map[string]int64) bool { return m[name] > c.offset })
 }

@@ -16,6 +16,7 @@ commands: [{topic: loop, publish: "{header.mqtt.topic}", qos: 2}]
 // TestPropertiesOfAMessageComeThrough, whatever they hold, live and retained, of a message and of a will [MQTT-3.3.2-4]
 // [MQTT-3.3.2-15]: empty is not absent.
 func TestPropertiesOfAMessageComeThrough(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 2, loopRules)
 	live := dial(t, in.addr, "live", false)
 	live.subscribe("loop/#", 1|retainAsPublished)
@@ -66,6 +67,7 @@ func TestPropertiesOfAMessageComeThrough(t *testing.T) {
 // TestSubscriptionGetsNothingThatItsDevicePublishedBefore, live: a retained message comes once, as what it is, and what
 // is published after the SUBSCRIBE comes, however close the packets are.
 func TestSubscriptionGetsNothingThatItsDevicePublishedBefore(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 2, loopRules)
 	in.until("it is followed", func() bool { return in.value("sluice_kafka_consumer_partitions") > 0 })
 	for range 20 {

@@ -174,11 +174,15 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go(func() error { return p.keeping.index.Run(failed) })
 	consuming, stopConsuming := context.WithCancel(failed)
 	defer stopConsuming()
-	var consumed sync.WaitGroup
+	var consumed, handing sync.WaitGroup
 	opening, stopOpening := context.WithCancel(ctx)
 	defer stopOpening()
 	defer context.AfterFunc(failed, stopOpening)()
-	err := p.open(opening, g, func() { consumed.Go(func() { p.consume(consuming) }) }, func(ready func()) {
+	consume := func() {
+		handing.Add(1)
+		consumed.Go(func() { p.consume(consuming, handing.Done) })
+	}
+	err := p.open(opening, g, consume, func(ready func()) {
 		g.Go(func() error { return p.keeping.table.Run(sharing) })
 		g.Go(func() error { return p.sessions.run(sharing, ready) })
 	})
@@ -195,31 +199,36 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer context.AfterFunc(bounded, p.clients.hurry)()
 	stopConsuming() // before the devices leave: what is read after that would be lost for those who come elsewhere
 	defer consumed.Wait()
-	p.awaitConsumed(bounded, &consumed)
+	p.awaitHanded(bounded, &handing)
 	err = errors.Join(err, p.stop(bounded, stopSharing))
 	cancel()
-	return errors.Join(err, g.Wait())
+	err = errors.Join(err, g.Wait())
+	if p.commands != nil {
+		err = errors.Join(err, p.commands.receipts.atEnd())
+	}
+	return err
 }
 
-// awaitConsumed waits until the instance has left the consumer groups in which it reads commands. If their coordinator says
-// nothing the devices need the rest of the time; no commands are given to them meanwhile.
-func (p *Proxy) awaitConsumed(ctx context.Context, consumed *sync.WaitGroup) {
-	left := make(chan struct{})
+// awaitHanded waits until no commands are given to devices any more. That the instance leaves the consumer groups in which it
+// reads them goes on meanwhile: with a Kafka node that has just died that takes seconds, and the devices would hear of the
+// stop as much later.
+func (p *Proxy) awaitHanded(ctx context.Context, handing *sync.WaitGroup) {
+	handed := make(chan struct{})
 	go func() { // ends with ctx at the latest, which ends the leaving
-		defer close(left)
-		consumed.Wait()
+		defer close(handed)
+		handing.Wait()
 	}()
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.ShutdownTimeout/4)
 	defer cancel()
 	select {
-	case <-left:
+	case <-handed:
 	case <-ctx.Done():
-		p.log.Warn().Msg("Kafka's coordinator of consumer groups does not answer; going on with the stop")
+		p.log.Warn().Msg("commands are still given to devices; going on with the stop")
 	}
 }
 
-// consume brings commands to devices until ctx ends.
-func (p *Proxy) consume(ctx context.Context) {
+// consume brings commands to devices until ctx ends. handed is called when they get nothing more.
+func (p *Proxy) consume(ctx context.Context, handed func()) {
 	p.commands.stop = ctx.Done()
 	p.log.Info().Str("instance", p.commands.receipts.instance).Msg("receipts name this process")
 	var groups sync.WaitGroup
@@ -231,6 +240,8 @@ func (p *Proxy) consume(ctx context.Context) {
 		}
 	})
 	_ = p.consumer.Run(ctx) // gives nil
+	p.sharer.awaitDrained()
+	handed()
 	groups.Wait()
 }
 
@@ -356,6 +367,9 @@ func (p *Proxy) stop(bounded context.Context, stopSharing func()) error {
 	devices, done := context.WithTimeout(bounded, time.Until(end)*2/3)
 	defer done()
 	p.server.Shutdown(devices)
+	if p.sharer != nil {
+		close(p.sharer.left)
+	}
 	p.sessions.stop(bounded)
 	stopSharing()
 	p.keeping.writer.wait(bounded) // what follows a retained message would be late for its producer

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -53,6 +55,7 @@ type receipts struct {
 	instance string
 	m        *commandMetrics
 	log      zerolog.Logger
+	ended    atomic.Int64 // receipts that the end of the producer left without an answer
 }
 
 // write produces the receipt of c. It does not block.
@@ -111,7 +114,17 @@ func (w *receipts) RecordDone(_ *kafka.Record, err error) {
 
 func (w *receipts) lost(err error) {
 	w.m.receiptsLost.Inc()
-	if !errors.Is(err, kafka.ErrClosed) {
-		w.log.Error().Err(err).Msg("cannot store a receipt")
+	if errors.Is(err, kafka.ErrClosed) {
+		w.ended.Add(1) // said once, for all
+		return
 	}
+	w.log.Error().Err(err).Msg("cannot store a receipt")
+}
+
+// atEnd says how many receipts are not stored because the process stops.
+func (w *receipts) atEnd() error {
+	if n := w.ended.Load(); n > 0 {
+		return fmt.Errorf("stopped without the receipts of %d outcomes", n)
+	}
+	return nil
 }

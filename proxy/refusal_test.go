@@ -35,6 +35,7 @@ func (d *device) publish311(topic, payload string, qos byte, id uint16) {
 // TestRefusedMessagesOf311GetWhatTheConfigurationSays, whatever they are refused for, and the good ones behind them are
 // stored once and acknowledged.
 func TestRefusedMessagesOf311GetWhatTheConfigurationSays(t *testing.T) {
+	t.Parallel()
 	const text = `
 publish: [{match: "ok/#", topic: good}, {match: "plants/{plant}/#", topic: "plant-{plant}"}]
 limits: {topic_levels: 4}
@@ -102,6 +103,7 @@ acl: [{deny: [publish], filter: ok/secret}, {allow: [publish], filter: "#"}]
 // TestRefusedMessageOf311IsNotRetainedWhateverItsDeviceIsTold: the success stands for a refusal that MQTT 3.1.1 does not
 // know, and the older retained message stays.
 func TestRefusedMessageOf311IsNotRetainedWhateverItsDeviceIsTold(t *testing.T) {
+	t.Parallel()
 	for _, told := range []string{"acknowledge", "{dead_letter: dead}"} {
 		in := begin(t, 1, "publish: [{match: \"#\", topic: t}]\nretained: {messages: 1}\nrefused: "+told+"\n"+
 			"acl: [{deny: [publish], client_id: dev, filter: first}, {allow: [publish, subscribe, retain], filter: \"#\"}]\n")

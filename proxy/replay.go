@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -149,14 +150,22 @@ func (p *pass) step(ctx context.Context) error {
 		return err
 	}
 	if c.next == p.at {
-		pause(ctx, replayRetry) // handed out here already, and not there to be read yet
+		p.stand(ctx) // it was handed out here already, and is not there to be read yet
 		return nil
 	}
 	if c.gone {
 		p.r.c.lost(p.st, lostDeleted, len(p.active))
 	}
-	var all bool
-	p.at, all = p.r.hand(ctx, p.st, c, p.at)
+	found, err := p.r.chunks.cancels(ctx, p.st, c)
+	if err != nil {
+		return err
+	}
+	next, all := p.r.hand(ctx, p.st, c, p.at, &found)
+	if all && next == p.at {
+		p.stand(ctx) // the next one is still to be handed out
+		return nil
+	}
+	p.at = next
 	for s := range p.active {
 		if !s.Passed(p.st.id, p.at) {
 			delete(p.active, s)
@@ -169,6 +178,13 @@ func (p *pass) step(ctx context.Context) error {
 	}
 	p.live()
 	return nil
+}
+
+// stand waits for a while. The next round begins with who is farthest behind then: not all have come that far.
+func (p *pass) stand(ctx context.Context) {
+	maps.Copy(p.waiting, p.active)
+	clear(p.active)
+	pause(ctx, replayRetry)
 }
 
 // live ends the replay for the sessions that have got as far as the devices here.
@@ -189,9 +205,8 @@ func (p *pass) live() (any bool) {
 }
 
 // hand gives the records of a chunk from an offset on to the sessions that joined. next is the offset below which they
-// have got everything; all is false if that is not the whole chunk, because the process stops.
-func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) (next int64, all bool) {
-	cancels := c.cancels()
+// have got everything: less than the chunk if what comes then is still to be handed out. all is false if the process stops.
+func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64, found *cancels) (next int64, all bool) {
 	for i := range c.records {
 		rec := &c.records[i]
 		if _, cancels := cancellation(rec); cancels || rec.Offset < from {
@@ -204,32 +219,22 @@ func (r *replayer) hand(ctx context.Context, st *stream, c chunk, from int64) (n
 			return rec.Offset, false
 		}
 		cmd, err := r.c.translate(rec)
-		if err != nil || cmd.Connected {
-			continue // it was refused when it was new, or was for those who were there
+		switch {
+		case err != nil:
+			continue // it was refused when it was new
+		case cmd.Connected && rec.Offset >= st.next.Load():
+			return rec.Offset, true // who is past it when it is handed out would pass for one that it was offered to
+		case cmd.Connected:
+			continue // it was for those who were there
 		}
 		cmd.Place = mqtt.Place{Stream: st.id, Offset: rec.Offset}
-		if cancels[cancelKey(cmd.topic, cmd.key, cmd.CorrelationData)] > rec.Offset || r.c.withdrawn.has(cmd) {
+		if found.has(cmd) {
 			cmd.Cancel()
 		}
 		if cmd.settings.Receipts != "" && !r.c.awaitRoom(cmd, r.c.stop) {
 			return rec.Offset, false
 		}
-		r.c.replay(cmd)
+		r.c.replay(cmd, st)
 	}
 	return min(c.next, st.until.Load()), true
-}
-
-// cancels gives the offset of the last cancellation of each name in the chunk.
-func (c *chunk) cancels() map[string]int64 {
-	var found map[string]int64
-	for i := range c.records {
-		rec := &c.records[i]
-		if data, ok := cancellation(rec); ok {
-			if found == nil {
-				found = make(map[string]int64)
-			}
-			found[cancelKey(rec.Topic, rec.Key, data)] = rec.Offset
-		}
-	}
-	return found
 }

@@ -15,6 +15,7 @@ import (
 // TestReplayBecomesLiveWithoutAGap: devices return again and again while commands come on and on, at several instances
 // that are not equally far. Each gets each command once, in the order of its partition.
 func TestReplayBecomesLiveWithoutAGap(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, toOne+"limits: {commands_in_flight: 7, commands_queued: 20}\n")
 	const devices, n = 4, 300
 	for i := range devices {
@@ -52,6 +53,7 @@ func TestReplayBecomesLiveWithoutAGap(t *testing.T) {
 // TestCommandsWrittenWhileNobodyServesWaitToo, and those that were withdrawn or have expired in the meantime are told of
 // when the device returns, though no process has read it when it happened.
 func TestCommandsWrittenWhileNobodyServesWaitToo(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 3, toOne)
 	d := lasting("d1").to(t, in.addr, false)
 	d.subscribe("devices/+/x", 1)
@@ -73,6 +75,7 @@ func TestCommandsWrittenWhileNobodyServesWaitToo(t *testing.T) {
 
 // TestOthersTellWhenAnInstanceStops of the devices that are absent: the partitions it looked after have new owners.
 func TestOthersTellWhenAnInstanceStops(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, toOne)
 	d := lasting("d1").to(t, all[0].addr, false)
 	d.subscribe("devices/+/x", 1)
@@ -147,4 +150,24 @@ func (d *device) depart() error {
 			return err
 		}
 	}
+}
+
+// TestReplayDoesNotPassCommandsForConnectedDevicesThatAreStillToBeHandedOut: a session that leaves then would be taken for one that
+// was offered them, and nobody would tell of them.
+func TestReplayDoesNotPassCommandsForConnectedDevicesThatAreStillToBeHandedOut(t *testing.T) {
+	in := begin(t, 1, toOne+"    offline: drop\n")
+	in.write(now("commands", "d1", "x", "name", "x"))
+	in.until("it is handed out", func() bool { return in.value("sluice_command_records_total") == 1 && len(in.taken()) == 1 })
+	st := in.sessions.streams.of("commands", 0)
+	in.until("it is handed out", func() bool { return st.next.Load() == 1 })
+	c := chunk{next: 2}
+	for offset := range c.next {
+		r := now("commands", "d1", "x", "name", "x")
+		r.Offset = offset
+		c.records = append(c.records, *r)
+	}
+	next, all := in.sessions.replayer.hand(t.Context(), st, c, 0, new(cancels))
+	require.True(t, all)
+	require.EqualValues(t, 1, next)
+	in.stop()
 }

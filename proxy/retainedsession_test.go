@@ -14,6 +14,7 @@ import (
 // TestRetainedMessageInFlightIsSentAgain to a session that lasts, under its packet identifier [MQTT-4.4.0-1], by the same
 // instance and by another one, also when another value has replaced it meanwhile.
 func TestRetainedMessageInFlightIsSentAgain(t *testing.T) {
+	t.Parallel()
 	s := found(t, 3, "publish: [{match: \"#\", topic: t}]\n")
 	all := []*instance{s.instance(), s.instance()}
 	for _, in := range all {

@@ -133,6 +133,7 @@ func TestExpiryDividesTheCommands(t *testing.T) {
 
 // TestOneInstanceTellsOfAbsentDevices: each command has one receipt, whichever reads it first.
 func TestOneInstanceTellsOfAbsentDevices(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, toOne)
 	here := make([]*device, 3)
 	for i, in := range all {
@@ -158,16 +159,13 @@ func TestOneInstanceTellsOfAbsentDevices(t *testing.T) {
 		d.ack(d.next(), 0)
 		want = append(want, fmt.Sprintf("%s %s delivered", d.id, d.id))
 	}
-	all[0].became(want...)
-	for _, in := range all {
-		in.stop()
-	}
-	all[0].became(want...)
+	all[0].becameForGood(all, want...)
 }
 
 // TestCommandRightAfterTheSubscribeIsNotTakenForUnwanted: the instance that tells of absent devices may know of a
 // SUBSCRIBE later than the sender of a command.
 func TestCommandRightAfterTheSubscribeIsNotTakenForUnwanted(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, toOne)
 	var want []string
 	for i := range 30 {

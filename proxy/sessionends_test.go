@@ -136,6 +136,7 @@ func TestEndDividesTheCommands(t *testing.T) {
 // TestEndAtAnotherInstanceDividesTheCommands though the instances have not read as far as one another: the command is told
 // of once, by the instance that had the session if that had read it, and else by who tells of absent devices.
 func TestEndAtAnotherInstanceDividesTheCommands(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, toOne)
 	holder, owner := all[0], all[1]
 	var ids []string
@@ -187,7 +188,7 @@ func TestEndAtAnotherInstanceDividesTheCommands(t *testing.T) {
 // release is called. want are the receipts there are.
 func lags(all []*instance) (id string, want []string, next func(in *instance) int64, release func()) {
 	holder, owner := all[0], all[1]
-	for i := 0; owner.sessions.driver.Owns(id) != driver.Mine; i++ {
+	for i := 0; id == "" || owner.sessions.driver.Owns(id) != driver.Mine; i++ {
 		id = fmt.Sprint("d", i)
 	}
 	want = []string{fmt.Sprintf("%s %s offline not_connected (first)", id, id)}
@@ -208,6 +209,7 @@ func lags(all []*instance) (id string, want []string, next func(in *instance) in
 // TestBeginElsewhereDividesTheCommands: what its instance had read before a session began is told of by who tells of absent
 // devices, also if that one reads it when the session is open, there or here by then; and once, wherever the session goes.
 func TestBeginElsewhereDividesTheCommands(t *testing.T) {
+	t.Parallel()
 	for name, late := range map[string]bool{"open there": false, "come here": true} {
 		t.Run(name, func(t *testing.T) {
 			all := fleetOf(t, 2, toOne)
@@ -244,6 +246,7 @@ func TestBeginElsewhereDividesTheCommands(t *testing.T) {
 // TestCommandOfTheSessionBeforeIsNotToldOfAsAbsent, though the next one begins at an instance that had read it too, before who
 // tells of absent devices.
 func TestCommandOfTheSessionBeforeIsNotToldOfAsAbsent(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, toOne)
 	id, want, next, release := lags(all)
 	c := connecting{id: id}
@@ -329,22 +332,28 @@ func TestCommandOfASessionThatHasLeftIsToldOfOnce(t *testing.T) {
 // TestCommandFromBeforeASessionThatHasLeftIsToldOf: its instance left it to who tells of absent devices, and that one reads it
 // when the session, which met commands behind it, has come and gone.
 func TestCommandFromBeforeASessionThatHasLeftIsToldOf(t *testing.T) {
-	t.Parallel() // most of it is waiting
-	all := fleetOf(t, 2, toOne)
-	holder, owner := all[0], all[1]
-	id, want, next, release := lags(all)
-	holder.write(now("commands", id, "x", "name", "x", "id", "second"))
-	holder.until("it is read at one", func() bool { return next(holder) > 0 })
-	dev := connecting{id: id, clean: true}.to(t, holder.addr, false)
-	owner.until("the session is known", func() bool { return owner.sessions.driver.Knows(id) })
-	holder.write(now("commands", id, "x", "name", "x", "id", "third"))
-	third := fmt.Sprintf("%s %s dropped not_subscribed (third)", id, id)
-	want = append(want, third)
-	holder.became(want...)
-	dev.leave()
-	owner.until("the session has ended", func() bool { return !owner.sessions.driver.Knows(id) })
-	release()
-	holder.became(append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id), fmt.Sprintf("%s %s offline not_connected (third)", id, id))...)
+	for name, c := range map[string]connecting{"never stored": {clean: true}, "stored": {expiry: 3600}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			all := fleetOf(t, 2, toOne)
+			holder, owner := all[0], all[1]
+			id, want, next, release := lags(all)
+			holder.write(now("commands", id, "x", "name", "x", "id", "second"))
+			holder.until("it is read at one", func() bool { return next(holder) > 0 })
+			c.id = id
+			dev := c.to(t, holder.addr, false)
+			owner.until("the session is known", func() bool { return owner.sessions.driver.Knows(id) })
+			holder.write(now("commands", id, "x", "name", "x", "id", "third"))
+			third := fmt.Sprintf("%s %s dropped not_subscribed (third)", id, id)
+			want = append(want, third)
+			holder.became(want...)
+			dev.disconnects(0)
+			owner.until("the session has ended", func() bool { return !owner.sessions.driver.Knows(id) })
+			release()
+			want = append(want, fmt.Sprintf("%s %s offline not_connected (second)", id, id))
+			holder.becameForGood(all, want...)
+		})
+	}
 }
 
 // TestStopTellsOfSessionsThatEndWithIt also of the commands that wait for them in Kafka, and though the memory for receipts

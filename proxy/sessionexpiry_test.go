@@ -103,6 +103,7 @@ func TestSessionIsThereAsItsExpirySays(t *testing.T) {
 // TestWaitingCommandsOfASessionThatEndsHaveReceipts: each one, in whatever way the session ends, and wherever: those in
 // flight, those that wait here, and those that wait in Kafka.
 func TestWaitingCommandsOfASessionThatEndsHaveReceipts(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, toOne+"limits: {commands_queued: 2, commands_in_flight: 2}\n")
 	const waiting = 9
 	var want []string

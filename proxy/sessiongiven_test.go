@@ -76,3 +76,22 @@ func TestQoS0IsGivenOnceThoughItsHolderDiesOrStandsStill(t *testing.T) {
 		})
 	}
 }
+
+// TestAnEndThatKafkaDoesNotTellIsNotMadeUp: what a session counts on then is where the devices here are, and a verdict counts on
+// nothing.
+func TestAnEndThatKafkaDoesNotTellIsNotMadeUp(t *testing.T) {
+	t.Parallel()
+	s := found(t, 2, toOne)
+	in := s.instance()
+	in.serve()
+	in.until("the commands are followed", func() bool { return in.value("sluice_kafka_consumer_partitions") > 0 })
+	known, err := in.sessions.logEnds(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, in.sessions.Ends(), known)
+	require.Equal(t, known, in.sessions.LogEnds(t.Context()))
+	s.noKafka()
+	ends, err := in.sessions.logEnds(t.Context())
+	require.Error(t, err)
+	require.Equal(t, known, ends)
+	require.Nil(t, in.sessions.LogEnds(t.Context()))
+}

@@ -55,6 +55,7 @@ func (s *site) payloads(topic string) (all []string) {
 // TestMessageIsStoredOnceThoughItComesAgainElsewhere: with and without exactly_once, to the instance that has the
 // session now, until PUBREL; after PUBREL the packet identifier is a new message's.
 func TestMessageIsStoredOnceThoughItComesAgainElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, topic := range []string{"once/a", "plain/a"} {
 		t.Run(topic, func(t *testing.T) {
 			all := fleetOf(t, 3, once)
@@ -88,6 +89,7 @@ func TestMessageIsStoredOnceThoughItComesAgainElsewhere(t *testing.T) {
 // TestMessageIsStoredOnceThoughItComesAgainHere: at the instance that had the session before, however the connection
 // ended, as often as it comes.
 func TestMessageIsStoredOnceThoughItComesAgainHere(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 4, once)
 	ways := map[string]func(d *device){
 		"cut": func(d *device) { _ = d.nc.Close() }, "disconnect": func(d *device) { d.send(0xE0, nil) }, "takeover": func(*device) {},
@@ -143,6 +145,7 @@ func TestNewSessionForgetsPacketIdentifiers(t *testing.T) {
 
 // TestMessagesOnTheirWayAtATakeoverAreStoredOnce: the device does not know which were taken, and sends all again.
 func TestMessagesOnTheirWayAtATakeoverAreStoredOnce(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, once)
 	const n, rounds = 20, 6
 	d := lasting("d1").to(t, all[0].addr, false)
@@ -169,6 +172,7 @@ func TestMessagesOnTheirWayAtATakeoverAreStoredOnce(t *testing.T) {
 // TestFleetingConnectionIsSparedTheClaim with claim: stored: Kafka hears nothing of it, unless it ends a session that
 // is stored.
 func TestFleetingConnectionIsSparedTheClaim(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, "sessions: {claim: stored}\n"+withWills)
 	fleeting := connecting{id: "d1", clean: true, will: "wills/d1"}
 	d := fleeting.to(t, all[0].addr, false)

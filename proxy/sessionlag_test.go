@@ -64,6 +64,7 @@ func (in *instance) replayed() {
 // TestCommandsHaveOneOutcomeAtInstancesThatHaveReadLess than the session that comes to them has got, there and on the way to a
 // third one: what is in flight is sent again as what it was, what is settled is not, and nobody is told twice.
 func TestCommandsHaveOneOutcomeAtInstancesThatHaveReadLess(t *testing.T) {
+	t.Parallel()
 	const n = 8
 	client := "    client: \"{key}\"\n"
 	require.Contains(t, toOne, client)
@@ -166,6 +167,7 @@ func TestCommandsHaveOneOutcomeAtInstancesThatHaveReadLess(t *testing.T) {
 // has subscribed: whether the one before ends by a clean start, and its holder has not written down yet how far it had come, or
 // is no more when a connection comes that is spared the claim.
 func TestNewSessionGetsNothingThatTheOneBeforeHad(t *testing.T) {
+	t.Parallel()
 	for claim, end := range map[string]func(t *testing.T, all []*instance, d *device){
 		"always": func(*testing.T, []*instance, *device) {},
 		"stored": func(t *testing.T, all []*instance, d *device) {

@@ -120,6 +120,7 @@ func TestLastConnectionHasTheClientID(t *testing.T) {
 
 // TestCleanStartEndsTheSessionEverywhere: what waited for it is told of, once, and it is not there for anybody.
 func TestCleanStartEndsTheSessionEverywhere(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, toOne)
 	d := lasting("d1").to(t, all[0].addr, false)
 	d.subscribe("devices/d1/#", 1)
@@ -171,6 +172,7 @@ func (in *instance) standsStill() (goOn func()) {
 // TestUnwantedCommandHasOneReceiptAtATakeover: the instance that the device comes to may read the command later than the one
 // that it leaves, which has told of it, whether or not the session has something open before it.
 func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
+	t.Parallel()
 	for name, clean := range map[string]bool{"resumed": false, "clean": true} {
 		for _, open := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, open %v", name, open), func(t *testing.T) {
@@ -204,11 +206,7 @@ func TestUnwantedCommandHasOneReceiptAtATakeover(t *testing.T) {
 				all[0].write(now("commands", "d1", "x", "name", "x", "id", "2"), now("commands", "d1", "x", "name", "other", "id", "3"))
 				next.ack(next.next(), 0)
 				want = append(want, "d1 d1 dropped not_subscribed (2)", "d1 d1 delivered (3)")
-				all[0].became(want...)
-				for _, in := range all {
-					in.stop()
-				}
-				all[0].became(want...)
+				all[0].becameForGood(all, want...)
 			})
 		}
 	}

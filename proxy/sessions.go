@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	mathrand "math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -141,7 +140,7 @@ func (s *sessions) resume(ctx context.Context, k *keeper, a fleet.Action) (opene
 	if !a.Present {
 		st.Past = s.past(ctx, k.conn.ClientID())
 		if k.conn.Unheard {
-			before := s.logEnds(ctx)
+			before, _ := s.logEnds(ctx) // as far as they are known
 			maps.DeleteFunc(before, func(stream int32, end int64) bool { return end <= s.streams.get(stream).next.Load() })
 			st.Before = placesOf(before)
 		}
@@ -192,8 +191,14 @@ func (s *sessions) Fail(err error) {
 // Ends says where the devices here are in the command topics.
 func (s *sessions) Ends() driver.Ends { return s.streams.ends() }
 
-// LogEnds says where the logs of the command topics end.
-func (s *sessions) LogEnds(ctx context.Context) driver.Ends { return s.logEnds(ctx) }
+// LogEnds says where the logs of the command topics end; nil: that can't be known of all of them now.
+func (s *sessions) LogEnds(ctx context.Context) driver.Ends {
+	ends, err := s.logEnds(ctx)
+	if err != nil {
+		return nil
+	}
+	return ends
+}
 
 // Positions gives ends in the command topics as a session's record has them.
 func (s *sessions) Positions(ends driver.Ends) *fleet.Progress { return s.streams.positions(ends) }
@@ -204,18 +209,19 @@ func (s *sessions) Ahead(p *fleet.Progress) driver.Ends { return s.streams.ahead
 // Ended tells the receipts of the commands that waited for a session which has ended: nobody will get them.
 func (s *sessions) Ended(client string, state *fleet.Session, ends driver.Ends) {
 	if s.replayer != nil && len(state.Subs) > 0 {
-		s.forfeits.add(forfeit{client: client, state: state, ends: ends})
+		s.forfeits.add(&forfeit{client: client, state: state, ends: ends})
 	}
 }
 
-// Missed tells the receipts of the commands for a client that were read here before it was known that its session had ended
-// before them elsewhere.
-func (s *sessions) Missed(client string, state *fleet.Session, ends driver.Ends) {
-	e := forfeit{client: client, state: state, ends: ends, absent: true}
-	if s.replayer != nil && slices.ContainsFunc(s.streams.all(), func(st *stream) bool { from, end := e.span(st); return from < end }) {
-		s.forfeits.add(e)
+// Unwanted tells the receipt of a command that no session was offered.
+func (s *sessions) Unwanted(client string, stream int32, offset int64, state *fleet.Session) {
+	if s.replayer != nil {
+		s.forfeits.add(&forfeit{client: client, state: state, unwanted: mqtt.Place{Stream: stream, Offset: offset}})
 	}
 }
+
+// Mark is the place of a command as records have it.
+func (s *sessions) Mark(stream int32, offset int64) fleet.Mark { return s.streams.mark(stream, offset) }
 
 // WillRecords makes the records of a will by the rules.
 func (s *sessions) WillRecords(client string, w *fleet.Will) ([]*kafka.TxRecord, fleet.WillEnd, func(error)) {

@@ -73,10 +73,10 @@ const stateLinger = time.Millisecond
 
 // serveCommands lets sessions get the commands that waited for them.
 func (s *sessions) serveCommands(c *commander) {
-	s.finder.c = c
-	s.replayer = newReplayer(c, s.finder.chunks, s.streams, s.log)
-	s.forfeits = &forfeits{c: c, streams: s.streams, chunks: s.replayer.chunks, queue: make(chan forfeit, forfeitsQueued)}
-	c.absent, c.arrived, c.told, c.early, c.tells = s.absent, s.arrived, s.told, s.early, s.tells
+	s.finder.c, c.chunks = c, s.finder.chunks
+	s.replayer = newReplayer(c, s.finder.chunks, s.streams, s.lines)
+	s.forfeits = newForfeits(c, s.streams, s.finder.chunks)
+	c.absent, c.arrived, c.told, c.early, c.skipped, c.tells = s.absent, s.arrived, s.told, s.early, s.skipped, s.tells
 }
 
 // stateTopics are the topics that hold what the instances share, with the settings that they must have.
@@ -142,14 +142,14 @@ func (s *sessions) run(ctx context.Context, ready func()) error {
 	s.ctx, cancel = context.WithCancel(ctx)
 	defer cancel()
 	g, parts := errgroup.WithContext(s.ctx)
+	if s.replayer != nil {
+		s.replayer.ctx, s.forfeits.ctx = parts, parts
+		g.Go(func() error { s.replayer.run(parts); return nil })
+		g.Go(func() error { s.forfeits.run(); return nil })
+	}
 	g.Go(func() error { return s.state.Run(parts) })
 	g.Go(func() error { return s.table.Run(parts) })
 	g.Go(func() error { return s.journal.Run(parts) })
-	if s.replayer != nil {
-		s.replayer.ctx = parts
-		g.Go(func() error { s.replayer.run(parts); return nil })
-		g.Go(func() error { s.forfeits.run(parts); return nil })
-	}
 	g.Go(func() error {
 		for _, c := range []*kafka.Consumer{s.table, s.journal} {
 			select {

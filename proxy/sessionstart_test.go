@@ -14,6 +14,7 @@ import (
 
 // TestStartRefusesTopicsThatDoNotFit and says which, and what to do.
 func TestStartRefusesTopicsThatDoNotFit(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		topics []kafka.StateTopic
@@ -45,6 +46,7 @@ func TestStartRefusesTopicsThatDoNotFit(t *testing.T) {
 
 // TestRecordOfANewerReleaseEndsTheProcess, at the start and later: what it can't read it can't keep.
 func TestRecordOfANewerReleaseEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	newer := func(topic string) *kafka.Fetched {
 		key := fleet.SessionKey("d1", "i")
 		if topic == "sluice-ledger" {

@@ -141,7 +141,7 @@ func (s *sessions) replays(ctx context.Context, state *fleet.Session, to *mqtt.S
 	}
 	var ends driver.Ends
 	if state.Unheard {
-		ends = s.logEnds(ctx)
+		ends, _ = s.logEnds(ctx) // as far as they are known
 	}
 	for _, st := range s.streams.all() {
 		tail := st.next.Load()
@@ -236,36 +236,44 @@ func (s *sessions) logEnd(ctx context.Context, st *stream, otherwise int64) int6
 	return end
 }
 
-// logEnds gives where the logs of all streams end; of one of which that can't be known soon, where the devices here are.
-func (s *sessions) logEnds(ctx context.Context) driver.Ends {
+// logEnds gives where the logs of all streams end; of one of which that can't be known soon, where the devices here are, and
+// the error says so. Below that an instance which is gone may have given commands with QoS 0, and they are given again.
+func (s *sessions) logEnds(ctx context.Context) (driver.Ends, error) {
 	ctx, cancel := context.WithTimeout(ctx, logEndWait)
 	defer cancel()
 	here := s.Ends()
 	ends, err := s.ends.Ask(ctx, s.work.Go, func() (driver.Ends, error) {
 		ctx, cancel := context.WithTimeout(s.ctx, logEndWait/2) // who waits for the one before too has an answer in time
 		defer cancel()
-		var mu sync.Mutex // guards ends
+		var mu sync.Mutex // guards ends and unknown
 		ends := s.Ends()
+		var unknown error
 		var asked sync.WaitGroup
 		for _, st := range s.streams.all() {
 			if st.next.Load() < 0 {
 				continue
 			}
 			asked.Go(func() { // ends with ctx at the latest
-				if end, err := s.consumer.End(ctx, st.topic, st.partition); err == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					ends[st.id] = end
+				end, err := s.consumer.End(ctx, st.topic, st.partition)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					unknown = fmt.Errorf("partition %d of %s: %w", st.partition, st.topic, err)
+					return
 				}
+				ends[st.id] = end
 			})
 		}
 		asked.Wait()
-		return ends, nil
+		return ends, unknown
 	})
 	if err != nil {
-		return here
+		s.lines.Warn().Err(err).Msg("cannot learn how far an instance which is gone may have given commands: one with QoS 0 may come to its device again")
 	}
-	return maps.Clone(ends) // others have it too
+	if ends == nil {
+		return here, err
+	}
+	return maps.Clone(ends), err // others have it too
 }
 
 // logEndWait is how long a CONNECT waits for the end of a log. Without it a position counts as it is.
@@ -386,10 +394,6 @@ func (f *finder) find(ctx context.Context, at mqtt.Place, st *stream, of func(*k
 	}
 }
 
-// topicGone is how many times in a row a topic has to be missing until its commands are gone with it. The Reader has asked
-// two Kafka nodes each time.
-const topicGone = 4
-
 // flightChunk is about how much is read for one command. It is little, because those of a device may lie far apart; what
 // lies together comes with it, since Kafka gives whole batches.
 const flightChunk = 16 << 10
@@ -397,11 +401,10 @@ const flightChunk = 16 << 10
 // record asks for one record once; nil: there is none.
 func (f *finder) record(ctx context.Context, at mqtt.Place, st *stream) (*kafka.Fetched, error) {
 	ch, err := f.chunks.read(ctx, st, at.Offset, flightChunk)
-	i, there := slices.BinarySearchFunc(ch.records, at.Offset, func(r kafka.Fetched, offset int64) int { return cmp.Compare(r.Offset, offset) })
-	if !there {
-		return nil, err
+	if r := ch.record(at.Offset); r != nil {
+		return r, nil
 	}
-	return &ch.records[i], nil
+	return nil, err
 }
 
 // command makes the command of a record for one device, nil if it is none.

@@ -36,6 +36,7 @@ func (s *site) published(want ...string) {
 // TestWillIsPublishedOnceWhenTheConnectionIsLost, not when the device says DISCONNECT, and when another connection
 // takes the client ID, wherever.
 func TestWillIsPublishedOnceWhenTheConnectionIsLost(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 3, withWills)
 	with := func(id string) connecting { return connecting{id: id, will: "wills/" + id, expiry: 3600} }
 	left := with("left").to(t, all[0].addr, false)
@@ -62,6 +63,7 @@ func TestWillIsPublishedOnceWhenTheConnectionIsLost(t *testing.T) {
 // TestWillOfAConnectionThatIsTakenOver is published before what the next connection publishes, at the same instance and
 // at another, unless that goes on with the session and the will has a delay.
 func TestWillOfAConnectionThatIsTakenOver(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, withWills)
 	var devices []*device
 	want := map[string][]string{}

@@ -12,6 +12,7 @@ import (
 
 // TestGroupsThatNobodyUsesAreRemoved after a while without members: those of shares, and of this fleet.
 func TestGroupsThatNobodyUsesAreRemoved(t *testing.T) {
+	t.Parallel()
 	k := cluster(t)
 	a := share(t, k)
 	one, two := dial(t, a.addr, "one", false), dial(t, a.addr, "two", false)

@@ -99,10 +99,12 @@ func (s *sharing) start(cfg *config.Config, log zerolog.Logger) {
 	parts.Go(func() { _ = server.Serve(l) })
 	s.stop = sync.OnceFunc(func() {
 		stopSharing()
-		shares.Wait()
+		s.shares.awaitDrained()
 		now, end := context.WithCancel(context.Background())
 		end()
 		server.Shutdown(now)
+		close(s.shares.left)
+		shares.Wait()
 		cancel()
 		parts.Wait()
 	})
@@ -193,6 +195,7 @@ func (s *sharing) numbers(from, n int) (payloads []string) {
 }
 
 func TestSharedCommandsAreDividedAmongInstances(t *testing.T) {
+	t.Parallel()
 	kafka := cluster(t)
 	a, b := share(t, kafka), share(t, kafka)
 	one := dial(t, a.addr, "one", false)
@@ -213,6 +216,7 @@ func TestSharedCommandsAreDividedAmongInstances(t *testing.T) {
 }
 
 func TestSharedCommandOfAnInstanceThatStopsComesToAnother(t *testing.T) {
+	t.Parallel()
 	kafka := cluster(t)
 	a := share(t, kafka)
 	one := dial(t, a.addr, "one", false)
@@ -236,6 +240,7 @@ func TestSharedCommandOfAnInstanceThatStopsComesToAnother(t *testing.T) {
 // TestWhatTheLastMemberAcknowledgedComesToNobodyElse, also right after it was: the member that leaves in good order is
 // the last one of the fleet, or of its instance.
 func TestWhatTheLastMemberAcknowledgedComesToNobodyElse(t *testing.T) {
+	t.Parallel()
 	for _, alone := range []bool{true, false} {
 		t.Run(fmt.Sprint("alone ", alone), func(t *testing.T) {
 			kafka := cluster(t)
@@ -280,6 +285,7 @@ func TestWhatTheLastMemberAcknowledgedComesToNobodyElse(t *testing.T) {
 
 // TestQoS2ThatASessionHasComesOnce, though a command before it, which is nobody's yet, comes again: the session completes it.
 func TestQoS2ThatASessionHasComesOnce(t *testing.T) {
+	t.Parallel()
 	kafka := cluster(t)
 	a, b := share(t, kafka), share(t, kafka)
 	one := dial(t, a.addr, "one", false)
@@ -309,6 +315,20 @@ func TestQoS2ThatASessionHasComesOnce(t *testing.T) {
 	require.Zero(t, times["second"], "it is the first one's")
 }
 
+// TestShareWhoseLastMemberLeavesBeforeItsGroupHasComeTogetherIsFedAgain when there is a member again.
+func TestShareWhoseLastMemberLeavesBeforeItsGroupHasComeTogetherIsFedAgain(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := share(t, cluster(t))
+	for i := range 20 {
+		leaves := dial(t, s.addr, fmt.Sprint("leaves ", i), false)
+		leaves.subscribe("$share/g/t/#", 1)
+		leaves.send(0xE0, nil)
+	}
+	d := dial(t, s.addr, "stays", false)
+	d.subscribe("$share/g/t/#", 1)
+	s.joined(d)
+}
+
 func TestSharesHaveGroupsOfTheirOwn(t *testing.T) {
 	s := &sharer{prefix: "sluice-sessions-share-"}
 	names := map[string]bool{}
@@ -336,6 +356,7 @@ func TestCommandsForOneClientAreNotShared(t *testing.T) {
 
 // TestReceiptsOfSharedCommandsNameWhoEndedThem: the member, or nobody.
 func TestReceiptsOfSharedCommandsNameWhoEndedThem(t *testing.T) {
+	t.Parallel()
 	k := cluster(t)
 	a := share(t, k)
 	var receipts seen
@@ -384,4 +405,29 @@ func TestSharedCommandsWaitInKafkaWhileMemoryIsSpent(t *testing.T) {
 	until(t, "a partition waits", func() bool { one.taken(true); return len(lines.of("")) > 0 })
 	budget.Give(kafka.Destination{}, all)
 	collect(t, want, one)
+}
+
+// TestSharedCommandInFlightWithQoS2AtAStopStaysWithItsSession: it is completed when its device is back, and nobody else gets it.
+func TestSharedCommandInFlightWithQoS2AtAStopStaysWithItsSession(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	all := fleetOf(t, 2, toAll)
+	a := lasting("a").to(t, all[0].addr, false)
+	a.subscribe("$share/g/fleet", 2)
+	all[0].write(now("commands", "k", "x", "mqtt.qos", "1"))
+	a.ack(a.next(), 0)
+	all[0].became("k a delivered")
+	all[0].write(now("commands", "k", "in flight", "mqtt.qos", "2"))
+	first := a.next()
+	require.EqualValues(t, 2, first.qos)
+	b := lasting("b").to(t, all[1].addr, false)
+	require.NoError(t, all[0].end())
+	b.subscribe("$share/g/fleet", 2)
+	all[1].write(now("commands", "k", "next", "mqtt.qos", "1"))
+	m := b.next()
+	require.Equal(t, "next", m.payload)
+	b.ack(m, 0)
+	a = lasting("a").to(t, all[1].addr, true)
+	m = a.next()
+	require.Equal(t, first.payload, m.payload)
+	b.nothing()
 }

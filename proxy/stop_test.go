@@ -20,6 +20,7 @@ import (
 // TestStopAnswersForAllThatIsOpen of sessions that end with it, once. What stored sessions have open is in Kafka, and
 // the next process gives it to them.
 func TestStopAnswersForAllThatIsOpen(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 3, toOne+"limits: {commands_in_flight: 2}\n")
 	away, busy, quick := dial(t, in.addr, "away", true), dial(t, in.addr, "busy", true), dial(t, in.addr, "quick", false)
 	for _, d := range []*device{away, busy, quick} {
@@ -57,6 +58,7 @@ func TestStopAnswersForAllThatIsOpen(t *testing.T) {
 
 // TestCommandThatWaitsForRoomAtTheStopWaitsInKafka: the session is where it was before it.
 func TestCommandThatWaitsForRoomAtTheStopWaitsInKafka(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 3, toOne)
 	d := dial(t, in.addr, "d1", true)
 	d.subscribe("devices/#", 1)
@@ -80,6 +82,7 @@ func TestCommandThatWaitsForRoomAtTheStopWaitsInKafka(t *testing.T) {
 // TestReplayWithoutRoomLeavesTheRestInKafka: a device returns while the memory for receipts is spent, and the instance is
 // stopped, the device disconnects or comes back elsewhere. All that waited comes then, once and in its order.
 func TestReplayWithoutRoomLeavesTheRestInKafka(t *testing.T) {
+	t.Parallel()
 	const n = 20
 	for _, end := range []string{"stopped", "disconnected", "taken over"} {
 		for qos := range 3 {
@@ -160,6 +163,19 @@ func TestStopWithoutKafkaEndsAndSaysSo(t *testing.T) {
 	require.Zero(t, in.producer.Budget().InUse())
 }
 
+// TestReceiptThatComesTooLateForTheStopIsSaid: all that the producer took is stored, and it takes no more.
+func TestReceiptThatComesTooLateForTheStopIsSaid(t *testing.T) {
+	in := begin(t, 3, toOne)
+	d := dial(t, in.addr, "d1", false)
+	d.subscribe("devices/#", 1)
+	in.write(now("commands", "d1", "x", "name", "x"))
+	m := d.next()
+	require.NoError(t, in.producer.Close(t.Context()))
+	d.ack(m, 0)
+	in.until("the receipt is lost", func() bool { return in.value("sluice_command_receipts_total", "lost") == 1 })
+	require.ErrorContains(t, in.end(), "stopped without the receipts of 1 outcomes")
+}
+
 // TestCommandsWrittenWhenServingAreRead, to the last partition, and those written before are not.
 func TestCommandsWrittenWhenServingAreRead(t *testing.T) {
 	const partitions, n = 12, 40
@@ -186,6 +202,7 @@ func TestCommandsWrittenWhenServingAreRead(t *testing.T) {
 // All of that has its receipt, once, if it was for a device without a stored session. What stored sessions did not get
 // the next process gives to them, so that in the end all of theirs have a receipt, once.
 func TestNothingIsLostInSilenceWhileItStops(t *testing.T) {
+	t.Parallel()
 	for round := range 2 {
 		in := begin(t, 6, toOne)
 		serving := func(in *instance, step int) (devices *sync.WaitGroup) {
@@ -361,6 +378,7 @@ func stopsWithAMessageThatIsStuck(t *testing.T, enough time.Duration) bool {
 // TestStopHasNoMoreThanItsTime: who leaves a consumer group whose coordinator says nothing would otherwise go on for as long as
 // a session lasts, once before the devices leave and once after.
 func TestStopHasNoMoreThanItsTime(t *testing.T) {
+	t.Parallel()
 	in := begin(t, 3, toOne+"limits: {shutdown_timeout: 300ms}\n")
 	d := dial(t, in.addr, "d1", false)
 	d.subscribe("$share/s/devices/#", 1)
@@ -369,4 +387,49 @@ func TestStopHasNoMoreThanItsTime(t *testing.T) {
 	_ = in.end() // it can't leave in order
 	t.Log(time.Since(began))
 	require.ErrorIs(t, in.clients.patience.Err(), context.Canceled)
+}
+
+// TestStopWritesWhatTheEndsOfConnectionsMake: wills, those without a rule as dead letters, the record of each connection's end,
+// and the messages with QoS 0 that came just before.
+func TestStopWritesWhatTheEndsOfConnectionsMake(t *testing.T) {
+	for _, claim := range []string{"always", "stored"} {
+		t.Run(claim, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			in := begin(t, 3, withWills+"unmatched: {dead_letter: dead}\nsessions: {claim: "+claim+"}\n")
+			const n = 20
+			var wills []string
+			for i := range n {
+				c := connecting{id: fmt.Sprint("d", i), clean: i%2 == 0, expiry: uint32(i % 2 * 3600), will: fmt.Sprintf("wills/%02d", i)}
+				if i%4 > 1 {
+					c.will = fmt.Sprintf("elsewhere/%02d", i)
+				} else {
+					wills = append(wills, c.will)
+				}
+				d := c.to(t, in.addr, false)
+				d.send(0x30, append(append(text16("elsewhere"), 0), "QoS 0"...))
+			}
+			in.until("all have come", func() bool { return len(in.of("dead")) == n })
+			require.NoError(t, in.end())
+			in.published(wills...)
+			in.until("dead letters", func() bool { return len(in.of("dead")) >= n+n/2 })
+			require.Len(t, in.of("dead"), n+n/2)
+			ends := func() (ends []string) {
+				for _, p := range in.presences() {
+					if p.Event == "disconnected" {
+						ends = append(ends, p.ClientID+" "+p.Reason)
+					}
+				}
+				return ends
+			}
+			var want []string
+			for i := range n {
+				if claim == "always" || i%2 == 1 {
+					want = append(want, fmt.Sprintf("d%d server shutting down", i))
+				}
+			}
+			in.until("presence", func() bool { return len(ends()) >= len(want) })
+			require.ElementsMatch(t, want, ends())
+			require.Zero(t, in.value("sluice_session_presence_records_total", "lost"))
+		})
+	}
 }

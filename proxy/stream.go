@@ -29,6 +29,8 @@ type stream struct {
 	halted bool         // nothing more is handed out
 	next   atomic.Int64 // changed with mu held; an offset below 0: not yet known
 	until  atomic.Int64 // changed with mu held; what is at or above it is not of this stream, or is no more
+
+	dim atomic.Int64 // cancellations that were read here below this offset may be forgotten
 }
 
 // A streamKey names a stream.
@@ -89,6 +91,19 @@ func (s *streams) make(key streamKey) *stream {
 // begin notes that a partition begins at next: it was not known where, or its topic was made anew, or its log was cut.
 // It gives the stream that so has come to its end; nil: none.
 func (s *streams) begin(topic, topicID string, partition int32, next int64) (ended *stream) {
+	if ended = s.replace(topic, topicID, partition, next); ended == nil || ended.has(0) {
+		return ended
+	}
+	// The topic may have fewer partitions now. Those that are there still have another stream as soon as that begins.
+	for _, st := range s.all() {
+		if st.topic == topic {
+			st.endUnless(topicID)
+		}
+	}
+	return ended
+}
+
+func (s *streams) replace(topic, topicID string, partition int32, next int64) (ended *stream) {
 	st := s.of(topic, partition)
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -106,6 +121,15 @@ func (s *streams) begin(topic, topicID string, partition int32, next int64) (end
 	st.topicID, st.first = topicID, next
 	st.next.Store(next)
 	return ended
+}
+
+// endUnless ends the stream of a topic that was there before the one with this ID.
+func (s *stream) endUnless(topicID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next.Load() >= 0 && s.topicID != topicID {
+		s.until.Store(0)
+	}
 }
 
 // get gives a stream by its number.
@@ -147,6 +171,19 @@ func (s *streams) positions(ends driver.Ends) *fleet.Progress {
 	return p
 }
 
+// mark is the place of a command as a session's record has it.
+func (s *streams) mark(id int32, offset int64) fleet.Mark {
+	return s.get(id).mark(offset)
+}
+
+func (s *stream) mark(offset int64) fleet.Mark {
+	m := fleet.Mark{Topic: s.topic, Partition: s.partition, Offset: offset}
+	if s.next.Load() >= 0 {
+		m.ID = s.topicID
+	}
+	return m
+}
+
 // ahead gives how far a session has got in the streams in which that is farther than the devices here.
 func (s *streams) ahead(p *fleet.Progress) (ahead driver.Ends) {
 	for _, st := range s.all() {
@@ -162,6 +199,21 @@ func (s *streams) ahead(p *fleet.Progress) (ahead driver.Ends) {
 
 // ended says whether another stream has taken its place.
 func (s *stream) ended() bool { return s.until.Load() != math.MaxInt64 }
+
+// forgot notes that the cancellation at an offset is not remembered any more.
+func (s *stream) forgot(offset int64) {
+	for at := s.dim.Load(); at <= offset && !s.dim.CompareAndSwap(at, offset+1); at = s.dim.Load() {
+	}
+}
+
+// recalls says from which offset on all cancellations that were read are remembered: this process has read none before
+// first.
+func (s *stream) recalls() int64 {
+	if s.next.Load() < 0 {
+		return 0 // it is new, and will be read from its beginning
+	}
+	return min(max(s.first, s.dim.Load()), s.until.Load())
+}
 
 // has says whether an offset is that of a record which is still there, or may be, or is to come.
 func (s *stream) has(offset int64) bool { return offset < s.until.Load() }

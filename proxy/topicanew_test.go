@@ -37,6 +37,7 @@ func (in *instance) stored(id string) (state *fleet.Session) {
 // TestTopicMadeAnewIsReadFromItsBeginningForStoredSessions that are connected, away, with something in flight, in the
 // middle of a replay, or come back at an instance that was started later.
 func TestTopicMadeAnewIsReadFromItsBeginningForStoredSessions(t *testing.T) {
+	t.Parallel()
 	all := fleetOf(t, 2, toOne+"limits: {commands_in_flight: 5, commands_queued: 10}\n")
 	in := all[0]
 	names := []string{"connected", "busy", "away", "elsewhere", "late"}

@@ -44,6 +44,7 @@ commands:
 
 // Run serves devices on an embedded Kafka until it is interrupted, and prints every record as it lands.
 func (c *devCommand) Run(std streams) error {
+	hangups := catchHangups()
 	cluster, err := embedded.Start(embedded.Config{Port: c.Kafka})
 	if err != nil {
 		return fmt.Errorf("cannot start the embedded Kafka: %w", err)
@@ -54,7 +55,7 @@ func (c *devCommand) Run(std streams) error {
 		return err
 	}
 	log := newLogger(std, cfg.Log)
-	ctx := untilStopped(log)
+	ctx := untilStopped(log, hangups)
 	p, err := proxy.New(cfg, log, newRegistry())
 	if err != nil {
 		return err

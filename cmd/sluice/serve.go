@@ -34,13 +34,14 @@ type serveCommand struct{ configFlag }
 
 // Run serves until SIGTERM or SIGINT.
 func (c *serveCommand) Run(std streams) error {
+	hangups := catchHangups()
 	cfg, err := c.load()
 	if err != nil {
 		return err
 	}
 	log := newLogger(std, cfg.Log)
 	signal.Ignore(syscall.SIGPIPE) // what the log was piped to may end; its next line would end us, and cut all devices off
-	ctx := untilStopped(log)
+	ctx := untilStopped(log, hangups)
 	p, err := proxy.New(cfg, log, newRegistry())
 	if _, files := errors.AsType[proxy.SetupError](err); files {
 		return usageError{err}

@@ -115,7 +115,8 @@ type Sessions struct {
 	// Claim says which connections are made known to the other instances before CONNACK. always: all, so that a
 	// client ID has one connection in the fleet, and a will is published even if its instance is killed. stored: only
 	// those that have or ask for a session that outlives its connection; other devices connect without waiting for
-	// Kafka, two of them may have the same client ID at two instances, and their wills are lost with an instance.
+	// Kafka, two of them may have the same client ID at two instances, their wills are lost with an instance, and
+	// receipts call them absent at another one too.
 	Claim string `yaml:"claim"`
 	// MaxExpiry caps the Session Expiry Interval that MQTT 5 devices ask for, and is the life of MQTT 3.1.1
 	// sessions with clean session 0. Whole seconds; 0s ends every session with its connection.
