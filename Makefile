@@ -50,7 +50,7 @@ schedules:
 
 # What the simulator is worth: faults that were there once, each put back for one run, must be found.
 mutants:
-	SLUICE_MUTANTS=1 $(GO) test -count=1 -v -timeout 3h -run Mutants ./fleet/sim
+	SLUICE_MUTANTS=1 $(GO) test -count=1 -v -timeout 3h -run 'Mutants|BrokenRule' ./fleet/sim
 
 # Random histories of two devices and a back end against a model of a session: make histories HISTORIES=20000.
 # They begin with the seed SLUICE_SEED=n; a script that failed is played with SLUICE_SCRIPT=file go test ./test -run Once.

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +21,7 @@ import (
 
 	"sluice/bench"
 	"sluice/kafka/embedded"
+	"sluice/test/internal/child"
 	"sluice/tls/tlstest"
 )
 
@@ -212,7 +212,7 @@ func TestBenchThatIsInterruptedSaysWhatItSaw(t *testing.T) {
 	address, kafka, lines, end := dev(t)
 	until(t, lines, "Records as they land")
 	cmd := exec.Command(program, "bench", "publish", "--address", address, "--connections", "2", "--rate", "20", "--duration", "1h", "--kafka", kafka, "--kafka-topic", "devices", "--json")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = child.DiesWithUs()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	require.NoError(t, cmd.Start())

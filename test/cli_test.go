@@ -20,6 +20,7 @@ import (
 
 	"sluice/kafka/embedded"
 	"sluice/test/clients"
+	"sluice/test/internal/child"
 	"sluice/test/internal/ports"
 )
 
@@ -256,7 +257,7 @@ func dev(t *testing.T) (mqtt, kafka string, lines <-chan string, end func()) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ports.Release(taken)) })
 	cmd := exec.Command(program, "dev", "--address", taken[0].Addr(), "--admin", taken[1].Addr(), "--kafka", strconv.Itoa(taken[2].Number))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = child.DiesWithUs()
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -366,6 +367,29 @@ func TestSighupEndsNothing(t *testing.T) {
 	}
 	f(serve(t, kafka.Brokers(), `  [{match: "#", topic: data}]`, ""))
 	f(try(t, "loopback.yaml").instance)
+}
+
+// TestSighupWhileTheConfigurationIsReadEndsNothing: the signal comes before there is a log, and is told of when there is one.
+func TestSighupWhileTheConfigurationIsReadEndsNothing(t *testing.T) {
+	kafka, err := embedded.Start(embedded.Config{Topics: []string{"data"}})
+	require.NoError(t, err)
+	t.Cleanup(kafka.Close)
+	s := prepare(t, kafka.Brokers(), `  [{match: "#", topic: data}]`, "")
+	config := s.args[len(s.args)-1]
+	text, err := os.ReadFile(config)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(config))
+	require.NoError(t, syscall.Mkfifo(config, 0o600))
+	s.start()
+	pipe, err := os.OpenFile(config, os.O_WRONLY, 0) // returns when it is being read
+	require.NoError(t, err)
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	_, err = pipe.Write(text)
+	require.NoError(t, err)
+	require.NoError(t, pipe.Close())
+	s.awaitReady()
+	require.Contains(t, s.log.String(), "SIGHUP is ignored")
+	require.Zero(t, s.terminate())
 }
 
 // TestALogThatNobodyReadsEndsNothing: what the log was piped to has ended.

@@ -23,7 +23,7 @@ func TestCommandsReachTheirDevicesUnderLoad(t *testing.T) {
 			b.stream(w, 200, time.Second, nil) // Kafka is slow at first
 			warm := len(w.Written(nil))
 			before, start := b.cpu(), time.Now()
-			b.stream(w, 1000, either(5*time.Second, time.Minute), nil)
+			b.stream(w, 1000, either(2*time.Second, time.Minute), nil)
 			elapsed, commands := time.Since(start), w.Written(nil)
 			r := delivered(t, f, commands)
 			require.Equal(t, load.CommandReport{Written: len(commands), Received: len(commands)}, r)

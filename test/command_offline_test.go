@@ -13,6 +13,16 @@ import (
 	"sluice/test/load"
 )
 
+// leaves makes a device say DISCONNECT, and waits until nothing is sent to it any more: what was is delivered when it is back,
+// whatever became of it since.
+func (b *commandBench) leaves(f *load.CommandFleet, device int) {
+	b.t.Helper()
+	connected := func() float64 { return b.metric("sluice_mqtt_connections") }
+	before := connected()
+	f.Leave(device)
+	await(b.t, func() bool { return connected() < before }, func() string { return fmt.Sprint(connected(), " are connected") })
+}
+
 // returns makes a device connect again.
 func (b *commandBench) returns(f *load.CommandFleet, device int) {
 	b.t.Helper()
@@ -34,7 +44,7 @@ func TestACommandIsNotDeliveredAfterItsTime(t *testing.T) {
 	b := serveCommands(t, cluster.Shared(t), "    qos: 2", "")
 	for qos := byte(1); qos <= 2; qos++ {
 		f, w := b.start(&load.CommandFleet{QoS: qos, Keep: true, ReceiveMaximum: 2})
-		f.Leave(0)
+		b.leaves(f, 0)
 		for range 5 {
 			w.Write(0, header("mqtt.expiry", "1"))
 		}
@@ -128,7 +138,7 @@ func TestACancelledCommandIsNeverDelivered(t *testing.T) {
 	b.flush(w)
 	done := w.Written(nil)
 	b.outcome("delivered", done)
-	f.Leave(0)
+	b.leaves(f, 0)
 	for _, id := range []string{"stays", "goes", "goes too"} {
 		w.Write(0, correlation(id))
 	}
@@ -162,7 +172,7 @@ func TestACommandForAnAbsentDevice(t *testing.T) {
 			b.flush(toStranger)
 			b.outcome("offline", toStranger.Written(nil))
 
-			f.Leave(0)
+			b.leaves(f, 0)
 			f.Vanish(1)
 			b.stream(w, 200, time.Second, nil)
 			commands := w.Written(onlyDevice(2))

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/kafka/embedded"
+	"sluice/test/internal/child"
 	"sluice/test/internal/notrun"
 	"sluice/test/internal/ports"
 )
@@ -169,7 +169,7 @@ func TestAskGetsTheAnswerOfADeviceWithoutProperties(t *testing.T) {
 	host, port, err := net.SplitHostPort(d.address)
 	require.NoError(t, err)
 	cmd := exec.Command(sub, "-h", host, "-p", port, "-V", "mqttv311", "-i", "old", "-q", "1", "-t", "devices/old/requests/#", "-F", "%t %p", "-C", "1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = child.DiesWithUs()
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -152,12 +152,12 @@ func (b *shareBench) has(name string, payloads []string) {
 }
 
 // TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse when it leaves with DISCONNECT while its group is being
-// assembled anew, which takes as long as the slowest member: here the leader needs most of a second to divide the
-// partitions, since a member at another instance has come. Kafka takes no commit in that time.
+// assembled anew, which takes as long as the slowest member: here the leader needs until then, and most of a second more,
+// to divide the partitions, since a member at another instance has come. Kafka takes no commit in that time.
 func TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse(t *testing.T) {
 	besideOthers(t)
 	b := openShares(t, 1, 2)
-	leader := &slowLeader{GroupBalancer: kgo.CooperativeStickyBalancer(), divides: make(chan struct{}, 100)}
+	leader := &slowLeader{GroupBalancer: kgo.CooperativeStickyBalancer(), divides: make(chan struct{}, 100), release: make(chan struct{})}
 	b.compete("elsewhere", "g", leader)
 	<-leader.divides // it is the first member, and stays the leader
 
@@ -166,7 +166,7 @@ func TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse(t *testing.T) {
 		_, missing := b.times("leaving", b.write(1, "g"))
 		return missing == sharePartitions/2 && b.stable()
 	}, func() string { return "it does not get half of the partitions" })
-	leader.slow.Store(true)
+	leader.waits.Store(true)
 	for len(leader.divides) > 0 {
 		<-leader.divides
 	}
@@ -175,6 +175,8 @@ func TestWhatTheLastMemberOfAShareAcknowledgedComesToNobodyElse(t *testing.T) {
 	acknowledged := b.write(20, "g")
 	await(t, func() bool { _, missing := b.times("leaving", acknowledged); return missing == len(acknowledged)/2 }, func() string { return "it does not get its commands" })
 	leaving.Stop()
+	await(t, func() bool { return b.instances[0].metric("sluice_mqtt_connections") == 0 }, func() string { return "the instance has not seen it leave" })
+	close(leader.release)
 	b.has("elsewhere", b.write(1, "g"))
 	first, _ := b.times("leaving", nil)
 	second, _ := b.times("elsewhere", nil)
@@ -289,16 +291,17 @@ func (b *shareBench) stable() bool {
 	return true
 }
 
-// A slowLeader divides partitions, and needs a while for it if slow.
+// A slowLeader divides partitions. If it waits, it begins when it is released, and needs a while.
 type slowLeader struct {
 	kgo.GroupBalancer
-	slow    atomic.Bool
-	divides chan struct{} // it is about to
+	waits            atomic.Bool
+	divides, release chan struct{} // it is about to; it may
 }
 
 func (l *slowLeader) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
 	l.divides <- struct{}{}
-	if l.slow.Load() {
+	if l.waits.Load() {
+		<-l.release
 		time.Sleep(700 * time.Millisecond) // this is what it needs
 	}
 	return l.GroupBalancer.MemberBalancer(members)

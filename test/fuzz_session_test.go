@@ -80,7 +80,7 @@ func fuzzSeed(t testing.TB) uint64 {
 func fuzzTime(t testing.TB) time.Duration {
 	text := os.Getenv("SLUICE_FUZZTIME")
 	if text == "" {
-		return either(30*time.Second, 10*time.Minute)
+		return either(10*time.Second, 10*time.Minute)
 	}
 	d, err := time.ParseDuration(text)
 	require.NoError(t, err)

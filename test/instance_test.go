@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/test/internal/child"
 	"sluice/test/internal/ports"
 )
 
@@ -118,7 +119,7 @@ func (s *instance) start() {
 	s.cmd = &exec.Cmd{Path: s.program, Args: append([]string{s.program}, s.args...), Env: append(os.Environ(), s.env...), Stderr: s.log, Stdout: s.log}
 	s.cmd.SysProcAttr = s.attr
 	if s.attr == nil {
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		s.cmd.SysProcAttr = child.DiesWithUs()
 	}
 	require.NoError(s.t, s.cmd.Start())
 	exited := make(chan struct{})

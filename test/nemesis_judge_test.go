@@ -165,8 +165,10 @@ func (c *crowd) judgeReceipts(written []load.Command) {
 		all := of[place(w.Topic, w.Partition, w.Offset)]
 		if len(all) == 0 {
 			missing++
-			if got := w.At.Add(delivered[w.Device][w.Seq]); !c.n.lost(c.visits[""], w.Device, w.At, got.Add(receiptLag+c.n.disturbed(got))) {
-				c.t.Errorf("no receipt for command %d of %s, delivered at %.3f s", w.Seq, w.Key, got.Sub(c.n.lives.begin).Seconds())
+			got := w.At.Add(delivered[w.Device][w.Seq])
+			if told := got.Add(receiptLag + c.n.disturbed(got)); !c.n.lost(c.visits[""], w.Device, w.At, told) {
+				c.t.Errorf("no receipt for command %d of %s, partition %d at %d, which had it at %.3f s from instance %v, and was at %v until %.3f s", w.Seq, w.Key, w.Partition, w.Offset,
+					got.Sub(c.n.lives.begin).Seconds(), c.visits[""].between(w.Device, got, got), c.visits[""].between(w.Device, got, told), told.Sub(c.n.lives.begin).Seconds())
 			}
 			continue
 		}

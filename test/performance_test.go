@@ -107,7 +107,7 @@ func (m *measurement) begin(name string) {
 		Revision: m.revision, Librdkafka: m.rdVersion}
 	m.report.Put(m.part)
 	m.Logf("%.0f %% of the machine's CPU time are idle", 100*m.part.Idle)
-	m.kafka = cluster.Need(m, cluster.Config{Properties: map[string]string{"log.retention.check.interval.ms": "2000", "log.segment.delete.delay.ms": "1000"}})
+	m.kafka = cluster.Need(m, cluster.Config{Load: true, Properties: map[string]string{"log.retention.check.interval.ms": "2000", "log.segment.delete.delay.ms": "1000"}})
 	m.topic = cluster.TopicName(m)
 	require.NoError(m, m.kafka.CreateTopic(m.topic, 12, 1, map[string]string{"retention.bytes": "134217728", "segment.bytes": "67108864"}))
 }

@@ -17,7 +17,7 @@ import (
 // with each QoS, and after the return of the leader everything acknowledged is there once and in order.
 func TestAStuckPartitionHoldsUpNobodyElse(t *testing.T) {
 	besideOthers(t)
-	kafka := cluster.Need(t, cluster.Config{Nodes: 3, Own: true, Properties: map[string]string{"broker.session.timeout.ms": "9000"}})
+	kafka := cluster.Need(t, cluster.Config{Nodes: 3, Own: true})
 	healthy, stuck := cluster.TopicName(t), cluster.TopicName(t)+"-stuck"
 	require.NoError(t, kafka.CreateTopic(healthy, 6, 3, nil))
 	require.NoError(t, kafka.CreateTopic(stuck, 12, 1, map[string]string{"min.insync.replicas": "1"}))

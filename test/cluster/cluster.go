@@ -125,10 +125,14 @@ func (c *Cluster) prepareProcesses(ctx context.Context, cfg Config, java string)
 	if err != nil {
 		return err
 	}
+	kind := server
+	if cfg.Load {
+		kind = loaded
+	}
 	for i, e := range c.ends {
 		dir := filepath.Join(c.dir, fmt.Sprintf("node-%d", i))
 		properties := propertiesFile(cfg.properties(e, c.ends, filepath.Join(dir, "data")))
-		p, err := newProcess(java, jars, dir, id, properties, cfg.JVM)
+		p, err := newProcess(java, jars, dir, id, properties, kind, cfg.JVM)
 		if err != nil {
 			return err
 		}

@@ -193,3 +193,26 @@ func waitLine(t *testing.T, r io.Reader, prefix string) string {
 	t.Fatal("the child ended before it had a node")
 	return ""
 }
+
+// TestAWholeClusterIsLeftToTheNextTest, without its topics; one that a test has hurt is not.
+func TestAWholeClusterIsLeftToTheNextTest(t *testing.T) {
+	var first, second []string
+	own := cluster.Config{Own: true}
+	t.Run("whole", func(t *testing.T) {
+		c := cluster.Need(t, own)
+		first = c.Brokers()
+		require.NoError(t, c.CreateTopic("of-the-first", 1, 1, nil))
+		require.NoError(t, c.Kill(0))
+		require.NoError(t, c.Restart(0))
+	})
+	t.Run("hurt", func(t *testing.T) {
+		c := cluster.Need(t, own)
+		second = c.Brokers()
+		require.Equal(t, first, second)
+		require.NoError(t, c.CreateTopic("of-the-first", 2, 1, nil), "it has gone")
+		require.NoError(t, c.Kill(0))
+	})
+	t.Run("new", func(t *testing.T) {
+		require.NotEqual(t, second, cluster.Need(t, own).Brokers())
+	})
+}

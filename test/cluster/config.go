@@ -39,6 +39,8 @@ type Config struct {
 	// Dir keeps the nodes' data and logs, over a second Start too. Empty means
 	// a temporary directory that Close removes. Not used with containers.
 	Dir string
+	// Load says that much is measured or asked of the nodes: their Java costs more at the start and less later.
+	Load bool
 	// Own says that the test kills, restarts or pauses nodes, so that somebody
 	// else's cluster (KAFKA_BROKERS) will not do. Properties, Listeners,
 	// JVM, Env, Peers, AutoCreate, Advertise and Dir imply it.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"os"
 	"regexp"
 	"strconv"
@@ -27,8 +28,9 @@ const room = 6
 
 var free = semaphore.NewWeighted(room)
 
-// Need starts a cluster for one test, which ends with the test, when there is
-// room for it. Without a way to have one the test is skipped, or fails where
+// Need gives a test a cluster that is its own until it ends, when there is
+// room for it: a new one or, where cfg has no more than Nodes and Own, one
+// that another test has left whole. Without a way to have one the test is skipped, or fails where
 // Required, and the reason and the remedy are named. When the test fails, the
 // nodes' last lines are shown.
 func Need(t testing.TB, cfg Config) *Cluster {
@@ -39,12 +41,18 @@ func Need(t testing.TB, cfg Config) *Cluster {
 		t.Fatalf("no room for a Kafka of %d nodes: %v", nodes, err)
 	}
 	t.Cleanup(func() { free.Release(nodes) })
-	c, err := Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatalf("%v", err)
+	c := take(cfg)
+	if c == nil {
+		var err error
+		if c, err = Start(t.Context(), cfg); err != nil {
+			t.Fatalf("%v", err)
+		}
 	}
 	t.Cleanup(func() {
 		showLogs(t, c)
+		if !t.Failed() && keep(c, cfg) {
+			return
+		}
 		if err := c.Close(); err != nil {
 			t.Errorf("cannot end the cluster: %v", err)
 		}
@@ -95,7 +103,7 @@ func Shared(t testing.TB) *Cluster {
 		t.Fatal("cluster.Shared needs a TestMain that calls cluster.Main, which ends the cluster")
 	}
 	shared.once.Do(func() {
-		shared.c, shared.err = Start(context.Background(), Config{})
+		shared.c, shared.err = Start(context.Background(), Config{Load: true})
 	})
 	if shared.err != nil {
 		t.Fatalf("%v", shared.err)
@@ -104,13 +112,13 @@ func Shared(t testing.TB) *Cluster {
 	return shared.c
 }
 
-// Main runs the tests, ends the shared cluster and returns the exit code:
+// Main runs the tests, ends the clusters that are left and returns the exit code:
 //
 //	func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 func Main(m interface{ Run() int }) int { return Closing(m).Run() }
 
 // Closing is Main for goleak.VerifyTestMain, which wants something to run and
-// must look after the shared cluster has ended.
+// must look after the clusters have ended.
 func Closing(m interface{ Run() int }) interface{ Run() int } { return closing{m} }
 
 type closing struct{ tests interface{ Run() int } }
@@ -118,11 +126,13 @@ type closing struct{ tests interface{ Run() int } }
 func (m closing) Run() int {
 	shared.open.Store(true)
 	code := m.tests.Run()
+	err := closeIdle()
 	if shared.c != nil {
-		if err := shared.c.Close(); err != nil {
-			os.Stderr.WriteString("cannot end the shared cluster: " + err.Error() + "\n")
-			code = max(code, 1)
-		}
+		err = errors.Join(err, shared.c.Close())
+	}
+	if err != nil {
+		os.Stderr.WriteString("cannot end a cluster: " + err.Error() + "\n")
+		code = max(code, 1)
 	}
 	return code
 }

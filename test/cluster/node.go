@@ -39,6 +39,7 @@ type process struct {
 	jars    string
 	dir     string   // server.properties, log4j2.properties, server.log, data/
 	cluster string   // cluster ID
+	kind    []string // of Java: server or loaded
 	options []string // of the JVM
 	env     []string // beside the harness's own
 
@@ -55,8 +56,8 @@ rootLogger.level = INFO
 rootLogger.appenderRef.out.ref = out
 `
 
-func newProcess(java, jars, dir, cluster string, properties []byte, options []string) (*process, error) {
-	p := &process{java: java, jars: jars, dir: dir, cluster: cluster, options: options}
+func newProcess(java, jars, dir, cluster string, properties []byte, kind, options []string) (*process, error) {
+	p := &process{java: java, jars: jars, dir: dir, cluster: cluster, kind: kind, options: options}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -68,9 +69,12 @@ func newProcess(java, jars, dir, cluster string, properties []byte, options []st
 
 func (p *process) path(name string) string { return filepath.Join(p.dir, name) }
 
-// server are the options of a node's Java. The client compiler alone would
-// start sooner but halve what a node can take.
-var server = []string{"-Xmx384m", "-XX:+UseG1GC"}
+// server are the options of a node's Java: the compiler and the collector that
+// cost least, since most nodes live for a minute. They halve what it can take.
+var server = []string{"-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+
+// loaded are those of a node that shall take all that it can.
+var loaded = []string{"-Xmx384m", "-XX:+UseG1GC"}
 
 // tool are those of a Java that ends at once.
 var tool = []string{"-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
@@ -113,7 +117,7 @@ func (p *process) start(ctx context.Context) error {
 	}
 	defer log.Close() // the child has its own descriptor
 	// Not the caller's context: it bounds the start, not the node's life.
-	cmd := p.command(context.WithoutCancel(ctx), server, "kafka.Kafka", p.path("server.properties"))
+	cmd := p.command(context.WithoutCancel(ctx), p.kind, "kafka.Kafka", p.path("server.properties"))
 	cmd.Stdout, cmd.Stderr = log, log
 	return p.spawn(cmd)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/test/internal/ports"
@@ -66,6 +67,9 @@ func (p *Proxy) listen() error {
 		return errors.Join(setBacklog(p.l, 128), p.l.SetDeadline(time.Time{}))
 	}
 	l, err := net.Listen("tcp", p.Addr())
+	for end := time.Now().Add(time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); l, err = net.Listen("tcp", p.Addr()) {
+		time.Sleep(time.Millisecond) // a listener that is closed lives on in a child that has been forked and has not begun its program
+	}
 	if err != nil {
 		return fmt.Errorf("cannot listen for %s: %w", p.target, err)
 	}

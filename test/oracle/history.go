@@ -71,6 +71,7 @@ type Event struct {
 	Partition int32
 	Offset    int64
 	Outcome   string // receipt: outcome and reason
+	Instance  string // receipt: the process that wrote it
 }
 
 // A Filter is one of SUBSCRIBE.

@@ -69,6 +69,7 @@ type conn struct {
 	present    bool
 	will       int // message
 	end        int // event, never
+	gone       int // event: the server has closed it; never
 	how        What
 	code       byte          // of DISCONNECT
 	expiry     time.Duration // when it has ended
@@ -168,6 +169,15 @@ func (j *judge) miss(clause, format string, args ...any) {
 
 // rough says that instances were killed, where the promises are weaker.
 func (j *judge) rough() bool { return j.h.Crashed }
+
+// leftBehind says that who let a device in may not have heard the last word on its session: it waits two seconds for that
+// (docs/commands.md).
+func (j *judge) leftBehind(c *conn) bool {
+	return j.h.Stalled && c.opened-c.hello.At >= handOver
+}
+
+// handOver is how long an instance waits for the last word of another one on a session.
+const handOver = 2 * time.Second
 
 func (d *device) conn(n int) *conn {
 	for _, c := range d.conns {
@@ -272,7 +282,7 @@ func (j *judge) connect(d *device, i int, e Event) {
 			old.closed[1] = e.At // by now, or by this
 		}
 	}
-	c := &conn{number: e.Conn, at: i, hello: e, connack: never, will: e.Message, end: never, places: map[int]int{}, acked: -1,
+	c := &conn{number: e.Conn, at: i, hello: e, connack: never, will: e.Message, end: never, gone: never, places: map[int]int{}, acked: -1,
 		subscribes: map[uint16]*version{}, leaves: map[uint16]*life{}}
 	c.expiry = time.Duration(e.Expiry) * time.Second
 	if e.Version < 5 {
@@ -390,6 +400,7 @@ func (j *judge) dismissed(c *conn, e Event) {
 }
 
 func (j *judge) ended(c *conn, i int, e Event) {
+	c.gone = i
 	switch c.how {
 	case "":
 		if !j.rough() && !c.toldToGo {
@@ -530,7 +541,7 @@ func (j *judge) got(d *device, c *conn, i int, e Event) {
 		switch {
 		case old.c == c:
 			j.forbid("[MQTT-2.2.1-4]", "identifier %d of message %d stands for %d as well", e.ID, old.Message, e.Message)
-		case j.rough() && old.QoS == 1: // which identifier it had may be lost with the instance (docs/commands.md)
+		case (j.rough() || j.leftBehind(c)) && old.QoS == 1: // which identifier it had may be lost with the instance (docs/commands.md)
 		case old.Message != e.Message || old.QoS != e.QoS:
 			j.forbid("[MQTT-4.4.0-1]", "identifier %d of message %d stands for %d on the next connection", e.ID, old.Message, e.Message)
 		case !e.Dup && !j.rough():

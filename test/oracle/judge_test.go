@@ -407,6 +407,7 @@ func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 		{"a retained message that nobody asked for", "[MQTT-3.3.1-5]", func(h *told) { h.event(Subscribe, 1, 2).Options.Handling = 2 }},
 		{"no receipt", "docs/commands.md, receipts", func(h *told) { h.drop(h.at(Receipt, 1, 0)) }},
 		{"two receipts", "docs/commands.md, receipts", func(h *told) { h.repeat(h.at(Receipt, 1, 0)) }},
+		{"a receipt that says nobody has it", "docs/commands.md, receipts", func(h *told) { h.event(Receipt, 1, 0).Outcome = "dropped not_subscribed" }},
 		{"a receipt without PUBACK", "docs/commands.md, receipts", func(h *told) { h.drop(h.at(Puback, 1, 1)) }},
 		{"a message for a share comes twice", "[MQTT-4.8.2-4]", func(h *told) { h.Messages[say2].Job = true; h.share(say2, say2, 2) }},
 		{"a message for a share comes to nobody", "[MQTT-4.8.2-4]", func(h *told) {
@@ -464,11 +465,57 @@ func TestFiltersMatch(t *testing.T) {
 func TestAScriptIsItsSeedAndItsText(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		seed := rapid.IntRange(0, 1<<30).Draw(rt, "seed")
-		o := Options{Instances: rapid.IntRange(1, 2).Draw(rt, "instances"), Timed: rapid.Bool().Draw(rt, "timed")}
+		o := Options{Instances: rapid.IntRange(1, 2).Draw(rt, "instances"), Timed: rapid.Bool().Draw(rt, "timed"), Commands: rapid.Bool().Draw(rt, "commands")}
 		s := Draw(seed, o)
 		require.Equal(rt, s, Draw(seed, o))
 		read, err := ParseScript(s.String())
 		require.NoError(rt, err)
 		require.Equal(rt, s, read)
 	})
+}
+
+// TestTwoMayTellThatNobodyWantedACommand if it was there before a connection: what its instance tells the other may have told.
+func TestTwoMayTellThatNobodyWantedACommand(t *testing.T) {
+	told := func(outcomes ...string) *facts {
+		m := &facts{from: 5}
+		for i, o := range outcomes {
+			m.receipts = append(m.receipts, Event{Outcome: o, Instance: string('a' + rune(i)), At: time.Second})
+		}
+		return m
+	}
+	d := &device{conns: []*conn{{connack: 3}, {connack: 7}}}
+	require.True(t, d.toldByTwo(told("offline not_connected", "dropped not_subscribed")))
+	require.False(t, d.toldByTwo(told("offline not_connected", "delivered")))
+	require.False(t, d.toldByTwo(told("offline not_connected", "offline not_connected", "offline not_connected")))
+	same := told("offline not_connected", "dropped not_subscribed")
+	same.receipts[1].Instance = "a"
+	require.False(t, d.toldByTwo(same))
+	d.conns[1].connack = 4
+	require.False(t, d.toldByTwo(told("offline not_connected", "dropped not_subscribed")), "the connection was there before")
+	d.conns[1].connack, d.conns[1].hello.At = 7, 2*time.Second
+	require.False(t, d.toldByTwo(told("offline not_connected", "dropped not_subscribed")), "it came later")
+	d.conns[0].how, d.conns[0].end, d.conns[0].gone, d.conns[1].connack, d.conns[1].end = Connect, 4, 6, 4, never
+	require.True(t, d.toldByTwo(told("dropped not_subscribed", "dropped not_subscribed")), "both connections are there")
+	d.conns[0].gone = 4
+	require.False(t, d.toldByTwo(told("dropped not_subscribed", "dropped not_subscribed")), "the first is gone")
+	require.False(t, d.sentAndPerhaps(told("sent", "dropped perhaps_sent")))
+	d.conns[1].connack, d.conns[1].opened = 7, d.conns[1].hello.At+handOver
+	require.True(t, d.sentAndPerhaps(told("dropped perhaps_sent", "sent")), "it was not waited for any longer")
+	require.False(t, d.sentAndPerhaps(told("sent", "sent")))
+}
+
+// TestWhoIsLetInWithoutALastWordMayGetItAgainAsNew: how far the connection before had come may be unknown with QoS 1.
+func TestWhoIsLetInWithoutALastWordMayGetItAgainAsNew(t *testing.T) {
+	f := func(waited time.Duration, stalled bool) []Violation {
+		h := right()
+		h.Stalled = stalled
+		h.event(GotPublish, 1, 2).Dup = false
+		for i := h.at(GotConnack, 1, 1); i < len(h.Events); i++ {
+			h.Events[i].At += waited
+		}
+		return Judge(&h.History)
+	}
+	require.Len(t, f(0, true), 1)
+	require.Len(t, f(handOver, false), 1)
+	require.Empty(t, f(handOver, true))
 }

@@ -242,7 +242,7 @@ func (p *play) settle() (found []Violation) {
 		over := p.await(time.Until(end), func() bool {
 			if seen != len(p.h.Events) {
 				seen = len(p.h.Events)
-				found = p.w.judge(&p.h)
+				found = Judge(&p.h)
 			}
 			return !missing() || p.h.Crashed && p.lost() != nil
 		})
@@ -255,7 +255,7 @@ func (p *play) settle() (found []Violation) {
 			cancel()
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			return p.w.judge(&p.h)
+			return Judge(&p.h)
 		}
 		p.mu.Unlock()
 		lost.connect(Step{Dev: lost.number, V: lost.version, Expiry: 3600, At: lost.number % len(p.w.instances)})

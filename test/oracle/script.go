@@ -94,6 +94,7 @@ func (s Script) At(instances int) Script {
 type Options struct {
 	Instances int
 	Timed     bool // short expiries and Will Delays, and the pauses that make them pass
+	Commands  bool // most of what is done is about commands for one device
 	Shares    bool // a shared subscription, once Kafka has made its group
 }
 
@@ -144,6 +145,19 @@ func (g *drawing) step() {
 		return
 	}
 	kind := g.number(0, 99)
+	if g.o.Commands && kind < 45 {
+		switch {
+		case kind < 25:
+			g.add(Step{Do: DoCommand, Dev: dev, QoS: byte(g.number(0, 2)), Wait: g.odds(1, 2)})
+		case kind < 38:
+			g.connect(dev)
+		case kind < 42:
+			g.disconnect(dev)
+		default:
+			g.subscribe(dev)
+		}
+		return
+	}
 	switch {
 	case kind < 32:
 		g.publish(dev)

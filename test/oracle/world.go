@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,9 +16,6 @@ import (
 
 // A World is instances and a Kafka in which any number of scripts are played at a time.
 type World struct {
-	// LeftOut are clauses that Play says nothing about. Set it before the first Play.
-	LeftOut []string
-
 	instances []string
 	suffix    string
 	producer  *kgo.Client
@@ -65,11 +61,6 @@ func KafkaTopics(suffix string) (names []string) {
 		names = append(names, topic+"-"+suffix)
 	}
 	return names
-}
-
-// judge is Judge without the clauses that are left out.
-func (w *World) judge(h *History) []Violation {
-	return slices.DeleteFunc(Judge(h), func(v Violation) bool { return slices.Contains(w.LeftOut, v.Clause) })
 }
 
 // NewWorld makes a World of instances, given by the addresses of their listeners, that have Config. Close ends it.
@@ -201,12 +192,13 @@ func (w *World) receipt(r *kgo.Record) {
 		Correlation string `json:"correlation_data"`
 		Outcome     string `json:"outcome"`
 		Reason      string `json:"reason"`
+		Instance    string `json:"instance"`
 	}
 	if err := json.Unmarshal(r.Value, &v); err != nil {
 		return
 	}
 	if p, n := w.token(v.Correlation); p != nil {
-		p.note(Event{What: Receipt, Message: n, Outcome: strings.TrimSpace(v.Outcome + " " + v.Reason)})
+		p.note(Event{What: Receipt, Message: n, Outcome: strings.TrimSpace(v.Outcome + " " + v.Reason), Instance: v.Instance})
 	}
 }
 

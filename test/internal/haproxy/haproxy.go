@@ -13,12 +13,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/test/internal/child"
 	"sluice/test/internal/notrun"
 	"sluice/test/internal/ports"
 )
@@ -94,7 +94,7 @@ func (p *Proxy) run(cmd *exec.Cmd) {
 	p.t.Helper()
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = child.DiesWithUs()
 	require.NoError(p.t, cmd.Start())
 	ended := make(chan struct{})
 	go func() { // ends with the process
