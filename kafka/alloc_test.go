@@ -10,6 +10,12 @@ import (
 	"sluice/kafka/produce"
 )
 
+var benchHeaders = []Header{
+	{[]byte("mqtt.topic"), []byte("devices/load-bare-12/telemetry")},
+	{[]byte("mqtt.client_id"), []byte("load-bare-12")},
+	{[]byte("mqtt.qos"), []byte("1")},
+}
+
 // byHand makes a producer whose only connection is worked by the test, with a topic t.
 func byHand(t testing.TB, partitions int32) (*Producer, *sender) {
 	t.Helper()

@@ -1,3 +1,5 @@
+//go:build unix
+
 package kafka
 
 import (
@@ -24,12 +26,6 @@ const (
 	benchWindow = 1000 // records not acknowledged, in all
 	benchLinger = 5 * time.Millisecond
 )
-
-var benchHeaders = []Header{
-	{[]byte("mqtt.topic"), []byte("devices/load-bare-12/telemetry")},
-	{[]byte("mqtt.client_id"), []byte("load-bare-12")},
-	{[]byte("mqtt.qos"), []byte("1")},
-}
 
 // window is an Owner that gives records back for the next use.
 type window chan *Record

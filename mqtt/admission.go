@@ -146,7 +146,7 @@ func (s *Server) dropWaiting() {
 func (c *Conn) hungUp() (gone bool) {
 	err := c.raw.Read(func(fd uintptr) bool {
 		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		n, err := peekFD(int(fd), b[:])
 		gone = n == 0 && err == nil || errors.Is(err, syscall.ECONNRESET)
 		return true
 	})

@@ -257,15 +257,6 @@ const readBuffer = 16 << 10
 
 var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
 
-func readFD(fd int, b []byte) (int, error) {
-	for {
-		n, err := syscall.Read(fd, b)
-		if err != syscall.EINTR {
-			return max(n, 0), err
-		}
-	}
-}
-
 // shutdown makes the reading goroutine end the connection because of reason. The first reason stays.
 func (c *Conn) shutdown(reason error) {
 	c.mu.Lock()

@@ -183,6 +183,9 @@ func (s *Server) connOf(nc net.Conn) *Conn {
 		return nil
 	}
 	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = neverWaits(raw)
+	}
 	if err != nil {
 		_ = nc.Close()
 		return nil

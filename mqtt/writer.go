@@ -284,12 +284,8 @@ type nonblocking struct {
 var nonblockings = sync.Pool{New: func() any {
 	w := new(nonblocking)
 	w.try = func(fd uintptr) bool {
-		for {
-			w.n, w.err = syscall.Write(int(fd), w.b)
-			if w.err != syscall.EINTR {
-				return true
-			}
-		}
+		w.n, w.err = writeFD(int(fd), w.b)
+		return true
 	}
 	return w
 }}
@@ -304,7 +300,7 @@ func (c *Conn) writeNow(b []byte) (int, error) {
 	if err == nil {
 		err = w.err
 	}
-	return max(w.n, 0), err
+	return w.n, err
 }
 
 // slowBytes is what a device has to read within the write time-out, so that large packets may take it longer.

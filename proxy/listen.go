@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -119,9 +118,6 @@ func mostConnections(limit int) int {
 	if limit > 0 {
 		return limit
 	}
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 1<<30 {
-		return 0
-	}
-	return max(int(files.Cur)-filesReserved, int(files.Cur)/2)
+	files := mostFiles()
+	return max(files-filesReserved, files/2)
 }

@@ -21,10 +21,13 @@ fi
 echo '== go vet'
 "$go" vet ./... || status=1
 
-# Another system and another processor, on which people develop. All packages that are imported are compiled for it once,
-# so it is one. Windows has no such reads and writes of sockets as mqtt does.
+# Other systems and another processor. All packages that are imported are compiled for each once, so there are no more of them.
 echo '== go vet, darwin/arm64'
 GOOS=darwin GOARCH=arm64 "$go" vet ./... || status=1
+
+# The tests of proxy and test stop processes by signals that Windows lacks; proxy itself is compiled for cmd.
+echo '== go vet, windows/amd64'
+GOOS=windows GOARCH=amd64 "$go" vet ./bench/... ./cmd/... ./fleet/... ./kafka/... ./mqtt/... ./tls/... ./topicmap/... || status=1
 
 echo "== $staticcheck"
 if "$go" run "$staticcheck" -version; then

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command bareproducer is what the proxy is measured against: a Kafka client's producer alone, sarama's AsyncProducer or
 // franz-go's, with the proxy's settings, the same keys, headers and number of unacknowledged messages, and no MQTT in
 // front. It prints one line of JSON. test/performance has librdkafka's.
