@@ -18,7 +18,7 @@ type benchIndex interface {
 	match(topic []byte) int
 }
 
-// benchIndexes is ours. docs/decisions/0006 has the lines that put mochi's beside it.
+// benchIndexes is ours, and room for another beside it. docs/decisions/0006 has what mochi's TopicsIndex took.
 var benchIndexes = map[string]func() benchIndex{"ours": func() benchIndex { return new(ourIndex) }}
 
 type ourIndex struct{ index }
