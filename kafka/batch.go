@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"sync"
-	"time"
 
 	"github.com/IBM/sarama"
 
@@ -33,7 +32,7 @@ type batch struct {
 	offset        int64 // of the first record, when it is stored
 
 	encoding sarama.RecordBatch
-	wire     []*sarama.Record
+	wire     []byte // the records in it, encoded
 }
 
 var batchPool = sync.Pool{New: func() any { return new(batch) }}
@@ -43,7 +42,6 @@ func newBatch() *batch { return batchPool.Get().(*batch) }
 // free has the batch used again. Nobody may refer to it any more.
 func (b *batch) free() {
 	clear(b.records)
-	clear(b.wire)
 	*b = batch{records: b.records[:0], wire: b.wire[:0]}
 	batchPool.Put(b)
 }
@@ -71,34 +69,4 @@ func (b *batch) anew(records []*Record) *batch {
 		n.add(r)
 	}
 	return n
-}
-
-// encode makes ready what is sent. sarama keeps the encoded records, so a batch that is sent again costs a copy.
-func (b *batch) encode() *sarama.RecordBatch {
-	if b.encoded {
-		return &b.encoding
-	}
-	codec := b.codec
-	if b.Plain {
-		codec = sarama.CompressionNone
-	}
-	if b.Restamped {
-		now := time.Now().UnixMilli()
-		for _, r := range b.records {
-			r.stamp = now
-		}
-	}
-	first := b.records[0].stamp
-	latest := first
-	b.wire = b.wire[:0]
-	for i, r := range b.records {
-		b.wire = append(b.wire, r.encode(i, first))
-		latest = max(latest, r.stamp)
-	}
-	b.encoding = sarama.RecordBatch{Version: 2, Codec: codec, CompressionLevel: sarama.CompressionLevelDefault, IsTransactional: b.transactional,
-		ProducerID: b.Ident.ID, ProducerEpoch: b.Ident.Epoch, FirstSequence: b.First,
-		LastOffsetDelta: int32(len(b.records) - 1), FirstTimestamp: time.UnixMilli(first), MaxTimestamp: time.UnixMilli(latest),
-		Records: b.wire}
-	b.encoded = true
-	return &b.encoding
 }

@@ -409,10 +409,8 @@ func (f *refund) add(b *Budget, r *Record) {
 
 // end tells the owner. After it the record is not ours: all that is needed of it is read before.
 func (r *Record) end(err error) {
-	owner := r.Owner
-	r.forget()
-	if owner != nil {
-		owner.RecordDone(r, err)
+	if r.Owner != nil {
+		r.Owner.RecordDone(r, err)
 	}
 }
 

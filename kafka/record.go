@@ -3,8 +3,6 @@ package kafka
 import (
 	"encoding/binary"
 	"time"
-
-	"github.com/IBM/sarama"
 )
 
 // A Header is one header of a record.
@@ -35,13 +33,11 @@ type Record struct {
 	Partition int32
 	Offset    int64
 
-	wire    sarama.Record
-	headers []*sarama.RecordHeader // into Headers
-	since   time.Duration          // when Produce was called, on the Producer's clock
-	stamp   int64                  // the timestamp in ms
-	size    int                    // upper bound of what it adds to a batch
-	hash    uint32                 // of what decides the partition
-	err     error                  // what RecordDone will say
+	since time.Duration // when Produce was called, on the Producer's clock
+	stamp int64         // the timestamp in ms
+	size  int           // upper bound of what it adds to a batch
+	hash  uint32        // of what decides the partition
+	err   error         // what RecordDone will say
 }
 
 // An Owner is told what became of its records.
@@ -68,24 +64,6 @@ func (r *Record) prepare(now time.Duration) {
 	r.stamp = at.UnixMilli()
 	n := r.length() + deltas
 	r.size = varint(n) + n
-}
-
-// encode makes what sarama puts into a batch that begins at first.
-func (r *Record) encode(place int, first int64) *sarama.Record {
-	r.headers = r.headers[:0]
-	for i := range r.Headers {
-		r.headers = append(r.headers, (*sarama.RecordHeader)(&r.Headers[i]))
-	}
-	w := &r.wire
-	w.Headers, w.Key, w.Value = r.headers, r.Key, r.Value
-	w.OffsetDelta, w.TimestampDelta = int64(place), time.Duration(r.stamp-first)*time.Millisecond
-	return w
-}
-
-// forget drops what the record referred to, so that a pooled record keeps nobody's memory.
-func (r *Record) forget() {
-	r.wire.Headers, r.wire.Key, r.wire.Value = nil, nil, nil
-	clear(r.headers)
 }
 
 const (

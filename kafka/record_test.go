@@ -1,10 +1,13 @@
 package kafka
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
 )
@@ -41,39 +44,60 @@ func TestSizeOfABatchIsKnownBeforeItIsMade(t *testing.T) {
 	})
 }
 
-func TestRecordGivesSaramaWhatItWasGiven(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var used Record
-		for range 2 { // used again for another message
-			r := draw(t)
-			r.headers, r.wire = used.headers, used.wire
-			r.prepare(0)
-			w := r.encode(7, -4)
-			require.Equal(t, r.Key, w.Key)
-			require.Equal(t, r.Key == nil, w.Key == nil)
-			require.Equal(t, r.Value, w.Value)
-			require.Equal(t, r.Value == nil, w.Value == nil)
-			require.EqualValues(t, 7, w.OffsetDelta)
-			require.Equal(t, 5*time.Millisecond, w.TimestampDelta)
-			require.Len(t, w.Headers, len(r.Headers))
-			for i, h := range r.Headers {
-				require.Equal(t, h.Key, w.Headers[i].Key)
-				require.Equal(t, h.Value, w.Headers[i].Value)
-			}
-			used.headers, used.wire = r.headers, r.wire
-		}
-	})
+// TestBatchIsReadAsItWasGiven by another client, with every codec, also by a batch that is used again.
+func TestBatchIsReadAsItWasGiven(t *testing.T) {
+	codecs := map[sarama.CompressionCodec]kgo.CompressionCodecType{
+		sarama.CompressionNone: kgo.CodecNone, sarama.CompressionGZIP: kgo.CodecGzip, sarama.CompressionSnappy: kgo.CodecSnappy,
+		sarama.CompressionLZ4: kgo.CodecLz4, sarama.CompressionZSTD: kgo.CodecZstd,
+	}
+	reader := kgo.DefaultDecompressor()
+	for codec, theirs := range codecs {
+		t.Run(codec.String(), func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				b := new(batch)
+				for range 2 {
+					*b = batch{wire: b.wire, codec: codec}
+					for range rapid.IntRange(1, 40).Draw(t, "records") {
+						r := draw(t)
+						r.Timestamp = time.UnixMilli(rapid.Int64Range(0, 1<<45).Draw(t, "timestamp"))
+						r.prepare(0)
+						b.add(r)
+					}
+					head := b.encode()
+					plain, err := reader.Decompress(b.wire, theirs)
+					require.NoError(t, err)
+					requireRecords(t, b.records, head, plain)
+				}
+			})
+		})
+	}
 }
 
-func TestPooledRecordKeepsNobodysMemory(t *testing.T) {
-	r := &Record{Topic: "t", Key: []byte("k"), Value: []byte("v"), Headers: benchHeaders}
-	r.prepare(0)
-	r.encode(0, 0)
-	r.forget()
-	require.Zero(t, r.wire.Key)
-	require.Zero(t, r.wire.Value)
-	require.Empty(t, r.wire.Headers)
-	for _, h := range r.headers {
-		require.Nil(t, h)
+// requireRecords reads what stands in a batch.
+func requireRecords(t *rapid.T, want []*Record, head *sarama.RecordBatch, wire []byte) {
+	require.EqualValues(t, len(want)-1, head.LastOffsetDelta)
+	latest := want[0].Timestamp
+	for i, r := range want {
+		length, n := binary.Varint(wire)
+		require.Positive(t, n)
+		k := kmsg.NewRecord()
+		require.NoError(t, k.ReadFrom(wire[:n+int(length)]))
+		wire = wire[n+int(length):]
+		require.Equal(t, r.Key, k.Key)
+		require.Equal(t, r.Key == nil, k.Key == nil)
+		require.Equal(t, r.Value, k.Value)
+		require.Equal(t, r.Value == nil, k.Value == nil)
+		require.EqualValues(t, i, k.OffsetDelta)
+		require.Equal(t, r.Timestamp.UnixMilli(), head.FirstTimestamp.UnixMilli()+k.TimestampDelta64)
+		require.Len(t, k.Headers, len(r.Headers))
+		for j, h := range r.Headers {
+			require.Equal(t, string(h.Key), k.Headers[j].Key)
+			require.Equal(t, h.Value, k.Headers[j].Value)
+		}
+		if r.Timestamp.After(latest) {
+			latest = r.Timestamp
+		}
 	}
+	require.Empty(t, wire)
+	require.Equal(t, latest.UnixMilli(), head.MaxTimestamp.UnixMilli())
 }
