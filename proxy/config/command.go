@@ -27,7 +27,8 @@ type Command struct {
 	Publish string `yaml:"publish"`
 	// QoS is the Quality of Service of the PUBLISH; a device whose subscription was granted less gets less.
 	QoS int `yaml:"qos"`
-	// Retain is the RETAIN flag of the PUBLISH. Only subscriptions with Retain As Published see it.
+	// Retain is the RETAIN flag of the PUBLISH: the command becomes the retained message of its topic too, for all who
+	// may subscribe to that, whatever `client` says. Only subscriptions with Retain As Published see the flag.
 	Retain bool `yaml:"retain"`
 	// Expiry is how old a command, counted from the record's timestamp, may be when it is sent; MQTT 5 devices are
 	// told what is left of it. Whole seconds; 0s: it never expires.

@@ -33,11 +33,12 @@ type Limits struct {
 	// completed. The Receive Maximum of an MQTT 5 device may make it less.
 	CommandsInFlight int `yaml:"commands_in_flight"`
 	// CommandsQueued is how many commands may wait for one device, connected or away, beyond those in flight. What is
-	// more is dropped and counted.
+	// more stays in Kafka until there is room if the device's session is stored, and else is dropped and counted.
 	CommandsQueued int `yaml:"commands_queued"`
 	// CommandsMemory is the memory for commands that wait or are in flight, of all devices together; one device may
 	// take an eighth of it. A command for several devices counts once, and for each of them about 100 bytes, or 2 KiB
-	// if its rule writes receipts. What is more is dropped and counted.
+	// if its rule writes receipts. What is more stays in Kafka until there is room if the device's session is stored,
+	// and else is dropped and counted.
 	CommandsMemory Bytes `yaml:"commands_memory"`
 	// Subscriptions is how many topic filters one device may be subscribed to. A SUBSCRIBE for more is refused
 	// with Quota exceeded.
