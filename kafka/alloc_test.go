@@ -58,7 +58,8 @@ func (r *request) answers() *sarama.ProduceResponse {
 }
 
 // TestProduceAndCompletionAllocateNothing runs records their whole way through this package, with sarama's part
-// left out: what is allocated is for a request, not for each record.
+// left out: what is allocated is for a request, not for each record. With the race detector pools forget a part of what they
+// are given, the compressors' too.
 func TestProduceAndCompletionAllocateNothing(t *testing.T) {
 	p, s := byHand(t, 6)
 	rs := make([]*Record, 1000)
@@ -75,7 +76,7 @@ func TestProduceAndCompletionAllocateNothing(t *testing.T) {
 		p.answered(s, req, req.answers())
 	}
 	way()
-	require.Less(t, testing.AllocsPerRun(100, way), 60.0)
+	require.Less(t, testing.AllocsPerRun(100, way), float64(len(rs))/10)
 	require.Zero(t, p.outstanding())
 	require.Zero(t, p.Budget().InUse())
 }
