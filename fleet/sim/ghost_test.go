@@ -185,14 +185,16 @@ func (g *ghost) connack(w *world, c *conn, epoch int64) {
 }
 
 // returned cancels the delayed Wills of the connections before, if the claim landed before they were due.
-// A claim of an incarnation that is judged holds up nobody's Will, though a zombie may open it.
+// A claim of an incarnation that is judged holds up nobody's Will, though a zombie may open it. With Session Expiry Interval 0
+// a session ends with its connection, and its Will is due then; that its instance has died before it could write that down
+// brings the session back, not the Will.
 func (g *ghost) returned(w *world, c *conn, epoch int64) {
 	if g.dead[c.inc] > 0 {
 		return
 	}
 	for name, will := range g.wills {
 		old := will.conn
-		if old == nil || old == c || will.epoch >= epoch || old.dev != c.dev || old.req.Will.Delay == 0 || will.left == 0 {
+		if old == nil || old == c || will.epoch >= epoch || old.dev != c.dev || old.req.Will.Delay == 0 || old.req.Expiry == 0 || will.left == 0 {
 			continue
 		}
 		from := will.left
