@@ -84,11 +84,7 @@ var compressors = map[sarama.CompressionCodec]func(to, plain []byte) []byte{
 	sarama.CompressionGZIP:   gzips.append,
 	sarama.CompressionSnappy: snappy.Encode,
 	sarama.CompressionLZ4:    lz4s.append,
-	sarama.CompressionZSTD: func(to, plain []byte) []byte {
-		z := zstds.Get().(*zstd.Encoder)
-		defer zstds.Put(z)
-		return z.EncodeAll(plain, to)
-	},
+	sarama.CompressionZSTD:   func(to, plain []byte) []byte { return zstds().EncodeAll(plain, to) },
 }
 
 var (
@@ -98,11 +94,12 @@ var (
 		must(w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false))) // the batch has a checksum
 		return w
 	}}}
-	zstds = sync.Pool{New: func() any {
-		z, err := zstd.NewWriter(nil, zstd.WithZeroFrames(true), zstd.WithEncoderConcurrency(1))
+	// zstds is one for all: it keeps what each processor needs, some MiB, which a pool would forget.
+	zstds = sync.OnceValue(func() *zstd.Encoder {
+		z, err := zstd.NewWriter(nil, zstd.WithZeroFrames(true))
 		must(err)
 		return z
-	}}
+	})
 )
 
 // A stream compresses what is written to it.
