@@ -10,7 +10,7 @@ CONSTANTS None, Owner, Others, Connections, Starts,
           Pass,    \* the owner leaves what was left to the session before to the next one, if its begins are not behind it
           Gapped,  \* what is in a gap of a session that has ended was told of by nobody
           Resumed, \* at a resume too, what was left to the session before that one stays open until the last word on it
-          \* Rules that the driver does not have:
+          \* Rules that the driver does not have, or has in another way (README.md):
           ToEnd,   \* what is left to a session is not told of before the sessions are read to where they ended when it was read
           Truth,   \* a last word does not say offered of what is still open or in doubt at its instance
           Says,    \* who has the new session tells as long as it has the connection, else the owner
