@@ -80,8 +80,9 @@ func (h *holding) settled(ctx context.Context) {
 // hand gives a record to Handle, unless there is no room, or the partition may be another one's: after a stall of this
 // process the records that were fetched before it are the first that come.
 func (h *holding) hand(m *sarama.ConsumerMessage) bool {
+	overdue := h.g.overdue() // not under h.mu: the member's lock comes before Group.mu, which comes before h.mu
 	h.mu.Lock()
-	if h.draining || h.back >= 0 || len(h.open) >= h.g.cfg.Window || h.g.overdue() {
+	if overdue || h.draining || h.back >= 0 || len(h.open) >= h.g.cfg.Window {
 		h.mu.Unlock()
 		return false
 	}
