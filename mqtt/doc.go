@@ -1,4 +1,4 @@
-// Package mqtt is the device side of Sluice: it accepts connections, speaks MQTT 3.1.1 and 5, and hands
+// Package mqtt is the device side of Sluice: it accepts connections, speaks MQTT 3.1, 3.1.1 and 5, and hands
 // every PUBLISH to a Handler. It promises that
 //
 //   - a PUBLISH is acknowledged only after the Handler said how it ended, and acknowledgements leave in the
@@ -11,6 +11,7 @@
 //   - a device that does not read, sends nonsense, or sends half of something costs a bounded number of
 //     bytes and at most its own connection.
 //
-// It knows nothing of Kafka and of rules. Sessions live in the memory of this process.
+// It knows nothing of Kafka and of rules. Sessions live in the memory of this process, and a [Store] may
+// keep them beyond that.
 // DESIGN.md beside this file has the reasons.
 package mqtt

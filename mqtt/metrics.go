@@ -34,7 +34,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	sent := prometheus.NewCounterVec(prometheus.CounterOpts(opts("sent_messages_total", "PUBLISH packets sent to devices, by their QoS; those sent again on a new connection are included.")), []string{"qos"})
 	m := &metrics{
 		connections:  prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("connections", "Connections past CONNACK, by MQTT version.")), []string{"version"}),
-		disconnects:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("disconnects_total", "Connections ended, by reason: the name of the Reason Code, or connection lost, slow reader, connect timeout.")), []string{"reason"}),
+		disconnects:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("disconnects_total", "Connections ended, by reason: the name of the Reason Code, or words of ours where there is none, such as connection lost, slow reader, connect timeout. The line device disconnected in the log has the reason too, with a detail.")), []string{"reason"}),
 		bytesIn:      counter("received_bytes_total", "Bytes read from devices."),
 		bytesOut:     counter("sent_bytes_total", "Bytes written to devices."),
 		dropped:      counter("dropped_messages_total", "QoS 0 messages that waited for room and were dropped: nothing was stored, or for 30 s, or the connection ended."),

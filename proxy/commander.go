@@ -25,16 +25,19 @@ type commander struct {
 	pending   pending
 	withdrawn *withdrawn
 	streams   *streams
-	chunks    *chunks                                  // nil: nothing waits in Kafka
-	absent    func(cmd *command) bool                  // ends a command for one client ID that is not here; true: it is left to a session
-	arrived   func(cmd *command) bool                  // it is here by now
-	told      func(cmd *command) bool                  // the instance that had the session before has told of the command
-	skipped   func(cmd *command) (skipped, tells bool) // no holder has offered it to the session that is here
-	early     func(cmd *command) bool                  // ends a command that came before the session which is here; true: it did
-	tells     func(cmd *command, tell func())          // has the one instance tell of a command that has no device
-	m         *commandMetrics
-	log       zerolog.Logger // sampled: records can trigger these lines
-	stop      <-chan struct{}
+	chunks    *chunks // nil: nothing waits in Kafka
+
+	// sessionsetup.go puts those of the sessions in the place of these.
+	absent  func(cmd *command) bool                  // ends a command for one client ID that is not here; true: it is left to a session
+	arrived func(cmd *command) bool                  // it is here by now
+	told    func(cmd *command) bool                  // the instance that had the session before has told of the command
+	skipped func(cmd *command) (skipped, tells bool) // no holder has offered it to the session that is here
+	early   func(cmd *command) bool                  // ends a command that came before the session which is here; true: it did
+	tells   func(cmd *command, tell func())          // has the one instance tell of a command that has no device
+
+	m    *commandMetrics
+	log  zerolog.Logger // sampled: records can trigger these lines
+	stop <-chan struct{}
 }
 
 // headerCancel holds the correlation data of the command that the record withdraws.
