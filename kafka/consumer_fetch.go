@@ -36,7 +36,7 @@ type fetcher struct {
 
 	// Of its goroutine.
 	broker  *sarama.Broker // nil: not connected
-	session session
+	session fetchSession
 	fails   int // fetches and attempts to connect that failed, in a row
 }
 
@@ -162,7 +162,7 @@ func (f *fetcher) fetch(ctx context.Context, b *sarama.Broker, w plan) error {
 		err = sarama.KError(resp.ErrorCode)
 	}
 	if forgotten(err) {
-		f.session = session{}
+		f.session = fetchSession{}
 		return nil
 	}
 	if err != nil {
@@ -274,6 +274,6 @@ func (f *fetcher) connect() (*sarama.Broker, error) {
 func (f *fetcher) disconnect() {
 	if f.broker != nil {
 		_ = f.broker.Close() // it is left because it failed, or is not needed
-		f.broker, f.session = nil, session{}
+		f.broker, f.session = nil, fetchSession{}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// A session is a fetch session (KIP-227): the broker remembers which partitions are fetched, and from where, so that a
+// A fetchSession is what KIP-227 calls so: the broker remembers which partitions are fetched, and from where, so that a
 // request and its answer have only those with news. With 100 partitions and a record here and there that is what most
 // of the CPU time would go to, on both sides. The zero value is none, and asks for one.
-type session struct {
+type fetchSession struct {
 	id    int32
 	epoch int32               // of the next request; 0 begins a session
 	sent  map[*follower]place // what the broker knows
@@ -18,7 +18,7 @@ type session struct {
 
 // news gives those of the places to fetch that the broker has to be told of. sarama can't take a partition out of a
 // session, so when one is to be fetched no more, a new session begins.
-func (s *session) news(fetch []place) (news []place) {
+func (s *fetchSession) news(fetch []place) (news []place) {
 	if s.epoch == 0 || !s.covers(fetch) {
 		s.epoch, s.sent = 0, make(map[*follower]place, len(fetch)) // with the id of the old one, which ends it
 	}
@@ -32,7 +32,7 @@ func (s *session) news(fetch []place) (news []place) {
 }
 
 // covers says whether all that the broker would fetch is to be fetched.
-func (s *session) covers(fetch []place) bool {
+func (s *fetchSession) covers(fetch []place) bool {
 	kept := 0
 	for _, at := range fetch {
 		if _, ok := s.sent[at.p]; ok {
@@ -43,7 +43,7 @@ func (s *session) covers(fetch []place) bool {
 }
 
 // next makes the session ready for the next request. A broker that has no room for a session gives no id.
-func (s *session) next(id int32) {
+func (s *fetchSession) next(id int32) {
 	s.id = id
 	if s.epoch++; s.epoch == math.MaxInt32 || id == 0 {
 		s.epoch = 0

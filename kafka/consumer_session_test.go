@@ -61,7 +61,7 @@ func TestSessionThatTheBrokerForgetsIsBegunAnew(t *testing.T) {
 func TestSessionTellsChangesAndBeginsAnewWithoutAPartition(t *testing.T) {
 	a, b := newFollower("t", "", 0, 0), newFollower("t", "", 1, 0)
 	at := func(p *follower, offset int64) place { return place{p, offset, fetchPart, 0} }
-	var s session
+	var s fetchSession
 	step := func(id, wantID, wantEpoch int32, want []place, fetch ...place) {
 		t.Helper()
 		require.Equal(t, want, s.news(fetch))

@@ -253,6 +253,21 @@ func (c *Conn) readBytes(fd int) (n int, err error) {
 	return n, err
 }
 
+// arrived handles bytes as they come from the socket: the PROXY header where one is due, then packets. Both share the
+// time limit of CONNECT.
+func (c *Conn) arrived(b []byte) error {
+	if c.proxy == proxyDue {
+		var err error
+		if b, err = c.proxyHeader(b); err != nil {
+			return err
+		}
+	}
+	if c.link != nil {
+		return c.unwrap(b, (*Conn).feed)
+	}
+	return c.feed(b)
+}
+
 const readBuffer = 16 << 10
 
 var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}

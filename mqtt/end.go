@@ -2,9 +2,13 @@ package mqtt
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // finish ends the connection: DISCONNECT with the reason, will, session, close. err is why reading ended.
@@ -228,4 +232,81 @@ func (c *Conn) awaitSettled() {
 	case <-idle:
 	case <-c.srv.patience:
 	}
+}
+
+// ended counts and logs the end of a connection.
+func (s *Server) ended(c *Conn, err error) {
+	reason := reasonOf(err)
+	if c.isHealthCheck() {
+		reason = "health check"
+	}
+	s.m.disconnects.WithLabelValues(reason).Inc()
+	if errors.Is(err, errUserProperties) {
+		s.limits.properties.Inc()
+	}
+	if c.session != nil {
+		s.m.connections.WithLabelValues(versionName(c.version)).Dec()
+	}
+	level := zerolog.InfoLevel
+	if c.isHealthCheck() || c.isProbe(err) { // every few seconds, from each load balancer
+		level = zerolog.DebugLevel
+	}
+	line := s.lines.WithLevel(level).Stringer("remote", c.RemoteAddr()).Str("reason", reason)
+	if c.session != nil {
+		line = line.Str("client_id", c.session.clientID).Str("mqtt", versionName(c.version)).Stringer("after", (time.Since(clockStart) - c.since).Round(time.Millisecond))
+	}
+	var fault *ProtocolFault
+	if errors.As(err, &fault) {
+		line = line.Str("detail", fault.Detail)
+	} else if slices.ContainsFunc(errsOfLayers, func(layer error) bool { return errors.Is(err, layer) }) {
+		line = line.AnErr("detail", err)
+	}
+	if none := (*noSession)(nil); errors.As(err, &none) {
+		line = line.AnErr("error", none.error)
+	}
+	if refused := (*refusedConnect)(nil); errors.As(err, &refused) {
+		if c.version != 0 && refused.code != UnsupportedProtocolVersion { // else it is one that is not spoken here
+			line = line.Str("mqtt", versionName(c.version))
+		}
+		line.Str("client_id", refused.clientID).Str("code", fmt.Sprintf("0x%02X", byte(refused.code))).Msg("device refused")
+		return
+	}
+	line.Msg("device disconnected")
+}
+
+// errsOfLayers are the ends of connections that are no MQTT; what they wrap says why.
+var errsOfLayers = []error{errNotProxy, errProxyHeader, errNoTLS, errNoWebSocket, errTLSRecord, errFrame}
+
+// reasonOf names the end of a connection with one of a bounded set of words.
+func reasonOf(err error) string {
+	var fault *ProtocolFault
+	var goodbye errGoodbye
+	switch {
+	case errors.As(err, &fault):
+		return fault.Code.String()
+	case errors.As(err, &goodbye):
+		if goodbye.code == Success {
+			return "normal disconnection"
+		}
+		return "disconnect with a reason code of the device"
+	case errors.Is(err, errNotProxy):
+		return "not a trusted proxy"
+	case errors.Is(err, errProxyHeader):
+		return "no PROXY protocol header"
+	case errors.Is(err, errNoTLS):
+		return "no TLS handshake"
+	case errors.Is(err, errNoWebSocket):
+		return "no WebSocket handshake"
+	case errors.Is(err, errTLSRecord):
+		return "bad TLS record"
+	case errors.Is(err, errFrame):
+		return "bad WebSocket frame"
+	case errors.Is(err, errCrowded):
+		return "too many connections of the address"
+	case errors.Is(err, errSlowReader):
+		return "slow reader"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "connect timeout"
+	}
+	return "connection lost"
 }

@@ -59,21 +59,6 @@ func (c *Conn) RemoteAddr() net.Addr {
 	return c.nc.RemoteAddr()
 }
 
-// arrived handles bytes as they come from the socket: the PROXY header where one is due, then packets. Both share the
-// time limit of CONNECT.
-func (c *Conn) arrived(b []byte) error {
-	if c.proxy == proxyDue {
-		var err error
-		if b, err = c.proxyHeader(b); err != nil {
-			return err
-		}
-	}
-	if c.link != nil {
-		return c.unwrap(b, (*Conn).feed)
-	}
-	return c.feed(b)
-}
-
 // proxyHeader takes the header from the start of what came and gives what follows it. A header that is not whole yet
 // waits in c.partial.
 func (c *Conn) proxyHeader(b []byte) (rest []byte, err error) {
