@@ -21,6 +21,8 @@ type wall struct {
 var walls = []wall{
 	{"github.com/mochi-mqtt", []string{"mqtt"}},
 	{"github.com/IBM/sarama", []string{"kafka"}},
+	{"github.com/klauspost/compress", []string{"kafka"}},
+	{"github.com/pierrec/lz4", []string{"kafka"}},
 	{"github.com/pires/go-proxyproto", []string{"mqtt"}},
 	{"crypto/tls", []string{"tls"}},
 	{"github.com/twmb/franz-go", []string{"kafka", "test", "examples"}}, // an example is what a user would write
