@@ -16,13 +16,19 @@ import (
 	"sluice/tls/tlstest"
 )
 
+// collected has the Go runtime collect garbage as usual: what is held is asked for, not what lies about under load.
+var collected = []string{"GOGC=100"}
+
 // TestTopicAliasesAreCountedAndBounded: connections that set the longest topic aliases they may. Beside the same
 // connections without any, the process has hardly more memory than is counted, what is too much is refused with a reason,
 // and all of it is given back with the connections.
 func TestTopicAliasesAreCountedAndBounded(t *testing.T) {
 	besideOthers(t)
 	kafka := cluster.Shared(t)
-	s := serve(t, kafka.Brokers(), oneTopic(newTopic(t, kafka, 1)), "limits: {topic_alias_maximum: 16}\n")
+	s := prepare(t, kafka.Brokers(), oneTopic(newTopic(t, kafka, 1)), "limits: {topic_alias_maximum: 16}\n")
+	s.env = collected
+	s.start()
+	s.awaitReady()
 	const n, bound = 1000, 32 << 20 // and 60 KB each
 	devices := make([]*wireDevice, n)
 	for i := range devices {
@@ -64,6 +70,7 @@ func TestAnswersToKeyUpdatesAreBounded(t *testing.T) {
 	certificate, key := ca.Server(t, t.TempDir(), "127.0.0.1")
 	address := ownPorts(t, 1)[0]
 	s := prepareWith(t, kafka.Brokers(), fmt.Sprintf("listeners: [{address: %q, tls: {certificate: %q, key: %q}}]\n", address, certificate, key), oneTopic(newTopic(t, kafka, 1)), "")
+	s.env = collected
 	s.start()
 	s.awaitReady()
 	const n, most = 4, 100_000 // connections, and key updates of one, whose answers would be 3 MB
