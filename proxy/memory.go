@@ -31,8 +31,9 @@ const (
 // A storm is a time when many connect or leave. What they need for a moment only is several times what they keep, and
 // the runtime would give it back over minutes.
 type storm struct {
-	last  int // connections
-	calm  int // ticks since many came or went
+	last  int  // connections
+	calm  int  // ticks since many came or went
+	moves bool // many came or went since the last tick, of however few
 	blows bool
 }
 
@@ -41,7 +42,8 @@ func (s *storm) ends(connections int) bool {
 	most := max(connections, s.last)
 	moved := max(connections-s.last, s.last-connections)
 	s.last = connections
-	if moved > most/100 && most >= crowd {
+	s.moves = moved > most/100
+	if s.moves && most >= crowd {
 		s.blows, s.calm = true, 0
 		return false
 	}
@@ -149,13 +151,16 @@ func runMemory(ctx context.Context, budget *kafka.Budget, connections func() int
 		case <-tick.C:
 		}
 		share, live := gc.read()
-		garbage.ticks(share)
+		over := connecting.ends(connections())
+		if garbage.ticks(share); connecting.moves || connecting.blows { // what stays would lie scattered among what is given back
+			garbage = allowance{}
+		}
 		room := uint64(max(budget.Max()-budget.InUse(), 0))
 		if want := garbage.percent(usualPercent(budget, connections()), live, room); want != percent {
 			percent = want
 			debug.SetGCPercent(percent)
 		}
-		if connecting.ends(connections()) {
+		if over {
 			debug.FreeOSMemory()
 		}
 	}

@@ -64,3 +64,16 @@ func TestAllowanceIsGarbageBesideWhatLives(t *testing.T) {
 		require.Equal(t, c.percent, a.percent(c.usual, c.live, c.room), "%+v", c)
 	}
 }
+
+// TestFewConnectionsThatComeOrGoAreNoStorm, and are seen all the same: who allocates what stays is not to leave garbage in between.
+func TestFewConnectionsThatComeOrGoAreNoStorm(t *testing.T) {
+	var s storm
+	for _, now := range []struct {
+		connections int
+		moves       bool
+	}{{10, true}, {10, false}, {0, true}, {0, false}, {1000, true}, {1010, false}, {1021, true}} {
+		require.False(t, s.ends(now.connections))
+		require.Equal(t, now.moves, s.moves, "%+v", now)
+		require.False(t, s.blows)
+	}
+}
