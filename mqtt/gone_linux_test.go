@@ -10,11 +10,7 @@ import (
 // TestGoneDeviceAboveARateIsMissed: although the end of its stream lies behind what would keep us busy for minutes.
 func TestGoneDeviceAboveARateIsMissed(t *testing.T) {
 	everyFlood(t, func(t *testing.T, w *world, v byte, flood []byte) {
-		w.answer = func(m *Message) {
-			if m.Will {
-				w.got <- m
-			}
-		}
+		w.handsOnWills()
 		c := w.connect(willed(v, "dev"))
 		sent := c.flood(flood)
 		until(t, "delayed", func() bool {

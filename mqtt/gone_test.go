@@ -28,6 +28,15 @@ func everyFlood(t *testing.T, f func(t *testing.T, w *world, v byte, flood []byt
 	}
 }
 
+// handsOnWills has the test given Wills alone. Other messages get no answer.
+func (w *world) handsOnWills() {
+	w.answer = func(m *Message) {
+		if m.Will {
+			w.got <- m
+		}
+	}
+}
+
 // flood sends what the server does not read at once. It ends with the socket, or when all is sent.
 func (c *client) flood(b []byte) (sent chan struct{}) {
 	sent = make(chan struct{})
@@ -41,11 +50,7 @@ func (c *client) flood(b []byte) (sent chan struct{}) {
 // TestFarewellBehindAFloodCounts: the device said all that it had to say, and there is no will.
 func TestFarewellBehindAFloodCounts(t *testing.T) {
 	everyFlood(t, func(t *testing.T, w *world, v byte, flood []byte) {
-		w.answer = func(m *Message) {
-			if m.Will {
-				w.got <- m
-			}
-		}
+		w.handsOnWills()
 		c := w.connect(willed(v, "dev"))
 		<-c.flood(cat(flood, packet(0xE0)))
 		_ = c.nc.CloseWrite()
