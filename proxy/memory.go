@@ -71,18 +71,19 @@ const (
 
 // ticks takes what share of the time worked since the last tick, 0 to 1, went into collections: 0 if there were none.
 func (a *allowance) ticks(share float64) {
-	a.calm++
-	switch {
-	case share > dearCollection:
-		a.bytes = min(max(2*a.bytes, leastAllowance), mostAllowance)
-		fallthrough
-	case share > 0:
+	if share > 0 {
 		a.calm = 0
-	case a.calm >= calmTicks:
-		a.calm = 0
-		if a.bytes /= 2; a.bytes < leastAllowance {
-			a.bytes = 0
+		if share > dearCollection {
+			a.bytes = min(max(2*a.bytes, leastAllowance), mostAllowance)
 		}
+		return
+	}
+	if a.calm++; a.calm < calmTicks {
+		return
+	}
+	a.calm = 0
+	if a.bytes /= 2; a.bytes < leastAllowance {
+		a.bytes = 0
 	}
 }
 
@@ -151,12 +152,15 @@ func runMemory(ctx context.Context, budget *kafka.Budget, connections func() int
 		case <-tick.C:
 		}
 		share, live := gc.read()
-		over := connecting.ends(connections())
-		if garbage.ticks(share); connecting.moves || connecting.blows { // what stays would lie scattered among what is given back
+		n := connections()
+		over := connecting.ends(n)
+		if connecting.moves || connecting.blows { // what stays would lie scattered among what is given back
 			garbage = allowance{}
+		} else {
+			garbage.ticks(share)
 		}
 		room := uint64(max(budget.Max()-budget.InUse(), 0))
-		if want := garbage.percent(usualPercent(budget, connections()), live, room); want != percent {
+		if want := garbage.percent(usualPercent(budget, n), live, room); want != percent {
 			percent = want
 			debug.SetGCPercent(percent)
 		}
