@@ -41,8 +41,11 @@ func (c *Conn) finish(err error) {
 	if c.session != nil {
 		c.leave(err)
 	}
-	c.awaitWritten()
-	if (fault != nil && c.version != 0 || c.awaitsClose()) && c.nc.CloseWrite() == nil {
+	switch whole := c.awaitWritten(); {
+	case !whole || errors.Is(err, errSlowReader):
+		// A FIN would wait behind what the device does not read, and the kernel would keep the socket for minutes.
+		_ = c.nc.SetLinger(0)
+	case (fault != nil && c.version != 0 || c.awaitsClose()) && c.nc.CloseWrite() == nil:
 		c.linger()
 	}
 	c.srv.lot.leave(c)
@@ -191,18 +194,20 @@ func (c *Conn) leaveCommands() {
 }
 
 // awaitWritten gives a goroutine that is writing a moment to write our last word too.
-func (c *Conn) awaitWritten() {
+func (c *Conn) awaitWritten() bool {
 	c.mu.Lock()
 	if !c.writing {
 		c.mu.Unlock()
-		return
+		return true
 	}
 	written := make(chan struct{})
 	c.ends().written = written
 	c.mu.Unlock()
 	select {
 	case <-written:
+		return true
 	case <-time.After(lingerTime):
+		return false
 	}
 }
 
