@@ -15,6 +15,9 @@ func (w *keptWorld) deposits(d deposit) {
 	w.v.mu.Lock()
 	defer w.v.mu.Unlock()
 	w.v.stored["dev"] = d
+	for _, p := range d.snapshot.Next {
+		w.v.next[p.Stream] = max(w.v.next[p.Stream], 0) // the stream is there, though nothing may have come yet
+	}
 }
 
 // records puts commands with QoS 2 into the first stream, the payloads of which are their offsets.
