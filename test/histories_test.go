@@ -223,6 +223,7 @@ func (h *theatre) explain(bad []failed) {
 
 // TestHistoriesThatFailedOnce plays the scripts in testdata/histories, or in the file SLUICE_SCRIPT, some times each.
 func TestHistoriesThatFailedOnce(t *testing.T) {
+	besideOthers(t)
 	files, err := filepath.Glob("testdata/histories/*.script")
 	require.NoError(t, err)
 	if file := os.Getenv("SLUICE_SCRIPT"); file != "" {
