@@ -27,17 +27,18 @@ type Share struct {
 	fed     bool
 	cancel  context.CancelFunc // of the feed; nil: there was none yet
 
-	mu      sync.Mutex     // guards all below; taken after outbox.mu, and nothing is called out under it
-	taking  bool           // the feed is under way, and there are members
-	ready   []*shareMember // have room, for all that is known; the first is next
-	waiting []*turn        // in the order they came
-	unended int            // commands that came and have not ended
-	last    uint64         // number of the last that came
-	pumping bool           // a goroutine gives out
+	mu      sync.Mutex      // guards all below; taken after outbox.mu, and nothing is called out under it
+	taking  bool            // the feed is under way, and there are members
+	ready   []*shareMember  // have room, for all that is known; the first is next
+	waiting []*turn         // in the order they came
+	had     map[Place]*turn // at a member, which has not answered
+	unended int             // commands that came and have not ended
+	last    uint64          // number of the last that came
+	pumping bool            // a goroutine gives out
 }
 
 func newShare(x *Shares, srv *Server, key string) *Share {
-	s := &Share{shares: x, srv: srv, key: key}
+	s := &Share{shares: x, srv: srv, key: key, had: map[Place]*turn{}}
 	s.Group, s.Filter, _ = splitShare(key)
 	return s
 }
@@ -63,8 +64,14 @@ func (s *Share) HasRoom() bool { return s.srv.held.Load() < s.srv.cfg.CommandMem
 // it [MQTT-4.8.2-4] [MQTT-4.8.2-5]. Kept with the client ID of a device means that its session has c and does so.
 // Kept without one means that no member took it before ctx or the feed ended, so that it is for somebody else.
 //
+// A command that comes again while a member has it, known by its Place, is the same one and is not sent again: after a loss
+// of what the Feed had, the answer to the first is the answer to this. The Owner of the first is told Kept.
+//
 // Send is called by the Feed of the share. It does not block, and Flush must follow.
 func (s *Share) Send(ctx context.Context, c *Command) {
+	if s.goOn(ctx, c) {
+		return
+	}
 	t := &turn{share: s, ctx: ctx, cmd: c, owner: c.Owner, held: delivery{cmd: c}}
 	c.Owner, c.Connected = t, true
 	s.srv.forceHold(&t.held)
@@ -76,9 +83,30 @@ func (s *Share) Send(ctx context.Context, c *Command) {
 	s.back(t)
 }
 
+// goOn has the turn of a member that has the command already be the turn of c; false: no member has it.
+func (s *Share) goOn(ctx context.Context, c *Command) bool {
+	s.mu.Lock()
+	t := s.had[c.Place]
+	if t == nil {
+		s.mu.Unlock()
+		return false
+	}
+	before, owner, sent := t.cmd, t.owner, t.sent
+	t.ctx, t.cmd, t.owner = ctx, c, c.Owner
+	c.Owner, c.Connected = t, true
+	now := t.owner
+	s.mu.Unlock()
+	owner.CommandSettled(before, "", Kept, Success, "")
+	if sent {
+		now.CommandSent(c)
+	}
+	return true
+}
+
 // back has t wait for a member, before all that came after it.
 func (s *Share) back(t *turn) {
 	s.mu.Lock()
+	delete(s.had, t.cmd.Place)
 	taking := s.taking
 	if taking {
 		s.await(t)
@@ -116,8 +144,14 @@ func (s *Share) pump() {
 		}
 		m := s.ready[0]
 		s.ready = s.ready[1:]
-		took := false
-		s.unlocked(func() { took = m.take(t, now) })
+		took, cmd := false, t.cmd
+		if cmd.Place.Stream > 0 {
+			s.had[cmd.Place] = t // not later: it may be answered before take returns
+		}
+		s.unlocked(func() { took = m.take(t, cmd, now) })
+		if !took {
+			delete(s.had, cmd.Place)
+		}
 		switch {
 		case !took && !s.taking:
 			s.unlocked(t.giveBack)
@@ -207,8 +241,21 @@ func (s *Share) sweep(now time.Time) {
 	}
 }
 
-func (s *Share) ended() {
+// ended lets go of a turn, and gives whose it was.
+func (s *Share) ended(t *turn) (owner CommandOwner, c *Command) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unended--
+	if s.had[t.cmd.Place] == t {
+		delete(s.had, t.cmd.Place)
+	}
+	return t.owner, t.cmd
+}
+
+// sent notes that a member was sent a command, and gives whose it is.
+func (s *Share) sent(t *turn) (owner CommandOwner, c *Command) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.sent = true
+	return t.owner, t.cmd
 }

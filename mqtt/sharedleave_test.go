@@ -225,3 +225,51 @@ func (c *client) answers() {
 		c.send(puback(uint16(body[3])<<8 | uint16(body[4])))
 	}
 }
+
+// TestSharedCommandThatComesAgainIsTheOneItsMemberHas: a feed that lost what it had, to a change of the group's members, gives it
+// again. The same connection must not get it twice.
+func TestSharedCommandThatComesAgainIsTheOneItsMemberHas(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		for qos := byte(1); qos <= 2; qos++ {
+			w := shared(t, func(c *Config) { c.CommandsInFlight = 2 })
+			a := w.member(v, "a", 2)
+			w.members(1)
+			placed := func(offset int64) *Command {
+				return &Command{Topic: []byte("t"), Payload: []byte(fmt.Sprint(offset)), QoS: qos, Place: Place{1, offset}}
+			}
+			first, second := placed(0), placed(1)
+			w.sendShared(first)
+			w.sendShared(second)
+			a.gets(0, 2, int(qos), 1)
+			w.wasSent(second, 1)
+			firstAgain, secondAgain := placed(0), placed(1)
+			w.sendShared(firstAgain)
+			w.sendShared(secondAgain)
+			a.ping()
+			w.became(first, " kept")
+			w.became(second, " kept")
+			w.wasSent(firstAgain, 1)
+			w.wasSent(secondAgain, 1)
+			w.waits(firstAgain, secondAgain)
+			if qos == 1 {
+				a.send(puback(1))
+			} else {
+				a.send(pubrec(1))
+				a.expect(pubrel(1))
+				a.send(pubcomp(1))
+			}
+			w.became(firstAgain, "a delivered")
+			b := w.member(v, "b", 2)
+			w.members(2)
+			w.drop("a")
+			if qos == 1 { // it was sent to a, but others may have it
+				b.gets(1, 1, 1, 1)
+				b.send(puback(1))
+				w.became(secondAgain, "b delivered")
+				w.sendShared(secondAgain) // answered, so it is another one
+				b.gets(1, 1, 1, 2)
+				b.send(puback(2))
+			}
+		}
+	})
+}

@@ -139,11 +139,11 @@ func (o *outbox) isForeign(p Place) bool {
 	return !own || p.Offset < l.from
 }
 
-// take gives the member a command of its share; false: it has no room, and will say when it has.
-func (m *shareMember) take(t *turn, now time.Time) bool {
+// take gives the member c, the command of a turn; false: it has no room, and will say when it has.
+func (m *shareMember) take(t *turn, c *Command, now time.Time) bool {
 	o := m.outbox
 	o.mu.Lock()
-	d := delivery{cmd: t.cmd, qos: min(m.sub.qos, t.cmd.QoS), retain: t.cmd.Retain && m.sub.retainAsPublished}
+	d := delivery{cmd: c, qos: min(m.sub.qos, c.QoS), retain: c.Retain && m.sub.retainAsPublished}
 	switch {
 	case m.gone:
 		o.mu.Unlock()

@@ -8,23 +8,29 @@ import (
 // A turn is a command of a share on its way to one of the members. It is the command's owner meanwhile.
 type turn struct {
 	share  *Share
-	ctx    context.Context // ends when the command is not ours to give any more
-	cmd    *Command
-	owner  CommandOwner
 	number uint64
 	held   delivery // counts its memory until it has ended
 	qos    byte     // at the member that has it
+
+	// Guarded by Share.mu while a member has it.
+	ctx   context.Context // ends when the command is not ours to give any more
+	cmd   *Command
+	owner CommandOwner
+	sent  bool // to that member
 }
 
 // isOver says that the command is not to be given to anybody any more.
 func (t *turn) isOver(now time.Time) bool {
-	_, over := t.held.over(now)
+	_, over := t.waits().over(now)
 	return over || t.ctx.Err() != nil
 }
 
+// waits is the command as it waits for a member.
+func (t *turn) waits() *delivery { return &delivery{cmd: t.cmd} }
+
 // finish ends a command that is over.
 func (t *turn) finish() {
-	if s, over := t.held.over(time.Now()); over && t.ctx.Err() == nil {
+	if s, over := t.waits().over(time.Now()); over && t.ctx.Err() == nil {
 		t.end("", s.fate, s.code, s.reason)
 		return
 	}
@@ -36,13 +42,16 @@ func (t *turn) giveBack() { t.end("", Kept, Success, "") }
 
 // end tells the owner what became of the command.
 func (t *turn) end(clientID string, fate Fate, code Code, reason string) {
-	t.owner.CommandSettled(t.cmd, clientID, fate, code, reason)
+	owner, c := t.share.ended(t)
+	owner.CommandSettled(c, clientID, fate, code, reason)
 	t.share.srv.unhold(&t.held)
-	t.share.ended()
 }
 
 // CommandSent passes on that a member was sent the command.
-func (t *turn) CommandSent(c *Command) { t.owner.CommandSent(c) }
+func (t *turn) CommandSent(*Command) {
+	owner, c := t.share.sent(t)
+	owner.CommandSent(c)
+}
 
 // CommandSettled takes what became of the command at a member: an end, or another member's turn.
 func (t *turn) CommandSettled(_ *Command, clientID string, fate Fate, code Code, reason string) {
