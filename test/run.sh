@@ -45,7 +45,8 @@ tested() {
 
 # Compiling uses all cores. Three packages at a time are tested, and ./test alone:
 # tests that kill a Kafka and tests that measure do not go well together. Of the
-# tests of a package that mostly wait, four at a time run, on any machine.
+# tests of a package that mostly wait, four at a time run, of ./test six, on any
+# machine.
 say "go build $race $*"
 # shellcheck disable=SC2086 # $race is one word or none
 "$go" build $race "$@" || exit 1
@@ -65,9 +66,9 @@ if [ -n "$together" ]; then
 	tested $race -vet=off -p 3 -parallel 4 -timeout 20m $together || status=1
 fi
 if [ -n "$alone" ]; then
-	say "go test $race -p 1 -parallel 4$alone"
+	say "go test $race -p 1 -parallel 6$alone"
 	# shellcheck disable=SC2086
-	tested $race -vet=off -p 1 -parallel 4 -timeout 40m $alone || status=1
+	tested $race -vet=off -p 1 -parallel 6 -timeout 40m $alone || status=1
 fi
 
 if [ -s "$notes" ]; then
