@@ -24,7 +24,8 @@ func (c *Conn) finish(err error) {
 	c.ending = true
 	c.mu.Unlock()
 	var fault *ProtocolFault
-	if errors.As(err, &fault) && fault.Code == ServerShuttingDown {
+	stops := errors.As(err, &fault) && fault.Code == ServerShuttingDown
+	if stops {
 		c.awaitSettled()
 	}
 	if stopped {
@@ -42,8 +43,9 @@ func (c *Conn) finish(err error) {
 		c.leave(err)
 	}
 	switch whole := c.awaitWritten(); {
-	case !whole || errors.Is(err, errSlowReader):
-		// A FIN would wait behind what the device does not read, and the kernel would keep the socket for minutes.
+	case errors.Is(err, errSlowReader), !whole && !stops:
+		// A FIN would wait behind what the device does not read, and the kernel would keep the socket for minutes. At a stop
+		// it may: a device with a slow link has acknowledgements there.
 		_ = c.nc.SetLinger(0)
 	case (fault != nil && c.version != 0 || c.awaitsClose()) && c.nc.CloseWrite() == nil:
 		c.linger()
