@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails in one way each.
 FAULTS      ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories model soak performance faults chaos docs clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories model soak performance faults chaos docs trips clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -86,6 +86,10 @@ chaos:
 
 docs:
 	$(GO) generate ./...
+
+# What runs on the way of a PUBLISH, a command, a receipt and a session that returns, function by function, into docs/trips.md.
+trips:
+	$(GO) test -tags trips -count=1 -v -run 'TestTrips$$' ./test
 
 clean:
 	rm -rf sluice dist

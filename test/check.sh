@@ -19,7 +19,7 @@ if [ -n "$unformatted" ]; then
 fi
 
 echo '== go vet'
-"$go" vet ./... || status=1
+"$go" vet -tags trips ./... || status=1
 
 # Other systems and another processor. All packages that are imported are compiled for each once, so there are no more of them.
 echo '== go vet, darwin/arm64'
