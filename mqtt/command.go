@@ -39,7 +39,8 @@ type Command struct {
 	sharing   sync.Once
 	shared    []byte // by rest
 	cancelled atomic.Bool
-	holders   atomic.Int32 // deliveries that hold it
+	again     atomic.Pointer[Command] // the same command, given to a share once more
+	holders   atomic.Int32            // deliveries that hold it
 }
 
 // A CommandOwner is told what became of its commands. Its methods are called from any goroutine that holds no
@@ -95,7 +96,14 @@ const (
 func (c *Command) Cancel() { c.cancelled.Store(true) }
 
 // IsCancelled says whether it was.
-func (c *Command) IsCancelled() bool { return c.cancelled.Load() }
+func (c *Command) IsCancelled() bool {
+	for ; c != nil; c = c.again.Load() {
+		if c.cancelled.Load() {
+			return true
+		}
+	}
+	return false
+}
 
 func (c *Command) expired(now time.Time) bool { return !c.Expires.IsZero() && !now.Before(c.Expires) }
 

@@ -43,9 +43,9 @@ func (c *Conn) finish(err error) {
 		c.leave(err)
 	}
 	switch whole := c.awaitWritten(); {
-	case errors.Is(err, errSlowReader), !whole && !stops:
-		// A FIN would wait behind what the device does not read, and the kernel would keep the socket for minutes. At a stop
-		// it may: a device with a slow link has acknowledgements there.
+	case errors.Is(err, errSlowReader), !whole && fault != nil && !stops:
+		// A FIN would wait behind what the device does not read, and the kernel would keep the socket for minutes. It may when
+		// the device ends the connection, or we stop: there are acknowledgements for one with a slow link.
 		_ = c.nc.SetLinger(0)
 	case (fault != nil && c.version != 0 || c.awaitsClose()) && c.nc.CloseWrite() == nil:
 		c.linger()
@@ -195,7 +195,7 @@ func (c *Conn) leaveCommands() {
 	}
 }
 
-// awaitWritten gives a goroutine that is writing a moment to write our last word too.
+// awaitWritten gives a goroutine that is writing a moment to write our last word too, and says whether all is written.
 func (c *Conn) awaitWritten() bool {
 	c.mu.Lock()
 	if !c.writing {

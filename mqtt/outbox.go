@@ -290,7 +290,7 @@ func (o *outbox) clear() {
 // over says that the command is no longer to be sent.
 func (d *delivery) over(now time.Time) (settlement, bool) {
 	switch {
-	case d.cmd.cancelled.Load():
+	case d.cmd.IsCancelled():
 		return settlement{delivery: *d, fate: Cancelled}, true
 	case d.cmd.expired(now):
 		return settlement{delivery: *d, fate: Expired}, true

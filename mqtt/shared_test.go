@@ -98,6 +98,12 @@ func (w *shareWorld) give(payload string, qos byte) *Command {
 
 func (w *shareWorld) sendShared(c *Command) {
 	w.t.Helper()
+	w.sendHeld(w.share("$share/g/t").ctx, c)
+}
+
+// sendHeld is sendShared for as long as ctx.
+func (w *shareWorld) sendHeld(ctx context.Context, c *Command) {
+	w.t.Helper()
 	c.Owner = w.dispatcher
 	w.dispatcher.mu.Lock()
 	w.counted[c]++
@@ -105,7 +111,7 @@ func (w *shareWorld) sendShared(c *Command) {
 	w.dispatcher.mu.Unlock()
 	f := w.share("$share/g/t")
 	require.True(w.t, f.Matches(c.Topic))
-	f.Send(f.ctx, c)
+	f.Send(ctx, c)
 	w.s.Flush()
 }
 

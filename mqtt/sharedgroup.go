@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -31,14 +32,14 @@ type Share struct {
 	taking  bool            // the feed is under way, and there are members
 	ready   []*shareMember  // have room, for all that is known; the first is next
 	waiting []*turn         // in the order they came
-	had     map[Place]*turn // at a member, which has not answered
+	given   map[Place]*turn // at a member, which has not answered
 	unended int             // commands that came and have not ended
 	last    uint64          // number of the last that came
 	pumping bool            // a goroutine gives out
 }
 
 func newShare(x *Shares, srv *Server, key string) *Share {
-	s := &Share{shares: x, srv: srv, key: key, had: map[Place]*turn{}}
+	s := &Share{shares: x, srv: srv, key: key, given: map[Place]*turn{}}
 	s.Group, s.Filter, _ = splitShare(key)
 	return s
 }
@@ -64,8 +65,9 @@ func (s *Share) HasRoom() bool { return s.srv.held.Load() < s.srv.cfg.CommandMem
 // it [MQTT-4.8.2-4] [MQTT-4.8.2-5]. Kept with the client ID of a device means that its session has c and does so.
 // Kept without one means that no member took it before ctx or the feed ended, so that it is for somebody else.
 //
-// A command that comes again while a member has it, known by its Place, is the same one and is not sent again: after a loss
-// of what the Feed had, the answer to the first is the answer to this. The Owner of the first is told Kept.
+// A command that comes again, with a ctx after that of the first has ended, while a member has the first, is not sent again: the
+// answer to that is the answer to this. The Owner of the first is told Kept. Both are known by Place, Topic and Payload, as long
+// as the share has members.
 //
 // Send is called by the Feed of the share. It does not block, and Flush must follow.
 func (s *Share) Send(ctx context.Context, c *Command) {
@@ -86,27 +88,24 @@ func (s *Share) Send(ctx context.Context, c *Command) {
 // goOn has the turn of a member that has the command already be the turn of c; false: no member has it.
 func (s *Share) goOn(ctx context.Context, c *Command) bool {
 	s.mu.Lock()
-	t := s.had[c.Place]
-	if t == nil {
+	t := s.given[c.Place]
+	if t == nil || t.ctx.Err() == nil || !bytes.Equal(t.cmd.Payload, c.Payload) || !bytes.Equal(t.cmd.Topic, c.Topic) {
 		s.mu.Unlock()
-		return false
+		return false // the log was cut, or its topic made anew
 	}
-	before, owner, sent := t.cmd, t.owner, t.sent
+	before, owner := t.cmd, t.owner
 	t.ctx, t.cmd, t.owner = ctx, c, c.Owner
 	c.Owner, c.Connected = t, true
-	now := t.owner
+	before.again.Store(c)
 	s.mu.Unlock()
 	owner.CommandSettled(before, "", Kept, Success, "")
-	if sent {
-		now.CommandSent(c)
-	}
 	return true
 }
 
 // back has t wait for a member, before all that came after it.
 func (s *Share) back(t *turn) {
 	s.mu.Lock()
-	delete(s.had, t.cmd.Place)
+	s.gotBack(t)
 	taking := s.taking
 	if taking {
 		s.await(t)
@@ -146,11 +145,11 @@ func (s *Share) pump() {
 		s.ready = s.ready[1:]
 		took, cmd := false, t.cmd
 		if cmd.Place.Stream > 0 {
-			s.had[cmd.Place] = t // not later: it may be answered before take returns
+			s.given[cmd.Place] = t // not later: it may be answered before take returns
 		}
 		s.unlocked(func() { took = m.take(t, cmd, now) })
 		if !took {
-			delete(s.had, cmd.Place)
+			s.gotBack(t)
 		}
 		switch {
 		case !took && !s.taking:
@@ -246,16 +245,20 @@ func (s *Share) ended(t *turn) (owner CommandOwner, c *Command) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unended--
-	if s.had[t.cmd.Place] == t {
-		delete(s.had, t.cmd.Place)
-	}
+	s.gotBack(t)
 	return t.owner, t.cmd
 }
 
-// sent notes that a member was sent a command, and gives whose it is.
-func (s *Share) sent(t *turn) (owner CommandOwner, c *Command) {
+// gotBack notes that no member has a turn any more. mu is held.
+func (s *Share) gotBack(t *turn) {
+	if s.given[t.cmd.Place] == t {
+		delete(s.given, t.cmd.Place)
+	}
+}
+
+// ownerOf gives whose a turn is now.
+func (s *Share) ownerOf(t *turn) (owner CommandOwner, c *Command) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.sent = true
 	return t.owner, t.cmd
 }

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -226,6 +227,11 @@ func (c *client) answers() {
 	}
 }
 
+// placed is a command of the first stream for "t".
+func placed(offset int64, payload string, qos byte) *Command {
+	return &Command{Topic: []byte("t"), Payload: []byte(payload), QoS: qos, Place: Place{1, offset}}
+}
+
 // TestSharedCommandThatComesAgainIsTheOneItsMemberHas: a feed that lost what it had, to a change of the group's members, gives it
 // again. The same connection must not get it twice.
 func TestSharedCommandThatComesAgainIsTheOneItsMemberHas(t *testing.T) {
@@ -234,42 +240,71 @@ func TestSharedCommandThatComesAgainIsTheOneItsMemberHas(t *testing.T) {
 			w := shared(t, func(c *Config) { c.CommandsInFlight = 2 })
 			a := w.member(v, "a", 2)
 			w.members(1)
-			placed := func(offset int64) *Command {
-				return &Command{Topic: []byte("t"), Payload: []byte(fmt.Sprint(offset)), QoS: qos, Place: Place{1, offset}}
-			}
-			first, second := placed(0), placed(1)
-			w.sendShared(first)
-			w.sendShared(second)
+			held, lose := context.WithCancel(t.Context())
+			defer lose()
+			first, second := placed(0, "0", qos), placed(1, "1", qos)
+			w.sendHeld(held, first)
+			w.sendHeld(held, second)
 			a.gets(0, 2, int(qos), 1)
 			w.wasSent(second, 1)
-			firstAgain, secondAgain := placed(0), placed(1)
+			lose()
+			firstAgain, secondAgain := placed(0, "0", qos), placed(1, "1", qos)
 			w.sendShared(firstAgain)
 			w.sendShared(secondAgain)
 			a.ping()
 			w.became(first, " kept")
 			w.became(second, " kept")
-			w.wasSent(firstAgain, 1)
-			w.wasSent(secondAgain, 1)
 			w.waits(firstAgain, secondAgain)
-			if qos == 1 {
-				a.send(puback(1))
-			} else {
+			if qos == 2 {
 				a.send(pubrec(1))
 				a.expect(pubrel(1))
 				a.send(pubcomp(1))
+				w.became(firstAgain, "a delivered")
+				continue
 			}
+			a.send(puback(1))
 			w.became(firstAgain, "a delivered")
 			b := w.member(v, "b", 2)
 			w.members(2)
-			w.drop("a")
-			if qos == 1 { // it was sent to a, but others may have it
-				b.gets(1, 1, 1, 1)
-				b.send(puback(1))
-				w.became(secondAgain, "b delivered")
-				w.sendShared(secondAgain) // answered, so it is another one
-				b.gets(1, 1, 1, 2)
-				b.send(puback(2))
-			}
+			w.drop("a") // it was sent the other, but others may have that
+			b.gets(1, 1, 1, 1)
+			b.send(puback(1))
+			w.became(secondAgain, "b delivered")
+			w.wasSent(secondAgain, 1)
+			answered := placed(1, "1", qos) // so it is another one
+			w.sendShared(answered)
+			b.gets(1, 1, 1, 2)
+			b.send(puback(2))
+			w.became(answered, "b delivered")
 		}
 	})
+}
+
+// TestSharedCommandThatIsNotTheSameIsGiven: the log was cut, or the topic was made anew.
+func TestSharedCommandThatIsNotTheSameIsGiven(t *testing.T) {
+	w := shared(t, nil)
+	a := w.member(5, "a", 1)
+	w.members(1)
+	held, lose := context.WithCancel(t.Context())
+	defer lose()
+	w.sendHeld(held, placed(0, "0", 1))
+	a.gets(0, 1, 1, 1)
+	w.sendHeld(held, placed(0, "0", 1)) // while the first still counts
+	a.gets(0, 1, 1, 2)
+	lose()
+	w.sendShared(placed(0, "1", 1))
+	a.gets(1, 1, 1, 3)
+	for id := range uint16(3) {
+		a.send(puback(1 + id))
+	}
+	w.settled()
+}
+
+// TestSharedCommandThatComesAgainIsCancelled: what its member was not sent yet is not sent.
+func TestSharedCommandThatComesAgainIsCancelled(t *testing.T) {
+	first, again := placed(0, "0", 1), placed(0, "0", 1)
+	first.again.Store(again)
+	require.False(t, first.IsCancelled())
+	again.Cancel()
+	require.True(t, first.IsCancelled())
 }

@@ -16,7 +16,6 @@ type turn struct {
 	ctx   context.Context // ends when the command is not ours to give any more
 	cmd   *Command
 	owner CommandOwner
-	sent  bool // to that member
 }
 
 // isOver says that the command is not to be given to anybody any more.
@@ -49,7 +48,7 @@ func (t *turn) end(clientID string, fate Fate, code Code, reason string) {
 
 // CommandSent passes on that a member was sent the command.
 func (t *turn) CommandSent(*Command) {
-	owner, c := t.share.sent(t)
+	owner, c := t.share.ownerOf(t)
 	owner.CommandSent(c)
 }
 
