@@ -300,11 +300,29 @@ func TestSharedCommandThatIsNotTheSameIsGiven(t *testing.T) {
 	w.settled()
 }
 
-// TestSharedCommandThatComesAgainIsCancelled: what its member was not sent yet is not sent.
+// TestSharedCommandThatComesAgainIsCancelled: nobody gets it when its member leaves, and what that was not sent yet is not sent.
 func TestSharedCommandThatComesAgainIsCancelled(t *testing.T) {
-	first, again := placed(0, "0", 1), placed(0, "0", 1)
-	first.again.Store(again)
+	w := shared(t, func(c *Config) { c.CommandsInFlight = 1 })
+	a := w.member(5, "a", 1)
+	w.members(1)
+	held, lose := context.WithCancel(t.Context())
+	defer lose()
+	first, again, other := placed(0, "0", 1), placed(0, "0", 1), placed(1, "1", 1)
+	w.sendHeld(held, first)
+	a.gets(0, 1, 1, 1)
+	b := w.member(5, "b", 1)
+	w.members(2)
+	w.sendShared(other)
+	b.gets(1, 1, 1, 1)
+	lose()
+	w.sendShared(again)
+	w.became(first, " kept")
 	require.False(t, first.IsCancelled())
 	again.Cancel()
-	require.True(t, first.IsCancelled())
+	require.True(t, first.IsCancelled(), "it is what waits for the member's network")
+	w.drop("a")
+	b.send(puback(1))
+	w.became(other, "b delivered")
+	w.became(again, " cancelled")
+	b.ping()
 }

@@ -20,16 +20,13 @@ type turn struct {
 
 // isOver says that the command is not to be given to anybody any more.
 func (t *turn) isOver(now time.Time) bool {
-	_, over := t.waits().over(now)
+	_, over := t.held.over(now)
 	return over || t.ctx.Err() != nil
 }
 
-// waits is the command as it waits for a member.
-func (t *turn) waits() *delivery { return &delivery{cmd: t.cmd} }
-
 // finish ends a command that is over.
 func (t *turn) finish() {
-	if s, over := t.waits().over(time.Now()); over && t.ctx.Err() == nil {
+	if s, over := t.held.over(time.Now()); over && t.ctx.Err() == nil {
 		t.end("", s.fate, s.code, s.reason)
 		return
 	}

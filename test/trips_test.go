@@ -61,14 +61,13 @@ func TestTrips(t *testing.T) {
 
 // A tripBench is an instance that counts what it runs, with two devices and a back end.
 type tripBench struct {
-	t        *testing.T
-	s        *instance
-	dir      string // where its counters go
-	backend  *kgo.Client
-	topic    string // of commands
-	receipts string
-	d, kept  *wireDevice
-	in       map[string][]tripFunction // by file
+	t       *testing.T
+	s       *instance
+	dir     string // where its counters go
+	backend *kgo.Client
+	topic   string // of commands
+	d, kept *wireDevice
+	in      map[string][]tripFunction // by file
 }
 
 // A tripFunction is a function of a file, with its lines.
@@ -85,13 +84,14 @@ func openTrips(t *testing.T) *tripBench {
 	require.NoError(t, err, "%s", out)
 	kafkas := cluster.Need(t, cluster.Config{})
 	up := cluster.TopicName(t)
-	b.topic, b.receipts = up+"-commands", up+"-receipts"
-	for _, topic := range []string{up, b.topic, b.receipts} {
+	receipts := up + "-receipts"
+	b.topic = up + "-commands"
+	for _, topic := range []string{up, b.topic, receipts} {
 		require.NoError(t, kafkas.CreateTopic(topic, 1, 1, nil))
 	}
-	b.backend = independent(t, kafkas.Brokers(), kgo.ConsumeTopics(b.receipts))
+	b.backend = independent(t, kafkas.Brokers(), kgo.ConsumeTopics(receipts))
 	b.s = prepare(t, kafkas.Brokers(), "  - match: up/#\n    topic: "+up, fmt.Sprintf(
-		"commands:\n  - topic: %s\n    publish: \"down/{key}\"\n    client: \"{key}\"\n    receipts: %s", b.topic, b.receipts))
+		"commands:\n  - topic: %s\n    publish: \"down/{key}\"\n    client: \"{key}\"\n    receipts: %s", b.topic, receipts))
 	b.s.program, b.s.env = counting, []string{"GOCOVERDIR=" + b.dir}
 	b.s.start()
 	b.s.awaitReady()
