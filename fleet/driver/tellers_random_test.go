@@ -158,17 +158,24 @@ func TestTellersOfRandomScripts(t *testing.T) {
 	}
 }
 
-// allowed says that docs/commands.md has two receipts for a command: somebody told that nobody wanted it who lagged, or each had a
-// connection of the device when it read it, or a CONNECT was given up.
+// allowed says that docs/commands.md has several receipts for a command, or none. Several: somebody told who lagged, or had just connected, or
+// each had a connection of the device when it read it, or one that the device had left, or a CONNECT was given up. None: an instance read
+// it when the device's connection had ended there, and that was not stored.
 func (w *world) allowed(at int64) bool {
 	tells := w.tells[at]
-	if len(tells) != 2 || tells[0].n == tells[1].n {
-		return false
+	if len(tells) == 0 {
+		return slices.ContainsFunc(w.nodes[1:], func(n *node) bool { return n.reads[at].leaving })
 	}
-	if !slices.ContainsFunc(w.receipts[at], func(r string) bool { return strings.Contains(r, " not_") }) {
-		return w.gaveUp
+	if w.gaveUp {
+		return true
 	}
-	one, two := tells[0], tells[1]
-	r1, r2 := one.n.reads[at], two.n.reads[at]
-	return w.gaveUp || one.lags || two.lags || r2.at > one.at && (r2.open || r2.opening) || r1.unknowing || r2.unknowing
+	unwanted := slices.ContainsFunc(w.receipts[at], func(r string) bool { return strings.Contains(r, " not_") })
+	one := tells[0]
+	r1 := one.n.reads[at]
+	return !slices.ContainsFunc(tells[1:], func(other told) bool {
+		r2 := other.n.reads[at]
+		knowing := !r1.unknowing && !r2.unknowing && !one.left && !other.left
+		late := one.lags || other.lags || r1.opening || r2.at > one.at && (r2.open || r2.opening)
+		return other.n == one.n || knowing && !(unwanted && late)
+	})
 }

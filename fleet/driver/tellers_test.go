@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -47,14 +48,16 @@ type told struct {
 	n    *node
 	at   int
 	lags bool // it had not read all that there is of the sessions
+	left bool // another instance had a connection still that the device had left
 }
 
-// A reading is that of a command: when, and whether the instance had a connection of the device, or the record was written by
-// which that is opened.
+// A reading is that of a command: when, and whether the instance had a connection of the device, whose end was not stored yet, or the
+// record was written by which that is opened.
 type reading struct {
 	at            int
 	open, opening bool
 	unknowing     bool // it had a connection, and there was a claim of another one that it had not read, or it had not ended that yet
+	leaving       bool // its connection had ended, and that was not stored
 }
 
 type doubtful struct {
@@ -103,7 +106,7 @@ func (n *node) owns() {
 func (n *node) tell(at int64, outcome string) {
 	n.w.trace("      %s tells %d: %s", n.name, at, outcome)
 	n.w.now++
-	n.w.tells[at] = append(n.w.tells[at], told{n, n.w.now, n.sessions < len(n.w.log)})
+	n.w.tells[at] = append(n.w.tells[at], told{n, n.w.now, n.sessions < len(n.w.log), n.w.hasLeft(n)})
 	n.w.receipts[at] = append(n.w.receipts[at], n.name+" "+outcome)
 }
 
@@ -333,7 +336,11 @@ func (n *node) command() {
 	n.w.trace("%s: reads command %d", n.name, at)
 	defer func() { n.next = at + 1 }()
 	n.w.now++
-	n.reads[at] = reading{n.w.now, n.dev != nil && n.dev.conn != nil, n.isOpening(), n.dev != nil && n.dev.conn != nil && (n.dev.closed || n.claimUnread())}
+	r := reading{at: n.w.now, opening: n.isOpening()}
+	connected := n.dev != nil && n.dev.conn != nil
+	r.leaving = !connected && !r.opening && n.isUnread()
+	r.open, r.unknowing = connected || n.isUnread(), connected && (n.dev.closed || n.claimUnread())
+	n.reads[at] = r
 	q := func() *Quest {
 		return &Quest{
 			ClientID: client, Written: millis(), Stream: 1, Offset: at, Subscribed: awaits,
@@ -446,13 +453,29 @@ func (n *node) landedOpening() bool {
 	return false
 }
 
-func (n *node) claimUnread() bool {
-	for _, r := range n.w.log[n.sessions:] {
-		if _, _, inc, _ := fleet.ParseKey(r.Key); inc != n.name && r.Value != nil {
-			return true
+// hasLeft says that another instance than n has a connection, and a session was opened since.
+func (w *world) hasLeft(n *node) bool {
+	var opened int64
+	for _, r := range w.log {
+		if s, err := fleet.DecodeSession(r.Value); r.Value != nil && err == nil && s.Opened() {
+			opened = max(opened, s.StateEpoch)
 		}
 	}
-	return false
+	return slices.ContainsFunc(w.nodes, func(o *node) bool { return o != n && o.dev != nil && o.dev.conn != nil && o.dev.conn.epoch < opened })
+}
+
+// isUnread says that a record of its own is on its way or still to be read back.
+func (n *node) isUnread() bool {
+	return len(n.records) > 0 || n.unread(func(inc string) bool { return inc == n.name })
+}
+
+func (n *node) claimUnread() bool { return n.unread(func(inc string) bool { return inc != n.name }) }
+
+func (n *node) unread(of func(inc string) bool) bool {
+	return slices.ContainsFunc(n.w.log[n.sessions:], func(r *kafka.Fetched) bool {
+		_, _, inc, _ := fleet.ParseKey(r.Key)
+		return r.Value != nil && of(inc)
+	})
 }
 
 func tellingOf(t *testing.T, name string, names []string, f func(t *testing.T, w *world)) {
