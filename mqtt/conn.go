@@ -65,17 +65,18 @@ type Conn struct {
 	lagging   int32 // how many those are
 	taken     int32 // bytes taken from out, not yet written
 	out       []byte
-	tail      *tail  // nil: there is none
-	flushed   uint64 // bytes written
-	marks     []mark // commands that are not yet written whole
-	writing   bool   // somebody writes out to the socket
-	stuck     bool   // and waits for the device to read
-	starved   bool   // the outbox has more for out
-	dirty     bool   // in the flusher's list
-	wants     bool   // reading is paused until slots or bytes are free
-	delayed   bool   // the pacer resumes the reading
-	nudged    bool   // the read deadline was set to end a wait, not the connection
-	parked    bool   // nobody reads
+	tail      *tail        // nil: there is none
+	flushed   uint64       // bytes written
+	marks     []mark       // commands that are not yet written whole
+	sent      *sentAliases // nil: the device takes none
+	writing   bool         // somebody writes out to the socket
+	stuck     bool         // and waits for the device to read
+	starved   bool         // the outbox has more for out
+	dirty     bool         // in the flusher's list
+	wants     bool         // reading is paused until slots or bytes are free
+	delayed   bool         // the pacer resumes the reading
+	nudged    bool         // the read deadline was set to end a wait, not the connection
+	parked    bool         // nobody reads
 	// unparkable says that it could not be parked once. Only the reading goroutine writes it, under mu.
 	unparkable bool
 	ending     bool

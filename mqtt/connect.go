@@ -139,6 +139,7 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	if p.props.receiveMaximum > 0 {
 		c.sendMaximum = p.props.receiveMaximum
 	}
+	c.sent = newSentAliases(p.props.topicAliasMax)
 	if err != nil {
 		return nil, err
 	}

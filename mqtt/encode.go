@@ -11,6 +11,8 @@ type outgoing struct {
 	id      uint16 // packet identifier, for QoS 1 and 2
 	dup     bool
 	version byte
+	alias   uint16 // of the topic; 0: none
+	aliased bool   // the device has that alias: the topic is left out
 	expiry  uint32 // seconds, if the command expires
 	length  int    // of the whole packet in bytes, see fits
 }
@@ -32,6 +34,9 @@ func (p *outgoing) properties() int {
 	if p.expiry > 0 {
 		n += 5
 	}
+	if p.alias > 0 {
+		n += 3
+	}
 	for _, id := range p.ids {
 		n += 1 + varintLen(id)
 	}
@@ -40,7 +45,7 @@ func (p *outgoing) properties() int {
 
 // remaining is the Remaining Length, for properties of the given length.
 func (p *outgoing) remaining(properties int) int {
-	n := 2 + len(p.cmd.Topic) + len(p.cmd.Payload)
+	n := 2 + len(p.topic()) + len(p.cmd.Payload)
 	if p.qos > 0 {
 		n += 2
 	}
@@ -48,6 +53,14 @@ func (p *outgoing) remaining(properties int) int {
 		n += varintLen(properties) + properties
 	}
 	return n
+}
+
+// topic is what stands in the Topic Name.
+func (p *outgoing) topic() []byte {
+	if p.aliased {
+		return nil
+	}
+	return p.cmd.Topic
 }
 
 // size is that of the whole packet in bytes.
@@ -67,7 +80,6 @@ func (p *outgoing) appendTo(b []byte) []byte {
 
 // appendHead encodes the packet up to what is the same for all devices.
 func (p *outgoing) appendHead(b []byte) []byte {
-	c := p.cmd
 	first := byte(typePublish<<4) | p.qos<<1
 	if p.dup {
 		first |= 8
@@ -78,7 +90,7 @@ func (p *outgoing) appendHead(b []byte) []byte {
 	properties := p.properties()
 	b = append(b, first)
 	b = appendVarint(b, p.remaining(properties))
-	b = appendBinary(b, c.Topic)
+	b = appendBinary(b, p.topic())
 	if p.qos > 0 {
 		b = binary.BigEndian.AppendUint16(b, p.id)
 	}
@@ -89,11 +101,15 @@ func (p *outgoing) appendHead(b []byte) []byte {
 	return b
 }
 
-// appendOwnProperties encodes the properties that depend on the time and on the subscriptions.
+// appendOwnProperties encodes the properties that depend on the time, the connection and the subscriptions.
 func (p *outgoing) appendOwnProperties(b []byte) []byte {
 	if p.expiry > 0 {
 		b = append(b, propMessageExpiry)
 		b = binary.BigEndian.AppendUint32(b, p.expiry)
+	}
+	if p.alias > 0 {
+		b = append(b, propTopicAlias)
+		b = binary.BigEndian.AppendUint16(b, p.alias)
 	}
 	for _, id := range p.ids {
 		b = append(b, propSubscriptionID)

@@ -136,6 +136,10 @@ func TestPublishIsReadByMochiAsItWasMeant(t *testing.T) {
 		ids := rapid.SliceOfNDistinct(rapid.IntRange(1, 268_435_455), 0, 5, rapid.ID[int]).Draw(rt, "subscription identifiers")
 		del := &delivery{cmd: cmd, ids: ids, qos: byte(rapid.IntRange(0, 2).Draw(rt, "qos")), retain: rapid.Bool().Draw(rt, "retain")}
 		p := del.outgoing(rapid.SampledFrom([]byte{4, 5}).Draw(rt, "version"), now)
+		if p.version == 5 {
+			p.alias = uint16(rapid.IntRange(0, 65535).Draw(rt, "alias"))
+			p.aliased = p.alias > 0 && rapid.Bool().Draw(rt, "the device has it")
+		}
 		p.id, p.dup = uint16(rapid.IntRange(1, 65535).Draw(rt, "id")), del.qos > 0 && rapid.Bool().Draw(rt, "dup")
 		b := p.appendTo([]byte("before"))
 		require.Equal(rt, "before", string(b[:6]))
@@ -145,17 +149,12 @@ func TestPublishIsReadByMochiAsItWasMeant(t *testing.T) {
 
 func requireRead(t require.TestingT, p *outgoing, b []byte) {
 	require.Len(t, b, p.size())
-	header, size, err := frame(b)
-	require.NoError(t, err)
-	require.Equal(t, len(b), size)
-	pk := packets.Packet{ProtocolVersion: p.version}
-	require.NoError(t, pk.FixedHeader.Decode(b[0]))
-	pk.FixedHeader.Remaining = size - header
-	require.NoError(t, pk.PublishDecode(b[header:]))
+	pk := readPublish(t, p.version, b)
 	require.Equal(t, p.qos, pk.FixedHeader.Qos)
 	require.Equal(t, p.retain, pk.FixedHeader.Retain)
 	require.Equal(t, p.dup, pk.FixedHeader.Dup)
-	require.Equal(t, string(p.cmd.Topic), pk.TopicName)
+	require.Equal(t, string(p.topic()), pk.TopicName)
+	require.Equal(t, p.alias, pk.Properties.TopicAlias)
 	require.Equal(t, string(p.cmd.Payload), string(pk.Payload))
 	if p.qos > 0 {
 		require.Equal(t, p.id, pk.PacketID)
@@ -174,4 +173,16 @@ func requireRead(t require.TestingT, p *outgoing, b []byte) {
 		require.Equal(t, string(p.cmd.User[i].Key), u.Key)
 		require.Equal(t, string(p.cmd.User[i].Value), u.Val)
 	}
+}
+
+// readPublish is a whole PUBLISH as mochi reads it.
+func readPublish(t require.TestingT, version byte, b []byte) *packets.Packet {
+	header, size, err := frame(b)
+	require.NoError(t, err)
+	require.Equal(t, len(b), size)
+	pk := &packets.Packet{ProtocolVersion: version}
+	require.NoError(t, pk.FixedHeader.Decode(b[0]))
+	pk.FixedHeader.Remaining = size - header
+	require.NoError(t, pk.PublishDecode(b[header:]))
+	return pk
 }

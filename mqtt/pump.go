@@ -190,6 +190,7 @@ func (c *Conn) takes(n int) bool {
 // put encodes p into the output. Of a large one only the beginning is copied: the same command may go to ten
 // thousand devices at once, and their outputs are not in any budget.
 func (c *Conn) put(p *outgoing) {
+	c.alias(p)
 	if p.length <= commandBytes {
 		c.out = p.appendTo(slices.Grow(c.out, p.length))
 		return

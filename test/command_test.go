@@ -199,6 +199,10 @@ func (b *commandBench) foreign(t *testing.T, kcat clients.Kcat, runner clients.R
 		require.Equal(t, []int{7}, m.SubscriptionIDs)
 	}
 	b.foreignReceipt(t, device, qos)
+	require.NoError(t, kcat.Produce(ctx, b.kafka.Brokers(), b.topic, device, headers, value))
+	got, err = s.Await(ctx, 2)
+	require.NoError(t, err)
+	require.Equal(t, []string{m.Topic, m.Topic}, []string{got[0].Topic, got[1].Topic}, "the second may come with an alias")
 	require.NoError(t, s.Close())
 }
 

@@ -57,7 +57,7 @@ function run(job) {
     username: job.username,
     password: job.password,
     clean: !sub.keep,
-    properties: sub.keep && job.version === 5 ? { sessionExpiryInterval: 3600 } : undefined,
+    properties: job.version === 5 ? { topicAliasMaximum: 5, sessionExpiryInterval: sub.keep ? 3600 : 0 } : undefined,
     reconnectPeriod: 0,
     resubscribe: false,
   })
