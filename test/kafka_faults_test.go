@@ -1,0 +1,225 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/test/cluster"
+	"sluice/test/load"
+)
+
+// faulty is Kafka with three nodes (acks=all, min.insync.replicas 2) of which something fails or changes under load.
+type faulty struct {
+	t     *testing.T
+	kafka *cluster.Cluster
+	admin *kadm.Client
+	topic string // of the load
+	disk  string // of node 2; "": it can't be filled
+	s     *instance
+}
+
+// TestFaultsOfKafkaHarmNobody: whatever of Kafka fails or changes for a while, its devices with QoS 1 and 2 stay connected, and
+// everything acknowledged is there once and in order.
+func TestFaultsOfKafkaHarmNobody(t *testing.T) {
+	besideOthers(t)
+	dir := t.TempDir()
+	f := &faulty{t: t, disk: filepath.Join(dir, "node-2", "data")}
+	require.NoError(t, os.MkdirAll(f.disk, 0o755))
+	if !smallDisk(t, f.disk) {
+		f.disk = ""
+	}
+	f.kafka = cluster.Need(t, cluster.Config{Nodes: 3, Own: true, Dir: dir})
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Direct()...))
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	f.admin = kadm.NewClient(client)
+	f.topic = cluster.TopicName(t)
+	require.NoError(t, f.kafka.CreateTopic(f.topic, 6, 3, nil))
+	f.s = serve(t, f.kafka.Brokers(), oneTopic(f.topic), "  producer: {compression: none}")
+	for _, fault := range []struct {
+		name string
+		does func(*faulty)
+	}{
+		{"leaders are killed", (*faulty).leadersDie},
+		{"two of three are away", (*faulty).twoAreAway},
+		{"a node stands still", (*faulty).nodeStandsStill},
+		{"replicas move and leaders are elected", (*faulty).replicasMove},
+		{"a quota", (*faulty).quota},
+		{"max.message.bytes is lowered", (*faulty).smallerMessages},
+		{"a full disk", (*faulty).fullDisk},
+	} {
+		t.Run(fault.name, func(t *testing.T) { f.under(t, fault.does) })
+	}
+}
+
+// under has devices publish while something happens.
+func (f *faulty) under(t *testing.T, happens func(*faulty)) {
+	f.t = t
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var fleets []*load.Fleet
+	var results []chan *load.Result
+	for qos := byte(1); qos <= 2; qos++ {
+		fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: 10, QoS: qos, Version: 3 + qos, Size: 256, Rate: 500, Ping: true, Drain: 2 * time.Minute}
+		done := make(chan *load.Result, 1)
+		go func() { done <- fleet.Publish(ctx) }() // ends after cancel
+		fleets, results = append(fleets, fleet), append(results, done)
+	}
+	progress := func() {
+		for i, fleet := range fleets {
+			require.Eventually(t, func() bool { return len(fleet.AckedEach()) == fleet.Devices }, patience, 10*time.Millisecond)
+			acked := fleet.AckedEach()
+			require.Eventually(t, func() bool {
+				for device, n := range fleet.AckedEach() {
+					if n < acked[device]+20 {
+						return false
+					}
+				}
+				return true
+			}, 2*time.Minute, 10*time.Millisecond, "each device of fleet %d has more acknowledged", i)
+		}
+	}
+	progress()
+	happens(f)
+	progress()
+	cancel()
+	for i, fleet := range fleets {
+		r := <-results[i]
+		require.Empty(t, r.Errors)
+		require.Zero(t, r.Refused)
+		exact(t, verify(t, f.kafka.Direct(), fleet.Run, r, f.topic))
+	}
+}
+
+// lasts waits as long as a fault lasts.
+func (f *faulty) lasts(short, long time.Duration) { <-time.After(either(short, long)) }
+
+func (f *faulty) leadersDie() {
+	for n := range either(1, 20) {
+		require.NoError(f.t, f.kafka.Kill(n%3))
+		f.lasts(0, 5*time.Second)
+		require.NoError(f.t, f.kafka.Restart(n%3))
+	}
+}
+
+func (f *faulty) twoAreAway() {
+	for n := range 2 {
+		require.NoError(f.t, f.kafka.Kill(n))
+	}
+	f.lasts(5*time.Second, time.Minute)
+	for n := range 2 { // the first can't be ready without the other
+		require.NoError(f.t, f.kafka.Restart(n))
+	}
+}
+
+func (f *faulty) nodeStandsStill() {
+	require.NoError(f.t, f.kafka.Pause(1))
+	defer func() { require.NoError(f.t, f.kafka.Resume(1)) }()
+	f.lasts(3*time.Second, 30*time.Second)
+}
+
+func (f *faulty) replicasMove() {
+	for n := range either(3, 20) {
+		var req kadm.AlterPartitionAssignmentsReq
+		for partition := range int32(6) {
+			first := (partition + int32(n)) % 3
+			req.Assign(f.topic, partition, []int32{1 + first, 1 + (first+1)%3, 1 + (first+2)%3})
+		}
+		f.asks(func(ctx context.Context) error {
+			_, err := f.admin.AlterPartitionAssignments(ctx, req)
+			return err
+		})
+		f.asks(func(ctx context.Context) error {
+			_, err := f.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, nil)
+			return err
+		})
+		f.lasts(time.Second, 3*time.Second)
+	}
+}
+
+// quota lets every client write a tenth of what the devices publish, and counts that it holds them up.
+func (f *faulty) quota() {
+	throttled := f.s.metric("sluice_kafka_produce_throttled_seconds_total")
+	of := func(op kadm.AlterClientQuotaOp) {
+		f.asks(func(ctx context.Context) error {
+			entity := kadm.ClientQuotaEntity{{Type: "client-id"}} // the default
+			altered, err := f.admin.AlterClientQuotas(ctx, []kadm.AlterClientQuotaEntry{{Entity: entity, Ops: []kadm.AlterClientQuotaOp{op}}})
+			for _, a := range altered {
+				require.NoError(f.t, a.Err)
+			}
+			return err
+		})
+	}
+	of(kadm.AlterClientQuotaOp{Key: "producer_byte_rate", Value: 1000 * 256 / 10 / 3})
+	defer of(kadm.AlterClientQuotaOp{Key: "producer_byte_rate", Remove: true})
+	require.Eventually(f.t, func() bool { return f.s.metric("sluice_kafka_produce_throttled_seconds_total") > throttled }, patience, 50*time.Millisecond)
+	f.lasts(5*time.Second, time.Minute)
+}
+
+// smallerMessages has the topic take less than a batch, and than some devices' messages, which are refused beside the others'.
+func (f *faulty) smallerMessages() {
+	f.limit(700)
+	defer f.limit(1 << 20)
+	large := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: 2, QoS: 1, Version: 5, Size: 2000, Rate: 50}
+	r := within(f.t, large, either(3*time.Second, 30*time.Second))
+	require.Empty(f.t, r.Errors)
+	require.Positive(f.t, r.Refused)
+	require.Zero(f.t, r.Acked)
+}
+
+func (f *faulty) limit(bytes int) {
+	f.asks(func(ctx context.Context) error {
+		value := fmt.Sprint(bytes)
+		_, err := f.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &value}}, f.topic)
+		return err
+	})
+}
+
+// fullDisk leaves a node no room for what it is to write: it gives its partitions up and ends.
+func (f *faulty) fullDisk() {
+	if f.disk == "" {
+		f.t.Skip("a disk of its own for a node of Kafka needs the right to mount one")
+	}
+	filler := filepath.Join(f.disk, "filler")
+	fillDisk(f.t, filler)
+	require.Eventually(f.t, func() bool {
+		conn, err := net.Dial("tcp", f.kafka.Direct()[2])
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	}, time.Minute, 100*time.Millisecond, "the node ends")
+	f.lasts(time.Second, 10*time.Second)
+	require.NoError(f.t, os.Remove(filler))
+	require.NoError(f.t, f.kafka.Kill(2))
+	require.NoError(f.t, f.kafka.Restart(2))
+}
+
+// asks asks Kafka for something, in a time of its own.
+func (f *faulty) asks(what func(ctx context.Context) error) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(f.t, what(ctx))
+}
+
+// fillDisk writes a file until there is no room for more.
+func fillDisk(t *testing.T, name string) {
+	t.Helper()
+	file, err := os.Create(name)
+	require.NoError(t, err)
+	defer func() { _ = file.Close() }() // it may say again that there is no room
+	for block := make([]byte, 1<<16); err == nil; {
+		_, err = file.Write(block)
+	}
+	require.ErrorIs(t, err, errNoRoom)
+}
