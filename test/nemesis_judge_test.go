@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -172,6 +173,7 @@ func (c *crowd) judgeReceipts(written []load.Command) {
 			}
 			continue
 		}
+		slices.SortFunc(all, func(a, b load.Receipt) int { return cmp.Compare(a.Milliseconds, b.Milliseconds) }) // who was cut off writes later
 		for i, r := range all {
 			if r.Outcome != "delivered" || r.ClientID != w.Key {
 				c.t.Errorf("command %d of %s: %+v", w.Seq, w.Key, r)

@@ -195,6 +195,7 @@ func TestCommandInAGapOfASessionThatEndedIsToldOf(t *testing.T) {
 	for at := int64(3); at < 8; at++ {
 		q := &Quest{ClientID: "d1", Stream: 1, Offset: at, Subscribed: func(*fleet.Session) bool { return false }}
 		require.Equal(t, Elsewhere, d.Seek(q))
+		d.work.Wait()
 		require.Len(t, host.unwanted, int(min(at-3, 2)), "at %d", at)
 	}
 }

@@ -2,6 +2,8 @@ package driver
 
 import (
 	"cmp"
+	"context"
+	"maps"
 	"slices"
 
 	"sluice/fleet"
@@ -31,6 +33,10 @@ type heardMark struct {
 	// the session before was offered it, and the record of the end of its attempt or connection says so. 0: there was none.
 	behind int64
 	doubt  *Quest // of one that is open, and in doubt as well; else nil
+	// asked is the number of the reading that is to show where the sessions ended after the command was read, 0: none was asked for
+	// yet; sure: they were read to there.
+	asked int
+	sure  bool
 }
 
 // heardKept is how many commands of a partition are kept at least, if client IDs are no longer than usual.
@@ -124,7 +130,7 @@ func (a *heards) has(q *Quest) bool {
 }
 
 // drop has a command be settled.
-func (a *heards) drop(q *Quest) { a.settle(q.ClientID, q.is) }
+func (a *heards) drop(q *Quest) { a.settle(q.ClientID, func(m *heardMark) bool { return q.is(*m) }) }
 
 // resolve notes that a command which is open is not in doubt any more.
 func (a *heards) resolve(q *Quest) {
@@ -139,12 +145,12 @@ func (a *heards) resolve(q *Quest) {
 func (q *Quest) is(m heardMark) bool { return m.stream == q.Stream && m.offset == q.Offset }
 
 // settle asks of each command of a client that is open whether it is settled now.
-func (a *heards) settle(client string, settled func(heardMark) bool) {
+func (a *heards) settle(client string, settled func(*heardMark) bool) {
 	for _, h := range a.of(client) {
 		left := h.open[:0]
-		for _, m := range h.open {
-			if !settled(m) {
-				left = append(left, m)
+		for i := range h.open {
+			if !settled(&h.open[i]) {
+				left = append(left, h.open[i])
 			}
 		}
 		h.open = left
@@ -175,7 +181,7 @@ func (p *part) reconsider(client string) {
 	inc, s := p.newest(client)
 	undecided := p.claimed(client) || h != nil && (h.conn != nil || h.opening != nil)
 	connected := inc != p.d.me.Load().name && v.Connected()
-	p.heard.settle(client, func(m heardMark) bool {
+	p.heard.settle(client, func(m *heardMark) bool {
 		at := p.d.host.Mark(m.stream, m.offset)
 		if m.behind > 0 {
 			return p.settleBehind(client, m, at)
@@ -213,14 +219,14 @@ func before(v fleet.View, began int64) (inc string, last *fleet.Session) {
 }
 
 // settleLast is settle for the session before the one that there is. What waited for that one, who has taken its place tells.
-func (p *part) settleLast(client string, m heardMark, inc string, last *fleet.Session, at fleet.Mark) bool {
+func (p *part) settleLast(client string, m *heardMark, inc string, last *fleet.Session, at fleet.Mark) bool {
 	return p.settle(client, m, inc, last, at, lacksLastWord(last))
 }
 
 // settle says whether it is known who tells of a command now that a client's session is s of inc, nil for none, and has it told
 // of if that is for this instance to do. offers: the session may still be offered it. Of what was left to a connection of an
 // instance that is dead nobody tells. mu is held.
-func (p *part) settle(client string, m heardMark, inc string, s *fleet.Session, at fleet.Mark, offers bool) bool {
+func (p *part) settle(client string, m *heardMark, inc string, s *fleet.Session, at fleet.Mark, offers bool) bool {
 	if p.gone(inc, s, at) {
 		return true
 	}
@@ -236,10 +242,60 @@ func (p *part) settle(client string, m heardMark, inc string, s *fleet.Session, 
 			return false
 		}
 	}
-	if p.owner.Owns() {
-		p.unwanted(client, m, s, at)
+	if !p.owner.Owns() {
+		return true
 	}
+	if m.doubt == nil && !p.isSure(client, m) {
+		return false
+	}
+	p.unwanted(client, m, s, at)
 	return true
+}
+
+// isSure says that the sessions were read to where they ended after a command was read, and has them be read: the record of an end may be
+// known here and that of the next opening, whose holder has told, not yet. mu is held.
+func (p *part) isSure(client string, m *heardMark) bool {
+	if m.sure || m.asked > 0 {
+		return m.sure
+	}
+	m.asked = p.readings + 1
+	if p.unsure == nil {
+		p.unsure = make(map[string]struct{})
+		p.later(func() { p.d.errand(p.readOn) })
+	}
+	p.unsure[client] = struct{}{}
+	return false
+}
+
+// readOn reads the sessions to where they end now, for all commands that wait for that.
+func (p *part) readOn(ctx context.Context) error {
+	p.lock()
+	p.readings++
+	n := p.readings
+	p.unlock()
+	if err := p.d.readEnd(ctx, p); err != nil {
+		return err
+	}
+	p.lock()
+	defer p.unlock()
+	clients := slices.Sorted(maps.Keys(p.unsure))
+	p.unsure = nil
+	for _, client := range clients {
+		for _, h := range p.heard.of(client) {
+			h.showsUpTo(n)
+		}
+		p.reconsider(client)
+	}
+	return nil
+}
+
+// showsUpTo takes a reading for what had asked for it, or for one before. What had asked since asks again.
+func (h *heard) showsUpTo(reading int) {
+	for i := range h.open {
+		m := &h.open[i]
+		m.sure = m.sure || 0 < m.asked && m.asked <= reading
+		m.asked = 0
+	}
 }
 
 // gone says that nobody is to tell of a command any more for a session of inc: it was offered it, or nobody knows what it was offered.
@@ -262,7 +318,7 @@ func (p *part) offered(inc string, s *fleet.Session, at fleet.Mark) bool {
 func lacksLastWord(s *fleet.Session) bool { return !s.IsLast() && !s.Ended }
 
 // settleBehind is settle for a command that was read here behind the record by which a session began. mu is held.
-func (p *part) settleBehind(client string, m heardMark, at fleet.Mark) bool {
+func (p *part) settleBehind(client string, m *heardMark, at fleet.Mark) bool {
 	inc, last := before(p.view(client), m.behind)
 	switch {
 	case p.gone(inc, last, at):
@@ -275,7 +331,7 @@ func (p *part) settleBehind(client string, m heardMark, at fleet.Mark) bool {
 }
 
 // unwanted tells of a command that no session was offered. mu is held.
-func (p *part) unwanted(client string, m heardMark, s *fleet.Session, at fleet.Mark) {
+func (p *part) unwanted(client string, m *heardMark, s *fleet.Session, at fleet.Mark) {
 	if s != nil && (s.Ended && !s.Skips(at) || s.Begins.Passes(at)) { // what a session had subscribed to of a gap it has got
 		s = nil
 	}
@@ -288,7 +344,8 @@ func (p *part) unwanted(client string, m heardMark, s *fleet.Session, at fleet.M
 		}
 		return
 	}
-	p.later(func() { p.d.host.Unwanted(client, m.stream, m.offset, s) })
+	stream, offset := m.stream, m.offset
+	p.later(func() { p.d.host.Unwanted(client, stream, offset, s) })
 }
 
 // settleHeard finds out who tells of the commands that were heard before a connection was open here. part.mu is held.
@@ -298,7 +355,7 @@ func (h *holder) settleHeard(a fleet.Action) {
 	}
 	began, owns, past := a.State.Began, h.p.owner.Owns(), h.lastPast()
 	_, last := before(h.p.view(h.id), began)
-	h.p.heard.settle(h.id, func(m heardMark) bool {
+	h.p.heard.settle(h.id, func(m *heardMark) bool {
 		at := h.p.d.host.Mark(m.stream, m.offset)
 		state := a.State
 		if m.behind > 0 {

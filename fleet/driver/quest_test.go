@@ -76,10 +76,11 @@ func (b *begun) land(d *Driver) {
 	b.read(d, r.Key, r.Value)
 }
 
-// read has the driver read a record of the sessions.
+// read has the driver read a record of the sessions, and do what that calls for.
 func (b *begun) read(d *Driver, key, value []byte) {
 	d.HandleSession(&kafka.Fetched{Key: key, Value: value, Offset: b.next})
 	b.next++
+	d.work.Wait()
 }
 
 // settled has all records land until something is so, which may take goroutines.
@@ -109,8 +110,9 @@ func (b *begun) opens(t *testing.T, d *Driver, req fleet.ConnectRequest, read in
 // beginning makes a driver that looks after no partition.
 func beginning() (*begun, *Driver) {
 	b, records := new(begun), new(count)
-	d := New(Config{Sessions: "sessions", State: b, Host: b, Metrics: Metrics{Records: records}})
+	d := New(Config{Sessions: "sessions", State: b, Host: b, Table: empty{}, Metrics: Metrics{Records: records}})
 	d.Lay(1)
+	d.ctx = context.Background()
 	d.joined.Store(true)
 	inc := &incarnation{name: "me"}
 	for range shardCount {

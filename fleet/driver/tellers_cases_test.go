@@ -328,3 +328,29 @@ func TestTellersPastAndOver(t *testing.T) {
 		a.leave()
 	})
 }
+
+// TestTellersAtAnEndWithTheNextUnread: the owner has left a command to a connection elsewhere, whose end it reads, and not yet that the
+// device has connected there again and that the command was told of.
+func TestTellersAtAnEndWithTheNextUnread(t *testing.T) {
+	for _, subscribed := range []bool{false, true} {
+		tellingOf(t, fmt.Sprint("subscribed ", subscribed), []string{"A", "B"}, func(t *testing.T, w *world) {
+			a, b := w.nodes[0], w.nodes[1]
+			a.owns()
+			b.open(true, 0)
+			b.settle()
+			a.catchUp()
+			b.leave()
+			b.settle()
+			b.open(true, 0)
+			if subscribed {
+				b.subscribe()
+				b.settle()
+			}
+			w.written()
+			b.command() // it is for the connection that there is
+			require.Len(t, w.receipts[0], 1)
+			a.command() // left to the one before
+			a.read()    // the end of that
+		})
+	}
+}

@@ -83,7 +83,7 @@ func newWorld(t *testing.T, names ...string) *world {
 	w := &world{t: t, receipts: map[int64][]string{}, tells: map[int64][]told{}, given: map[int64]int{}, trace: func(f string, a ...any) { t.Logf(f, a...) }}
 	for _, name := range names {
 		n := &node{w: w, name: name, reads: map[int64]reading{}}
-		n.d = New(Config{Sessions: "sessions", State: n, Host: n, Journal: empty{}, Table: empty{}, Fencer: n, Metrics: Metrics{Records: new(count), Fences: new(count)}})
+		n.d = New(Config{Sessions: "sessions", State: n, Host: n, Journal: empty{}, Table: n, Fencer: n, Metrics: Metrics{Records: new(count), Fences: new(count)}})
 		n.d.Lay(1)
 		n.d.ctx = t.Context()
 		n.d.joined.Store(true)
@@ -111,12 +111,13 @@ func (n *node) tell(at int64, outcome string) {
 }
 
 // The Host.
-func (n *node) Fence(context.Context, string) error { return nil }
-func (n *node) Produce(r *kafka.Record)             { n.records = append(n.records, r) }
-func (*node) Connected(*Conn)                       {}
-func (*node) Disconnected(*Conn, string, int64)     {}
-func (*node) Mark(_ int32, offset int64) fleet.Mark { return fleet.Mark{Topic: "t", Offset: offset} }
-func (n *node) Ends() Ends                          { return Ends{1: n.next} }
+func (n *node) Fence(context.Context, string) error               { return nil }
+func (n *node) End(context.Context, string, int32) (int64, error) { return int64(len(n.w.log)), nil }
+func (n *node) Produce(r *kafka.Record)                           { n.records = append(n.records, r) }
+func (*node) Connected(*Conn)                                     {}
+func (*node) Disconnected(*Conn, string, int64)                   {}
+func (*node) Mark(_ int32, offset int64) fleet.Mark               { return fleet.Mark{Topic: "t", Offset: offset} }
+func (n *node) Ends() Ends                                        { return Ends{1: n.next} }
 func (*node) Positions(ends Ends) *fleet.Progress {
 	p := new(fleet.Progress)
 	if at, ok := ends[1]; ok {
@@ -204,6 +205,7 @@ func (n *node) resolve() {
 	q := n.doubts[0].q
 	n.doubts = n.doubts[1:]
 	n.missed(q, n.d.Resolve(q))
+	synctest.Wait()
 }
 
 // catchUp has n read all that there is of the sessions.
@@ -334,7 +336,10 @@ func (w *world) written() int64 {
 func (n *node) command() {
 	at := n.next
 	n.w.trace("%s: reads command %d", n.name, at)
-	defer func() { n.next = at + 1 }()
+	defer func() {
+		n.next = at + 1
+		synctest.Wait()
+	}()
 	n.w.now++
 	r := reading{at: n.w.now, opening: n.isOpening()}
 	connected := n.dev != nil && n.dev.conn != nil
@@ -381,7 +386,6 @@ func (n *node) command() {
 	default:
 		n.missed(query, found)
 	}
-	synctest.Wait()
 }
 
 func (n *node) missed(q *Quest, found Finding) {
