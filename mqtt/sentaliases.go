@@ -58,6 +58,7 @@ func (a *sentAliases) of(topic []byte) (alias uint16, known bool) {
 		a.hand++
 		return 0, false
 	case a.bytes-len(t.name)+len(topic) > sentAliasBytes:
+		a.hand++
 		return 0, false
 	}
 	return uint16(a.hand + 1), false

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,22 @@ func TestTopicsThatComeMostKeepTheirAliases(t *testing.T) {
 	}
 	require.Greater(t, left["often/1"], 980)
 	require.Greater(t, left["often/2"], 980)
+}
+
+// TestATopicTakesThePlaceOfOneAsLong, where that of a short one would be too little.
+func TestATopicTakesThePlaceOfOneAsLong(t *testing.T) {
+	a := newSentAliases(16)
+	long := func(c string) []byte { return []byte(strings.Repeat(c, 250)) }
+	for _, topic := range [][]byte{[]byte("short"), long("a"), long("b"), long("c"), long("d")} {
+		alias, _ := a.of(topic)
+		a.set(alias, topic)
+	}
+	for range 20 {
+		if alias, _ := a.of(long("e")); alias > 0 {
+			return
+		}
+	}
+	t.Fatal("the topic that comes most has no alias")
 }
 
 // TestADeviceFindsEveryTopicByItsAliases: whatever the topics, their order, its Topic Alias Maximum and its Maximum Packet Size.

@@ -2,8 +2,6 @@ package driver
 
 import (
 	"cmp"
-	"context"
-	"maps"
 	"slices"
 
 	"sluice/fleet"
@@ -33,10 +31,7 @@ type heardMark struct {
 	// the session before was offered it, and the record of the end of its attempt or connection says so. 0: there was none.
 	behind int64
 	doubt  *Quest // of one that is open, and in doubt as well; else nil
-	// asked is the number of the reading that is to show where the sessions ended after the command was read, 0: none was asked for
-	// yet; sure: they were read to there.
-	asked int
-	sure  bool
+	sure   bool   // the sessions were read to where they ended after it was read
 }
 
 // heardKept is how many commands of a partition are kept at least, if client IDs are no longer than usual.
@@ -245,57 +240,11 @@ func (p *part) settle(client string, m *heardMark, inc string, s *fleet.Session,
 	if !p.owner.Owns() {
 		return true
 	}
-	if m.doubt == nil && !p.isSure(client, m) {
-		return false
+	if m.doubt == nil && !m.sure && p.suspend(client, m, s) {
+		return true
 	}
 	p.unwanted(client, m, s, at)
 	return true
-}
-
-// isSure says that the sessions were read to where they ended after a command was read, and has them be read: the record of an end may be
-// known here and that of the next opening, whose holder has told, not yet. mu is held.
-func (p *part) isSure(client string, m *heardMark) bool {
-	if m.sure || m.asked > 0 {
-		return m.sure
-	}
-	m.asked = p.readings + 1
-	if p.unsure == nil {
-		p.unsure = make(map[string]struct{})
-		p.later(func() { p.d.errand(p.readOn) })
-	}
-	p.unsure[client] = struct{}{}
-	return false
-}
-
-// readOn reads the sessions to where they end now, for all commands that wait for that.
-func (p *part) readOn(ctx context.Context) error {
-	p.lock()
-	p.readings++
-	n := p.readings
-	p.unlock()
-	if err := p.d.readEnd(ctx, p); err != nil {
-		return err
-	}
-	p.lock()
-	defer p.unlock()
-	clients := slices.Sorted(maps.Keys(p.unsure))
-	p.unsure = nil
-	for _, client := range clients {
-		for _, h := range p.heard.of(client) {
-			h.showsUpTo(n)
-		}
-		p.reconsider(client)
-	}
-	return nil
-}
-
-// showsUpTo takes a reading for what had asked for it, or for one before. What had asked since asks again.
-func (h *heard) showsUpTo(reading int) {
-	for i := range h.open {
-		m := &h.open[i]
-		m.sure = m.sure || 0 < m.asked && m.asked <= reading
-		m.asked = 0
-	}
 }
 
 // gone says that nobody is to tell of a command any more for a session of inc: it was offered it, or nobody knows what it was offered.

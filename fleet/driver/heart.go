@@ -154,5 +154,5 @@ func (p *part) busy() bool {
 			return true
 		}
 	}
-	return false
+	return len(p.suspended) > 0
 }

@@ -33,8 +33,7 @@ type part struct {
 	ahead     map[string]Ends    // by client ID: it is told what became of its commands below, which are still to be read here
 	quests    map[*Quest]struct{}
 	heard     heards
-	unsure    map[string]struct{} // client IDs with commands that wait until the sessions are read to their end; nil: nobody reads
-	readings  int
+	suspended []suspended
 	births    map[string]*birth // by client ID: the last one
 	after     []func()          // to be called when mu is not held any more
 }

@@ -56,8 +56,9 @@ type told struct {
 type reading struct {
 	at            int
 	open, opening bool
-	unknowing     bool // it had a connection, and there was a claim of another one that it had not read, or it had not ended that yet
-	leaving       bool // its connection had ended, and that was not stored
+	unknowing     bool  // it had a connection, and there was a claim of another one that it had not read, or it had not ended that yet
+	leaving       int64 // the epoch of the session whose end was not read back, or not stored; 0: there was none
+	seen          int64 // the epoch of the newest session that it had read of
 }
 
 type doubtful struct {
@@ -343,7 +344,7 @@ func (n *node) command() {
 	n.w.now++
 	r := reading{at: n.w.now, opening: n.isOpening()}
 	connected := n.dev != nil && n.dev.conn != nil
-	r.leaving = !connected && !r.opening && n.isUnread()
+	r.leaving, r.seen = n.leaving(), opened(n.w.log[:n.sessions])
 	r.open, r.unknowing = connected || n.isUnread(), connected && (n.dev.closed || n.claimUnread())
 	n.reads[at] = r
 	q := func() *Quest {
@@ -457,15 +458,38 @@ func (n *node) landedOpening() bool {
 	return false
 }
 
-// hasLeft says that another instance than n has a connection, and a session was opened since.
-func (w *world) hasLeft(n *node) bool {
-	var opened int64
-	for _, r := range w.log {
-		if s, err := fleet.DecodeSession(r.Value); r.Value != nil && err == nil && s.Opened() {
-			opened = max(opened, s.StateEpoch)
+// leaving gives the epoch of the session of which n has not read back that its connection has ended; 0: there is none.
+func (n *node) leaving() (epoch int64) {
+	note := func(key, value []byte) {
+		s, err := fleet.DecodeSession(value)
+		if _, _, inc, _ := fleet.ParseKey(key); value != nil && err == nil && inc == n.name && s.Released {
+			epoch = max(epoch, s.StateEpoch)
 		}
 	}
-	return slices.ContainsFunc(w.nodes, func(o *node) bool { return o != n && o.dev != nil && o.dev.conn != nil && o.dev.conn.epoch < opened })
+	for _, r := range n.w.log[n.sessions:] {
+		note(r.Key, r.Value)
+	}
+	for _, r := range n.records {
+		note(r.Key, r.Value)
+	}
+	return epoch
+}
+
+// opened gives the epoch of the newest session that records open; 0: there is none.
+func opened(records []*kafka.Fetched) (epoch int64) {
+	for _, r := range records {
+		if s, err := fleet.DecodeSession(r.Value); r.Value != nil && err == nil && s.Opened() {
+			epoch = max(epoch, s.StateEpoch)
+		}
+	}
+	return epoch
+}
+
+// hasLeft says that another instance than n has a connection, and a session was opened since.
+func (w *world) hasLeft(n *node) bool {
+	return slices.ContainsFunc(w.nodes, func(o *node) bool {
+		return o != n && o.dev != nil && o.dev.conn != nil && o.dev.conn.epoch < opened(w.log)
+	})
 }
 
 // isUnread says that a record of its own is on its way or still to be read back.
