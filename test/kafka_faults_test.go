@@ -74,17 +74,18 @@ func (f *faulty) under(t *testing.T, happens func(*faulty)) {
 	f.t = t
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	const devices = 10
 	var fleets []*load.Fleet
 	var results []chan *load.Result
 	for qos := byte(1); qos <= 2; qos++ {
-		fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: 10, QoS: qos, Version: 3 + qos, Size: 256, Rate: 500, Ping: true, Drain: 2 * time.Minute}
+		fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: devices, QoS: qos, Version: 3 + qos, Size: 256, Rate: 500, Ping: true, Drain: 2 * time.Minute}
 		done := make(chan *load.Result, 1)
 		go func() { done <- fleet.Publish(ctx) }() // ends after cancel
 		fleets, results = append(fleets, fleet), append(results, done)
 	}
 	progress := func() {
 		for i, fleet := range fleets {
-			require.Eventually(t, func() bool { return len(fleet.AckedEach()) == fleet.Devices }, patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return len(fleet.AckedEach()) == devices }, patience, 10*time.Millisecond)
 			acked := fleet.AckedEach()
 			require.Eventually(t, func() bool {
 				for device, n := range fleet.AckedEach() {
