@@ -61,7 +61,7 @@ func (p *part) begun(client string, kept fleet.Kept) {
 
 // concerns says that it is not settled here who tells of what came before a session of a client. mu is held.
 func (p *part) concerns(client string, begins *fleet.Progress) bool {
-	if p.heard.isOpen(client) || len(p.d.host.Ahead(begins)) > 0 {
+	if p.heard.isOpen(client) || p.suspends(client) || len(p.d.host.Ahead(begins)) > 0 {
 		return true
 	}
 	for q := range p.quests {

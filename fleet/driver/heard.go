@@ -32,6 +32,7 @@ type heardMark struct {
 	behind int64
 	doubt  *Quest // of one that is open, and in doubt as well; else nil
 	sure   bool   // the sessions were read to where they ended after it was read
+	owned  bool   // this instance was to tell of it: the others have left it to that, also if the partition moves
 }
 
 // heardKept is how many commands of a partition are kept at least, if client IDs are no longer than usual.
@@ -169,6 +170,7 @@ func (p *part) heardBy(client string) *fleet.Progress {
 // reconsider finds out who tells of the commands for a client that are open, after a record of it was read or a verdict on who
 // had it: of what was left to one that is dead it is not known what it has told of, so nobody tells. mu is held.
 func (p *part) reconsider(client string) {
+	p.reopen(client)
 	if !p.heard.isOpen(client) {
 		return
 	}
@@ -237,7 +239,7 @@ func (p *part) settle(client string, m *heardMark, inc string, s *fleet.Session,
 			return false
 		}
 	}
-	if !p.owner.Owns() {
+	if !p.owner.Owns() && !m.owned {
 		return true
 	}
 	if m.doubt == nil && !m.sure && p.suspend(client, m, s) {
@@ -299,6 +301,7 @@ func (p *part) unwanted(client string, m *heardMark, s *fleet.Session, at fleet.
 
 // settleHeard finds out who tells of the commands that were heard before a connection was open here. part.mu is held.
 func (h *holder) settleHeard(a fleet.Action) {
+	h.p.reopenAll(h.id)
 	if !h.p.heard.isOpen(h.id) {
 		return
 	}
@@ -314,7 +317,7 @@ func (h *holder) settleHeard(a fleet.Action) {
 			return h.p.settleBefore(h.id, m, b, at)
 		}
 		switch {
-		case state.Offered(at), !owns && (state.Begins.Passes(at) || state.Skips(at)):
+		case state.Offered(at), !owns && !m.owned && (state.Begins.Passes(at) || state.Skips(at)):
 			return true
 		case m.isBefore(began) && past != nil && past.inc == h.inc.name:
 			return h.p.settleLast(h.id, m, past.inc, past.state, at)

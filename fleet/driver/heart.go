@@ -125,7 +125,7 @@ func beforeVerdicts(ctx context.Context) (context.Context, context.CancelFunc) {
 func (d *Driver) awaitReleases(ctx context.Context, inc *incarnation, idle func() bool) {
 	for {
 		_, judged := d.verdict(inc)
-		if (judged || d.leaving.Load() == 0 && !d.busy()) && idle() {
+		if idle() && (judged || d.leaving.Load() == 0 && !d.busy()) { // in this order: what was in doubt may be suspended then
 			return
 		}
 		select {

@@ -34,6 +34,8 @@ type part struct {
 	quests    map[*Quest]struct{}
 	heard     heards
 	suspended []suspended
+	reading   bool // for those, there is an errand
+	readings  int
 	births    map[string]*birth // by client ID: the last one
 	after     []func()          // to be called when mu is not held any more
 }

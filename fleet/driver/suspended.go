@@ -14,58 +14,80 @@ type suspended struct {
 	heardMark
 	session *fleet.Session // which it may wait for; nil: there is none
 	epoch   int64          // of the newest session
+	reading int            // the one that shows where the sessions ended
 }
-
-// suspendedMost bounds how many there are of a partition. What is more is told of by what is known.
-const suspendedMost = 4 * heardKept
 
 // suspend has a command be told of when the sessions were read to where they end now; false: there are too many. mu is held.
 func (p *part) suspend(client string, m *heardMark, s *fleet.Session) bool {
-	if len(p.suspended) >= suspendedMost {
+	if len(p.suspended) >= heardKept {
 		return false
 	}
-	v := suspended{client: client, heardMark: *m, session: s}
+	v := suspended{client: client, heardMark: *m, session: s, reading: p.readings + 1}
+	v.owned = true
 	if _, newest := p.newest(client); newest != nil {
 		v.epoch = newest.StateEpoch
 	}
 	p.suspended = append(p.suspended, v)
-	if len(p.suspended) == 1 {
-		p.later(func() { p.d.errand(p.resume) })
+	if !p.reading {
+		p.reading = true
+		p.later(func() { p.d.errand(p.readOn) })
 	}
 	return true
 }
 
-// resume reads the sessions to their end and then tells of what was suspended before.
-func (p *part) resume(ctx context.Context) error {
+// readOn reads the sessions to their end and then tells of what was suspended before.
+func (p *part) readOn(ctx context.Context) error {
 	p.lock()
-	n := len(p.suspended)
+	p.readings++
+	n := p.readings
 	p.unlock()
 	if err := p.d.readEnd(ctx, p); err != nil {
 		return err
 	}
 	p.lock()
 	defer p.unlock()
-	all := p.suspended[:n]
-	p.suspended = slices.Clone(p.suspended[n:])
-	again := len(p.suspended) > 0
-	for i := range all {
-		p.confirm(&all[i])
+	for _, v := range p.recalled(func(v suspended) bool { return v.reading <= n }) {
+		p.unwanted(v.client, &v.heardMark, v.session, p.d.host.Mark(v.stream, v.offset))
 	}
-	if again {
-		p.later(func() { p.d.errand(p.resume) })
+	if p.reading = len(p.suspended) > 0; p.reading {
+		p.later(func() { p.d.errand(p.readOn) })
 	}
 	return nil
 }
 
-// confirm tells of a command, if no other instance has a newer session that may be offered it or is about to: else it is open again. Who
-// owns the partition now does not matter: an owner that came since has not left it to anybody. mu is held.
-func (p *part) confirm(v *suspended) {
-	inc, s := p.newest(v.client)
-	if p.claimed(v.client) || s != nil && s.StateEpoch > v.epoch && inc != p.d.me.Load().name {
-		v.sure = true
-		p.heard.add(v.client, v.heardMark, true)
-		p.reconsider(v.client)
+// recalled takes suspended commands out. mu is held.
+func (p *part) recalled(which func(suspended) bool) (all []suspended) {
+	p.suspended = slices.DeleteFunc(p.suspended, func(v suspended) bool {
+		take := which(v)
+		if take {
+			all = append(all, v)
+		}
+		return take
+	})
+	return all
+}
+
+// reopen has a client's commands be open again of which another instance may tell: it has a newer session, or is about to. mu is held.
+func (p *part) reopen(client string) {
+	if !p.suspends(client) {
 		return
 	}
-	p.unwanted(v.client, &v.heardMark, v.session, p.d.host.Mark(v.stream, v.offset))
+	inc, s := p.newest(client)
+	elsewhere, claimed := s != nil && inc != p.d.me.Load().name, p.claimed(client)
+	for _, v := range p.recalled(func(v suspended) bool { return v.client == client && (claimed || elsewhere && s.StateEpoch > v.epoch) }) {
+		p.heard.add(client, v.heardMark, true)
+	}
+}
+
+// reopenAll has all of a client's commands be open: its session here is about to be, and what its record says decides. mu is held.
+func (p *part) reopenAll(client string) {
+	for _, v := range p.recalled(func(v suspended) bool { return v.client == client }) {
+		v.sure = true // the record was read back
+		p.heard.add(client, v.heardMark, true)
+	}
+}
+
+// suspends says that a command for a client is suspended. mu is held.
+func (p *part) suspends(client string) bool {
+	return slices.ContainsFunc(p.suspended, func(v suspended) bool { return v.client == client })
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,6 +41,13 @@ func TestSuspendedCommandIsToldOfByWhoOwned(t *testing.T) {
 			_, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true}, &Conn{p: p, dev: &reader{next: 6}})
 			require.NoError(t, err)
 		}, 1},
+		"another owner, and a claim that is given up": {func(_ *testing.T, d *Driver, read func(string, fleet.Session)) {
+			d.parts[0].lock()
+			d.parts[0].owner = fleet.NewOwner("me")
+			d.parts[0].unlock()
+			read("third", fleet.Session{})
+			read("third", fleet.Session{Withdrawn: true})
+		}, 1},
 		"the next session": {func(_ *testing.T, _ *Driver, read func(string, fleet.Session)) {
 			next := fleet.Session{Claim: 3, StateEpoch: 3, Began: 3}
 			read("third", next)
@@ -67,7 +75,16 @@ func TestSuspendedCommandIsToldOfByWhoOwned(t *testing.T) {
 			require.True(t, d.busy(), "a stop waits for it")
 			c.meanwhile(t, d, read)
 			require.Empty(t, host.unwanted)
-			ends <- host.next
+			for over := false; !over; { // it may be suspended again
+				d.parts[0].lock()
+				over = !d.parts[0].reading
+				d.parts[0].unlock()
+				select {
+				case ends <- host.next:
+				default:
+					runtime.Gosched()
+				}
+			}
 			d.work.Wait()
 			require.Len(t, host.unwanted, c.want)
 		})

@@ -332,8 +332,9 @@ func TestTellersPastAndOver(t *testing.T) {
 // TestTellersAtAnEndWithTheNextUnread: the owner has left a command to a connection elsewhere, whose end it reads, and not yet that the
 // device has connected there again and that the command was told of.
 func TestTellersAtAnEndWithTheNextUnread(t *testing.T) {
-	for _, subscribed := range []bool{false, true} {
-		tellingOf(t, fmt.Sprint("subscribed ", subscribed), []string{"A", "B"}, func(t *testing.T, w *world) {
+	for i := range 4 {
+		subscribed, over := i&1 > 0, i&2 > 0
+		tellingOf(t, fmt.Sprint("subscribed ", subscribed, ", over ", over), []string{"A", "B"}, func(t *testing.T, w *world) {
 			a, b := w.nodes[0], w.nodes[1]
 			a.owns()
 			b.open(true, 0)
@@ -349,6 +350,10 @@ func TestTellersAtAnEndWithTheNextUnread(t *testing.T) {
 			w.written()
 			b.command() // it is for the connection that there is
 			require.Len(t, w.receipts[0], 1)
+			if over { // and removed
+				b.leave()
+				b.settle()
+			}
 			a.command() // left to the one before
 			a.read()    // the end of that
 		})

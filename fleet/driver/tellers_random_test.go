@@ -26,6 +26,7 @@ const (
 	opGiveUp
 	opWrite
 	opSubscribe
+	opEnds
 )
 
 // do does it, if it can be done now.
@@ -67,6 +68,8 @@ func (o tellOp) do(w *world) {
 		if w.commands < 3 {
 			w.written()
 		}
+	case opEnds:
+		n.ends()
 	case opSubscribe:
 		if open && !n.dev.closed && n.next == w.commands { // an instance does not lag behind a SUBSCRIBE
 			n.subscribe()
@@ -82,6 +85,11 @@ func playTellers(t *testing.T, nodes int, script []tellOp, trace bool) (wrong st
 			w.trace = func(string, ...any) {}
 		}
 		w.nodes[0].owns()
+		if slices.ContainsFunc(script, func(o tellOp) bool { return o.what == opEnds }) {
+			for _, n := range w.nodes {
+				n.asks = make(chan struct{})
+			}
+		}
 		for _, o := range script {
 			o.do(w)
 		}
@@ -129,6 +137,8 @@ func TestTellersOfRandomScripts(t *testing.T) {
 		"two":               {2, patient},
 		"two, subscribed":   {2, append(patient[:len(patient):len(patient)], opSubscribe)},
 		"two, given up":     {2, append(patient[:len(patient):len(patient)], opGiveUp, opSubscribe)},
+		"two, late":         {2, append(patient[:len(patient):len(patient)], opSubscribe, opEnds)},
+		"three, late":       {3, append(patient[:len(patient):len(patient)], opSubscribe, opEnds)},
 		"three, subscribed": {3, append(patient[:len(patient):len(patient)], opSubscribe)},
 		"three, all of it":  {3, append(patient[:len(patient):len(patient)], opGiveUp, opSubscribe)},
 	} {

@@ -42,6 +42,7 @@ type node struct {
 	dev      *device
 	doubts   []doubtful
 	reads    map[int64]reading
+	asks     chan struct{} // whoever asks where the sessions end waits for somebody here; nil: for nobody
 }
 
 type told struct {
@@ -112,13 +113,31 @@ func (n *node) tell(at int64, outcome string) {
 }
 
 // The Host.
-func (n *node) Fence(context.Context, string) error               { return nil }
-func (n *node) End(context.Context, string, int32) (int64, error) { return int64(len(n.w.log)), nil }
-func (n *node) Produce(r *kafka.Record)                           { n.records = append(n.records, r) }
-func (*node) Connected(*Conn)                                     {}
-func (*node) Disconnected(*Conn, string, int64)                   {}
-func (*node) Mark(_ int32, offset int64) fleet.Mark               { return fleet.Mark{Topic: "t", Offset: offset} }
-func (n *node) Ends() Ends                                        { return Ends{1: n.next} }
+func (n *node) Fence(context.Context, string) error { return nil }
+func (n *node) End(context.Context, string, int32) (int64, error) {
+	if n.asks != nil {
+		<-n.asks
+	}
+	return int64(len(n.w.log)), nil
+}
+
+// ends has Kafka say where the sessions end, if that was asked.
+func (n *node) ends() (asked bool) {
+	select {
+	case n.asks <- struct{}{}:
+		n.w.trace("      %s is told where the sessions end", n.name)
+		synctest.Wait()
+		return true
+	default:
+		return false
+	}
+}
+
+func (n *node) Produce(r *kafka.Record)             { n.records = append(n.records, r) }
+func (*node) Connected(*Conn)                       {}
+func (*node) Disconnected(*Conn, string, int64)     {}
+func (*node) Mark(_ int32, offset int64) fleet.Mark { return fleet.Mark{Topic: "t", Offset: offset} }
+func (n *node) Ends() Ends                          { return Ends{1: n.next} }
 func (*node) Positions(ends Ends) *fleet.Progress {
 	p := new(fleet.Progress)
 	if at, ok := ends[1]; ok {
@@ -417,6 +436,7 @@ func (w *world) over() {
 				n.step()
 				busy = true
 			}
+			busy = n.ends() || busy
 		}
 	}
 }
