@@ -105,6 +105,27 @@ func (a *heards) add(client string, m heardMark, open bool) {
 	}
 }
 
+// reopen has a command that was settled be open again. Those of a client count once.
+func (a *heards) reopen(client string, m heardMark) {
+	if h := a.now[client]; h != nil {
+		h.open = append(h.open, m)
+		return
+	}
+	a.add(client, m, true)
+}
+
+// owned says that there is an open command of which nobody else tells.
+func (a *heards) owned() bool {
+	for _, clients := range []map[string]*heard{a.before, a.now} {
+		for _, h := range clients {
+			if slices.ContainsFunc(h.open, func(m heardMark) bool { return m.owned }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // of gives what there is of a client.
 func (a *heards) of(client string) (all []*heard) {
 	for _, m := range []map[string]*heard{a.before, a.now} {

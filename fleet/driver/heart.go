@@ -154,5 +154,5 @@ func (p *part) busy() bool {
 			return true
 		}
 	}
-	return len(p.suspended) > 0
+	return len(p.suspended) > 0 || p.heard.owned()
 }

@@ -75,7 +75,7 @@ func (p *part) reopen(client string) {
 	inc, s := p.newest(client)
 	elsewhere, claimed := s != nil && inc != p.d.me.Load().name, p.claimed(client)
 	for _, v := range p.recalled(func(v suspended) bool { return v.client == client && (claimed || elsewhere && s.StateEpoch > v.epoch) }) {
-		p.heard.add(client, v.heardMark, true)
+		p.heard.reopen(client, v.heardMark)
 	}
 }
 
@@ -83,7 +83,7 @@ func (p *part) reopen(client string) {
 func (p *part) reopenAll(client string) {
 	for _, v := range p.recalled(func(v suspended) bool { return v.client == client }) {
 		v.sure = true // the record was read back
-		p.heard.add(client, v.heardMark, true)
+		p.heard.reopen(client, v.heardMark)
 	}
 }
 

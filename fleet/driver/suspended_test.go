@@ -41,11 +41,12 @@ func TestSuspendedCommandIsToldOfByWhoOwned(t *testing.T) {
 			_, err := p.begin(t.Context(), "d1", fleet.ConnectRequest{Clean: true}, &Conn{p: p, dev: &reader{next: 6}})
 			require.NoError(t, err)
 		}, 1},
-		"another owner, and a claim that is given up": {func(_ *testing.T, d *Driver, read func(string, fleet.Session)) {
+		"another owner, and a claim that is given up": {func(t *testing.T, d *Driver, read func(string, fleet.Session)) {
 			d.parts[0].lock()
 			d.parts[0].owner = fleet.NewOwner("me")
 			d.parts[0].unlock()
 			read("third", fleet.Session{})
+			require.True(t, d.busy(), "a stop waits for what the claim becomes")
 			read("third", fleet.Session{Withdrawn: true})
 		}, 1},
 		"the next session": {func(_ *testing.T, _ *Driver, read func(string, fleet.Session)) {
