@@ -139,10 +139,10 @@ func (c *Conn) decodeConnect(b []byte) (*connectParams, error) {
 	if p.props.receiveMaximum > 0 {
 		c.sendMaximum = p.props.receiveMaximum
 	}
-	c.sent = newSentAliases(p.props.topicAliasMax)
 	if err != nil {
 		return nil, err
 	}
+	c.sent = newSentAliases(p.props.topicAliasMax)
 	var pk packets.Packet
 	pk.FixedHeader.Type = packets.Connect
 	if c.isBridge { // mochi takes the level as it is

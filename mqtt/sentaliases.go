@@ -42,26 +42,20 @@ func (a *sentAliases) of(topic []byte) (alias uint16, known bool) {
 			return uint16(i + 1), true
 		}
 	}
-	if len(a.topic) < a.most {
-		if a.bytes+len(topic) <= sentAliasBytes {
-			return uint16(len(a.topic) + 1), false
-		}
-		if len(a.topic) == 0 {
-			return 0, false
-		}
+	if len(a.topic) < a.most && a.bytes+len(topic) <= sentAliasBytes {
+		return uint16(len(a.topic) + 1), false
+	}
+	if len(a.topic) == 0 {
+		return 0, false
 	}
 	a.hand %= len(a.topic)
 	t := &a.topic[a.hand]
-	switch {
-	case t.used > 0:
-		t.used--
-		a.hand++
-		return 0, false
-	case a.bytes-len(t.name)+len(topic) > sentAliasBytes:
-		a.hand++
-		return 0, false
+	if t.used == 0 && a.bytes-len(t.name)+len(topic) <= sentAliasBytes {
+		return uint16(a.hand + 1), false
 	}
-	return uint16(a.hand + 1), false
+	t.used = max(t.used, 1) - 1
+	a.hand++
+	return 0, false
 }
 
 // set keeps an alias that of has given, which is about to be sent.

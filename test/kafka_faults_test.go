@@ -12,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/test/cluster"
 	"sluice/test/load"
@@ -41,10 +40,7 @@ func TestFaultsOfKafkaHarmNobody(t *testing.T) {
 		f.disk = ""
 	}
 	f.kafka = cluster.Need(t, cluster.Config{Nodes: 3, Dir: dir, Env: func(int) []string { return nil }}) // processes, because of the disk
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Direct()...))
-	require.NoError(t, err)
-	t.Cleanup(client.Close)
-	f.admin = kadm.NewClient(client)
+	f.admin = kadm.NewClient(independent(t, f.kafka.Direct()))
 	f.topic = cluster.TopicName(t)
 	require.NoError(t, f.kafka.CreateTopic(f.topic, 6, 3, nil))
 	f.s = serve(t, f.kafka.Brokers(), oneTopic(f.topic), "  producer: {compression: none}")

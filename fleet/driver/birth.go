@@ -116,7 +116,7 @@ func (p *part) precedesBirth(q *Quest) *birth {
 }
 
 // settleBefore is settle for a command that came before a session. mu is held.
-func (p *part) settleBefore(client string, m *heardMark, b *birth, at fleet.Mark) bool {
+func (p *part) settleBefore(client string, m heardMark, b *birth, at fleet.Mark) bool {
 	if b.past == nil {
 		return p.settle(client, m, "", nil, at, false)
 	}

@@ -147,7 +147,7 @@ func (a *heards) has(q *Quest) bool {
 }
 
 // drop has a command be settled.
-func (a *heards) drop(q *Quest) { a.settle(q.ClientID, func(m *heardMark) bool { return q.is(*m) }) }
+func (a *heards) drop(q *Quest) { a.settle(q.ClientID, q.is) }
 
 // resolve notes that a command which is open is not in doubt any more.
 func (a *heards) resolve(q *Quest) {
@@ -162,12 +162,12 @@ func (a *heards) resolve(q *Quest) {
 func (q *Quest) is(m heardMark) bool { return m.stream == q.Stream && m.offset == q.Offset }
 
 // settle asks of each command of a client that is open whether it is settled now.
-func (a *heards) settle(client string, settled func(*heardMark) bool) {
+func (a *heards) settle(client string, settled func(heardMark) bool) {
 	for _, h := range a.of(client) {
 		left := h.open[:0]
-		for i := range h.open {
-			if !settled(&h.open[i]) {
-				left = append(left, h.open[i])
+		for _, m := range h.open {
+			if !settled(m) {
+				left = append(left, m)
 			}
 		}
 		h.open = left
@@ -199,7 +199,7 @@ func (p *part) reconsider(client string) {
 	inc, s := p.newest(client)
 	undecided := p.claimed(client) || h != nil && (h.conn != nil || h.opening != nil)
 	connected := inc != p.d.me.Load().name && v.Connected()
-	p.heard.settle(client, func(m *heardMark) bool {
+	p.heard.settle(client, func(m heardMark) bool {
 		at := p.d.host.Mark(m.stream, m.offset)
 		if m.behind > 0 {
 			return p.settleBehind(client, m, at)
@@ -237,14 +237,14 @@ func before(v fleet.View, began int64) (inc string, last *fleet.Session) {
 }
 
 // settleLast is settle for the session before the one that there is. What waited for that one, who has taken its place tells.
-func (p *part) settleLast(client string, m *heardMark, inc string, last *fleet.Session, at fleet.Mark) bool {
+func (p *part) settleLast(client string, m heardMark, inc string, last *fleet.Session, at fleet.Mark) bool {
 	return p.settle(client, m, inc, last, at, lacksLastWord(last))
 }
 
 // settle says whether it is known who tells of a command now that a client's session is s of inc, nil for none, and has it told
 // of if that is for this instance to do. offers: the session may still be offered it. Of what was left to a connection of an
 // instance that is dead nobody tells. mu is held.
-func (p *part) settle(client string, m *heardMark, inc string, s *fleet.Session, at fleet.Mark, offers bool) bool {
+func (p *part) settle(client string, m heardMark, inc string, s *fleet.Session, at fleet.Mark, offers bool) bool {
 	if p.gone(inc, s, at) {
 		return true
 	}
@@ -290,7 +290,7 @@ func (p *part) offered(inc string, s *fleet.Session, at fleet.Mark) bool {
 func lacksLastWord(s *fleet.Session) bool { return !s.IsLast() && !s.Ended }
 
 // settleBehind is settle for a command that was read here behind the record by which a session began. mu is held.
-func (p *part) settleBehind(client string, m *heardMark, at fleet.Mark) bool {
+func (p *part) settleBehind(client string, m heardMark, at fleet.Mark) bool {
 	inc, last := before(p.view(client), m.behind)
 	switch {
 	case p.gone(inc, last, at):
@@ -303,7 +303,7 @@ func (p *part) settleBehind(client string, m *heardMark, at fleet.Mark) bool {
 }
 
 // unwanted tells of a command that no session was offered. mu is held.
-func (p *part) unwanted(client string, m *heardMark, s *fleet.Session, at fleet.Mark) {
+func (p *part) unwanted(client string, m heardMark, s *fleet.Session, at fleet.Mark) {
 	if s != nil && (s.Ended && !s.Skips(at) || s.Begins.Passes(at)) { // what a session had subscribed to of a gap it has got
 		s = nil
 	}
@@ -316,8 +316,7 @@ func (p *part) unwanted(client string, m *heardMark, s *fleet.Session, at fleet.
 		}
 		return
 	}
-	stream, offset := m.stream, m.offset
-	p.later(func() { p.d.host.Unwanted(client, stream, offset, s) })
+	p.later(func() { p.d.host.Unwanted(client, m.stream, m.offset, s) })
 }
 
 // settleHeard finds out who tells of the commands that were heard before a connection was open here. part.mu is held.
@@ -328,7 +327,7 @@ func (h *holder) settleHeard(a fleet.Action) {
 	}
 	began, owns, past := a.State.Began, h.p.owner.Owns(), h.lastPast()
 	_, last := before(h.p.view(h.id), began)
-	h.p.heard.settle(h.id, func(m *heardMark) bool {
+	h.p.heard.settle(h.id, func(m heardMark) bool {
 		at := h.p.d.host.Mark(m.stream, m.offset)
 		state := a.State
 		if m.behind > 0 {

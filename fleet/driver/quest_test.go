@@ -78,9 +78,14 @@ func (b *begun) land(d *Driver) {
 
 // read has the driver read a record of the sessions, and do what that calls for.
 func (b *begun) read(d *Driver, key, value []byte) {
+	b.hand(d, key, value)
+	d.work.Wait()
+}
+
+// hand gives the driver a record of the sessions.
+func (b *begun) hand(d *Driver, key, value []byte) {
 	d.HandleSession(&kafka.Fetched{Key: key, Value: value, Offset: b.next})
 	b.next++
-	d.work.Wait()
 }
 
 // settled has all records land until something is so, which may take goroutines.

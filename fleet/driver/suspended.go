@@ -18,12 +18,12 @@ type suspended struct {
 }
 
 // suspend has a command be told of when the sessions were read to where they end now; false: there are too many. mu is held.
-func (p *part) suspend(client string, m *heardMark, s *fleet.Session) bool {
+func (p *part) suspend(client string, m heardMark, s *fleet.Session) bool {
 	if len(p.suspended) >= heardKept {
 		return false
 	}
-	v := suspended{client: client, heardMark: *m, session: s, reading: p.readings + 1}
-	v.owned = true
+	m.owned = true
+	v := suspended{client: client, heardMark: m, session: s, reading: p.readings + 1}
 	if _, newest := p.newest(client); newest != nil {
 		v.epoch = newest.StateEpoch
 	}
@@ -47,7 +47,7 @@ func (p *part) readOn(ctx context.Context) error {
 	p.lock()
 	defer p.unlock()
 	for _, v := range p.recalled(func(v suspended) bool { return v.reading <= n }) {
-		p.unwanted(v.client, &v.heardMark, v.session, p.d.host.Mark(v.stream, v.offset))
+		p.unwanted(v.client, v.heardMark, v.session, p.d.host.Mark(v.stream, v.offset))
 	}
 	if p.reading = len(p.suspended) > 0; p.reading {
 		p.later(func() { p.d.errand(p.readOn) })

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"sluice/fleet"
-	"sluice/kafka"
 )
 
 // A held Ender answers when it is told where the partition ends.
@@ -65,8 +64,7 @@ func TestSuspendedCommandIsToldOfByWhoOwned(t *testing.T) {
 			read := func(inc string, s fleet.Session) {
 				value, err := s.Encode()
 				require.NoError(t, err)
-				d.HandleSession(&kafka.Fetched{Key: fleet.SessionKey("d1", inc), Value: value, Offset: host.next})
-				host.next++
+				host.hand(d, fleet.SessionKey("d1", inc), value)
 			}
 			before := fleet.Session{Claim: 1, StateEpoch: 1, Began: 1}
 			read("other", before)
