@@ -145,6 +145,9 @@ func (s *Session) GoLive(stream int32, next int64, over bool) bool {
 	return true
 }
 
+// Attached gives what the Handler keeps of the connection (Message.Attached); only Keeper.Left may ask.
+func (s *Session) Attached() any { return s.conn.attached }
+
 // Received returns the QoS 2 packet ids that were received and not released: those whose messages are stored, and those
 // of messages that this server has on their way. changed is called whenever the outcome of one of these is known, from
 // any goroutine and with no lock of this package held.

@@ -146,7 +146,7 @@ func (m *Message) Keeper() (k Keeper, id uint16) {
 func (m *Message) CanRefuse() bool { return m.conn == nil || m.conn.version == 5 }
 
 // Attached is a place for what the Handler keeps of the connection that m came on, for as long as that lasts; only
-// Publish may use it. It is nil for a message that came on none.
+// Publish may write it. It is nil for a message that came on none.
 func (m *Message) Attached() *any {
 	if m.conn == nil {
 		return nil

@@ -48,7 +48,11 @@ func (k *keeper) Left(l *mqtt.Leaving) {
 	for _, p := range l.State.Done {
 		met[p.Stream] = max(met[p.Stream], p.Offset+1)
 	}
-	k.conn.Leave(driver.Leaving{Tidy: l.Tidy, Expiry: l.Expiry, State: stateOf(&l.State, k.s.streams), Met: met, Reason: l.Reason})
+	left := driver.Leaving{Tidy: l.Tidy, Expiry: l.Expiry, State: stateOf(&l.State, k.s.streams), Met: met, Reason: l.Reason}
+	if at, ok := l.Session.Attached().(*line); ok {
+		left.Retained = at.passed()
+	}
+	k.conn.Leave(left)
 }
 
 // Snapshot gives the session as it is.

@@ -2,14 +2,17 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/kafka"
 	"sluice/proxy/config"
 	"sluice/tls/tlstest"
 )
@@ -240,4 +243,39 @@ func TestPresenceTellsOfEachConnection(t *testing.T) {
 		"disconnected present=false session taken over", "disconnected present=false normal disconnection", "disconnected present=false connection lost",
 	}, events)
 	require.Len(t, epochs, 3)
+}
+
+// TestRetainedWillComesBehindTheRetainedMessagesOfItsConnection, however long Kafka takes for those: else the topic would say
+// for good what a device said that is gone.
+func TestRetainedWillComesBehindTheRetainedMessagesOfItsConnection(t *testing.T) {
+	t.Parallel()
+	s := found(t, 4, withWills)
+	in := s.instance()
+	still, err := kafka.NewProducer(kafka.Config{Brokers: s.cluster.Brokers(), Linger: time.Millisecond, Burst: func() { in.server.Flush() }})
+	require.NoError(t, err)
+	in.keeping.writer.producer = still // does not run yet
+	in.serve()
+	s.owned(in)
+	ctx, stop := context.WithCancel(context.Background())
+	run := sync.OnceFunc(func() { go func() { _ = still.Run(ctx) }() }) // ends with ctx
+	t.Cleanup(func() { run(); _ = still.Close(context.Background()); stop() })
+	lost := connecting{id: "lost", expiry: 3600, will: "wills/lost", retain: true}.to(t, in.addr, false)
+	lost.send(0x33, append(append(text16("wills/lost"), 0, 1, 0), "here"...))
+	silent := connecting{id: "silent", expiry: 3600, will: "wills/silent", retain: true}.to(t, in.addr, false)
+	in.until("it is on its way", func() bool { return still.Budget().InUse() > 0 })
+	_ = lost.nc.Close()
+	in.until("its end is seen", func() bool { return in.value("sluice_mqtt_connections") == 1 })
+	_ = silent.nc.Close()
+	in.published("wills/silent")
+	run()
+	in.published("here", "wills/lost", "wills/silent")
+	in.until("all is retained", func() bool { return len(s.of("sluice-retained")) == 3 })
+	var retained []string
+	for _, r := range s.of("sluice-retained") {
+		if string(r.Key) == "wills/lost" {
+			retained = append(retained, string(r.Value))
+		}
+	}
+	require.Equal(t, []string{"here", "wills/lost"}, retained)
+	in.stop()
 }

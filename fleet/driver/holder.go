@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/fleet"
@@ -18,16 +19,17 @@ type holder struct {
 	id        string
 	inc       *incarnation
 	m         *fleet.Claimer
-	refused   bool          // Kafka did not take the last record
-	epoch     int64         // of the last connection that was open
-	born      int64         // of the last one that began a session
-	opening   *attempt      // a CONNECT that waits for its answer
-	conn      *Conn         // of the connection that is open
-	departing *Conn         // of one that has ended, and whose end is not given to the machine yet
-	free      chan struct{} // closed when there is none of them; made by who waits for that
-	dueAsked  bool          // willDue is under way
-	pasts     []*past       // sessions that others here have taken the place of, in their order, until they are told of
-	idles     bool          // the machine has nothing to do; the last word on a session before may be waited for
+	refused   bool              // Kafka did not take the last record
+	epoch     int64             // of the last connection that was open
+	born      int64             // of the last one that began a session
+	opening   *attempt          // a CONNECT that waits for its answer
+	conn      *Conn             // of the connection that is open
+	departing *Conn             // of one that has ended, and whose end is not given to the machine yet
+	free      chan struct{}     // closed when there is none of them; made by who waits for that
+	dueAsked  bool              // willDue is under way
+	pasts     []*past           // sessions that others here have taken the place of, in their order, until they are told of
+	retaining []<-chan struct{} // each closed when the retained messages of a connection before are stored
+	idles     bool              // the machine has nothing to do; the last word on a session before may be waited for
 }
 
 // An attempt is a CONNECT on its way.
@@ -325,11 +327,41 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 	if h.inc.dead.Load() {
 		return nil // it is the owner's now
 	}
+	if a.Will.Retain {
+		if err := h.awaitRetained(ctx); err != nil {
+			return err
+		}
+	}
 	w := &willing{d: h.p.d, client: h.id, epoch: a.Epoch, will: a.Will, by: h.inc.shard(h.id)}
 	if err := w.publish(ctx); err != nil {
 		return err
 	}
 	h.event(func(v fleet.View) []fleet.Action { return h.m.WillDone(a.Epoch, v) })
+	return nil
+}
+
+// retains notes what the retained wills of this client come behind; nil: nothing. part.mu is held.
+func (h *holder) retains(stored <-chan struct{}) {
+	if stored != nil {
+		h.retaining = append(h.retaining, stored)
+	}
+}
+
+// awaitRetained waits until what was retained before is stored.
+func (h *holder) awaitRetained(ctx context.Context) error {
+	h.p.lock()
+	before := h.retaining
+	h.p.unlock()
+	for _, stored := range before {
+		select {
+		case <-stored:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	h.p.lock()
+	defer h.p.unlock()
+	h.retaining = slices.DeleteFunc(h.retaining, func(stored <-chan struct{}) bool { return slices.Contains(before, stored) })
 	return nil
 }
 
