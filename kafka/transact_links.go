@@ -19,6 +19,9 @@ const (
 	askAgain     = 2 * time.Millisecond
 	askAgainSoon = 25 * time.Millisecond
 	askAgainMax  = 300 * time.Millisecond
+	// undecidedMost is how long a coordinator may give no decision before the log says so. The usual move of one is over by
+	// then; what is not is a cluster that can't hold its own topics of transactions or groups.
+	undecidedMost = 3 * time.Second
 )
 
 // errNoLink: the request was certainly not sent.
@@ -172,6 +175,7 @@ func (l *links) forgetCoordinator(of coordinated) {
 // coordinate has f ask the coordinator until it gives an answer that decides something, or ctx ends. f gives the error
 // of the connection and the one in the answer.
 func (l *links) coordinate(ctx context.Context, of coordinated, f func(*sarama.Broker) (sarama.KError, error)) (sarama.KError, error) {
+	said := time.Now()
 	for wait := askAgain; ; wait = min(2*wait, askAgainMax) {
 		code, err := l.coordinateOnce(ctx, of, f)
 		if err == nil && !undecided[code] {
@@ -182,6 +186,10 @@ func (l *links) coordinate(ctx context.Context, of coordinated, f func(*sarama.B
 		}
 		if errors.Is(err, sarama.ErrConcurrentTransactions) {
 			wait = min(wait, askAgainSoon)
+		}
+		if time.Since(said) > undecidedMost {
+			said = said.Add(10 * undecidedMost) // until the next line
+			l.cfg.Logger.Warn().Err(err).Str("of", of.name).Msg("the Kafka coordinator decides nothing yet")
 		}
 		if sleep(ctx, wait) != nil {
 			return 0, fmt.Errorf("no decision about %q from its coordinator: %w: %w", of.name, ctx.Err(), err)

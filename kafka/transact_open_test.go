@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -389,4 +390,45 @@ func TestNoTroubleLeavesTheOutcomeUnknown(t *testing.T) {
 			t.Logf("the id was lost and taken again %d times", losses)
 		})
 	}
+}
+
+// TestCoordinatorThatNeverIsThereIsSaid: a cluster may have fewer brokers than transaction.state.log.replication.factor, and
+// what waits for transactions then waits for ever.
+func TestCoordinatorThatNeverIsThereIsSaid(t *testing.T) {
+	t.Parallel()
+	c := meddled(t, func(int16) (fate, func()) { return arrives, nil })
+	c.ControlKey(int16(kmsg.FindCoordinator), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+		return resp, nil, true
+	})
+	said := make(lineSink, 1)
+	cfg := txConfig(c.ListenAddrs(), "id")
+	cfg.Logger = zerolog.New(said)
+	tr, err := NewTransactor(cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- tr.Run(ctx) }() // ends with ctx
+	renewed := make(chan error, 1)
+	go func() { renewed <- tr.Renew(ctx) }() // ends with ctx
+	line := <-said
+	require.Contains(t, line, "the Kafka coordinator decides nothing yet")
+	require.Contains(t, line, `"of":"id"`)
+	require.Contains(t, line, "coordinator is not available")
+	cancel()
+	require.NoError(t, <-ended)
+	require.Error(t, <-renewed)
+}
+
+// A lineSink keeps the first lines of a log for who waits for them.
+type lineSink chan string
+
+func (s lineSink) Write(b []byte) (int, error) {
+	select {
+	case s <- string(b):
+	default:
+	}
+	return len(b), nil
 }
