@@ -41,6 +41,7 @@ const AnyPartition = -1
 type Budget struct {
 	max   int64
 	start time.Time
+	sizes sync.Map // topic name -> number of its partitions, for Destination
 
 	mu       sync.Mutex
 	used     int64
@@ -76,6 +77,17 @@ type Waiter struct {
 
 func newBudget(max int64) *Budget {
 	return &Budget{max: max, start: time.Now(), accounts: map[Destination]*account{}}
+}
+
+// Destination gives where a record with this key, nil for none, is stuck if it is: the partition of a topic that is in
+// use by a Producer or Transactor of this Budget, or the topic.
+func (b *Budget) Destination(topic string, key []byte) Destination {
+	if key != nil {
+		if n, ok := b.sizes.Load(topic); ok {
+			return Destination{topic, PartitionOf(key, n.(int32))}
+		}
+	}
+	return Destination{topic, AnyPartition}
 }
 
 // TryTake takes n bytes for to if there is room and nobody waits for it. More bytes than the whole budget has are

@@ -28,7 +28,8 @@ type Config struct {
 	// MaxInFlightBytes is the size of the Budget. Default 64 MiB.
 	MaxInFlightBytes int64
 	// Budget is that of another Producer, for several that share one; MaxInFlightBytes is not used then, and the
-	// metrics of the budget are that Producer's. nil: its own.
+	// metrics of the budget are that Producer's. nil: its own. A Transactor takes nothing from it, and tells it how many
+	// partitions topics have.
 	Budget *Budget
 	// DialTimeout bounds one attempt to connect. Default 3 s.
 	DialTimeout time.Duration

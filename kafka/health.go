@@ -97,7 +97,7 @@ func (p *Producer) sweep() {
 				p.outgrow(part)
 			}
 			delete(p.topics, name)
-			p.sizes.Delete(name)
+			p.budget.sizes.Delete(name)
 		}
 	}
 	p.sweepBrokers()

@@ -32,7 +32,6 @@ type Producer struct {
 	stopped    chan struct{} // closed when Run returns
 	up         atomic.Bool
 	senders    sync.WaitGroup // of connections
-	sizes      sync.Map       // topic name -> number of its partitions, for Destination
 
 	mu       sync.Mutex // guards what follows, and all topics, partitions, brokers and senders; no other lock is taken under it
 	topics   map[string]*topic
@@ -83,17 +82,6 @@ func NewProducer(cfg Config) (*Producer, error) {
 
 // Budget gives the budget of bytes that the records' Reserved is taken from.
 func (p *Producer) Budget() *Budget { return p.budget }
-
-// Destination gives where a record with this key, nil for none, is stuck if it is: the partition of a topic that is in
-// use, or the topic.
-func (p *Producer) Destination(topic string, key []byte) Destination {
-	if key != nil {
-		if n, ok := p.sizes.Load(topic); ok {
-			return Destination{topic, PartitionOf(key, n.(int32))}
-		}
-	}
-	return Destination{topic, AnyPartition}
-}
 
 // now is the time on the Producer's clock.
 func (p *Producer) now() time.Duration { return time.Since(p.start) }

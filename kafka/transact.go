@@ -138,7 +138,7 @@ func NewTransactor(cfg TransactorConfig) (*Transactor, error) {
 	t.told = t.log.Sample(&zerolog.BurstSampler{Burst: 3, Period: 10 * time.Second})
 	t.again = time.AfterFunc(time.Hour, t.wake.wake)
 	t.again.Stop()
-	t.topics = txTopics{admin: newAdmin(cfg.forListings()), wake: t.wake.wake, known: map[string]*txTopic{},
+	t.topics = txTopics{admin: newAdmin(cfg.forListings()), sizes: &cfg.budget().sizes, wake: t.wake.wake, known: map[string]*txTopic{},
 		asking: map[string]time.Time{}, doubts: map[spot]doubt{}}
 	return t, nil
 }

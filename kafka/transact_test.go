@@ -563,3 +563,20 @@ func TestTransactionsFollowTheRulesOfBatches(t *testing.T) {
 		})
 	}
 }
+
+// TestTransactorSaysWhereItsRecordsAreStuck: a topic that only transactions write to has partitions for the Budget too, or
+// one that is stuck would use up what the others of its topic may have.
+func TestTransactorSaysWhereItsRecordsAreStuck(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(4, "t"))
+	p, err := NewProducer(Config{Brokers: c.ListenAddrs()})
+	require.NoError(t, err)
+	require.Equal(t, Destination{"t", AnyPartition}, p.Budget().Destination("t", []byte("k")))
+	cfg := txConfig(c.ListenAddrs(), "id")
+	cfg.Budget = p.Budget()
+	tr := transactor(t, cfg)
+	b := newBook()
+	tr.Write(b.group("t k v"))
+	b.has(t, 1)
+	require.Equal(t, Destination{"t", PartitionOf([]byte("k"), 4)}, p.Budget().Destination("t", []byte("k")))
+	require.Equal(t, Destination{"t", AnyPartition}, p.Budget().Destination("t", nil))
+}

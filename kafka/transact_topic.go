@@ -28,7 +28,8 @@ const (
 // waits for a topic that is not his.
 type txTopics struct {
 	admin *Admin
-	wake  func() // something is known that was not
+	sizes *sync.Map // of the Budget, to be told
+	wake  func()    // something is known that was not
 	ctx   context.Context
 	work  sync.WaitGroup
 
@@ -89,6 +90,9 @@ func (ts *txTopics) look(name string, now time.Time, how func(name string) *txTo
 		delete(ts.asking, name)
 		if t != nil {
 			ts.known[name] = t
+			if t.exists {
+				ts.sizes.Store(name, t.partitions)
+			}
 			ts.forget(time.Now())
 		}
 		ts.mu.Unlock()

@@ -192,7 +192,7 @@ func (p *Producer) openTopic(t *topic, s topicState, madeAnew bool, now time.Dur
 		}
 	}
 	if int(s.partitions) != len(t.parts) {
-		p.sizes.Store(t.name, s.partitions)
+		p.budget.sizes.Store(t.name, s.partitions)
 	}
 	old := t.parts
 	for _, part := range old[min(int(s.partitions), len(old)):] {

@@ -97,7 +97,7 @@ func (p *publisher) routed(m *mqtt.Message) *delivery {
 		d.fault = p.rules.Route(&d.in, &d.route)
 	}
 	if d.fault == nil {
-		d.room = p.producers[d.route.Rule].Destination(d.route.Topic, d.key())
+		d.room = p.budget.Destination(d.route.Topic, d.key())
 		return d
 	}
 	d.room = kafka.Destination{} // it is refused at once

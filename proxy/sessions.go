@@ -236,8 +236,10 @@ const transactionTimeout = 15 * time.Second
 
 // transactor makes what writes under a transactional id.
 func (s *sessions) transactor(id string, fenced func(error)) (driver.Transactor, error) {
+	cfg := s.clients.config(s.reg)
+	cfg.Budget = s.publisher.budget
 	return kafka.NewTransactor(kafka.TransactorConfig{
-		Config: s.clients.config(s.reg), TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
+		Config: cfg, TransactionalID: id, Timeout: transactionTimeout, OnFenced: fenced,
 	})
 }
 
