@@ -217,6 +217,9 @@ func (h *theatre) explain(bad []failed) {
 		for _, v := range found {
 			fmt.Fprintln(&all, v)
 		}
+		for _, other := range of[1:] {
+			fmt.Fprintln(&all, "seed", other.seed, other.found)
+		}
 		h.t.Errorf("%s: %d histories, seed %d\n%s\n%s\n%s", clause, len(of), f.seed, all.String(), script, history)
 	}
 }

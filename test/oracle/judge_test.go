@@ -496,7 +496,10 @@ func TestTwoMayTellThatNobodyWantedACommand(t *testing.T) {
 	require.False(t, d.toldByTwo(told("offline not_connected", "dropped not_subscribed")), "it came later")
 	d.conns[0].how, d.conns[0].end, d.conns[0].gone, d.conns[1].connack, d.conns[1].end = Connect, 4, 6, 4, never
 	require.True(t, d.toldByTwo(told("dropped not_subscribed", "dropped not_subscribed")), "both connections are there")
+	require.True(t, d.toldByTwo(told("delivered", "dropped not_subscribed")), "and the one that was left does not know it")
+	require.False(t, d.toldByTwo(told("delivered", "dropped memory_full")))
 	d.conns[0].gone = 4
+	require.False(t, d.toldByTwo(told("delivered", "dropped not_subscribed")), "the first is gone")
 	require.False(t, d.toldByTwo(told("dropped not_subscribed", "dropped not_subscribed")), "the first is gone")
 	require.False(t, d.sentAndPerhaps(told("sent", "dropped perhaps_sent")))
 	d.conns[1].connack, d.conns[1].opened = 7, d.conns[1].hello.At+handOver

@@ -479,7 +479,7 @@ func (j *judge) commands() {
 			if r.Outcome == "sent" && got && !zero {
 				j.forbid("docs/commands.md, receipts", "command %d is said to be sent, and its QoS was above 0", m.number)
 			}
-			if r.isUnwanted() && got && !j.rough() {
+			if r.isUnwanted() && got && !j.rough() && (len(m.receipts) < 2 || !d.toldByTwo(m)) {
 				j.forbid("docs/commands.md, receipts", "command %d is said to be %s, and device %c has it", m.number, r.Outcome, 'a'+rune(m.To))
 			}
 		}
@@ -489,18 +489,19 @@ func (j *judge) commands() {
 	}
 }
 
-// toldByTwo says that two instances may tell that nobody wanted a command: the one with the device's connection reads the command
-// later than the other, though it was there before the connection, or both have a connection of the device (docs/commands.md).
+// toldByTwo says that two instances may tell of a command, one of them that nobody wanted it: the one with the device's connection
+// reads the command later than the other, though it was there before the connection, and tells so too; or both have a connection of
+// the device, since the one that it has left does not know that yet (docs/commands.md).
 func (d *device) toldByTwo(m *facts) bool {
 	one, two := m.receipts[0], m.receipts[1]
-	if len(m.receipts) != 2 || one.Instance == two.Instance || !one.isUnwanted() || !two.isUnwanted() {
+	if len(m.receipts) != 2 || one.Instance == two.Instance || !one.isUnwanted() && !two.isUnwanted() {
 		return false
 	}
-	open := 0
+	open, both := 0, one.isUnwanted() && two.isUnwanted()
 	for _, c := range d.conns {
 		switch {
 		case c.connack == never:
-		case c.connack > m.from && c.hello.At < two.At:
+		case both && c.connack > m.from && c.hello.At < two.At:
 			return true
 		case c.connack < m.from && (c.end > m.from || c.how == Connect && c.gone > m.from):
 			open++
