@@ -60,8 +60,9 @@ func (c *Conn) publish(first byte, body []byte) error {
 }
 
 // isBridgeState says that topic is the one in which bridges between brokers tell that they are there: with RETAIN, and
-// with a will that tells the contrary, whoever may write what. It is for the broker that is asked by others, which we are
-// not, so it is taken and goes nowhere; to refuse it would end the connection of an MQTT 3.1.1 bridge.
+// with a will that tells the contrary, whoever may write what. It has the client ID of the bridge, of as many levels as
+// there are, or of another bridge behind it. It is for the broker that is asked by others, which we are not, so it is taken
+// and goes nowhere; to refuse it would end the connection of an MQTT 3.1.1 bridge.
 func isBridgeState(topic []byte) bool {
 	const begin, end = "$SYS/broker/connection/", "/state"
 	if len(topic) == 0 || topic[0] != '$' {
@@ -69,7 +70,7 @@ func isBridgeState(topic []byte) bool {
 	}
 	name, begins := bytes.CutPrefix(topic, []byte(begin))
 	name, ends := bytes.CutSuffix(name, []byte(end))
-	return begins && ends && len(name) > 0 && bytes.IndexByte(name, '/') < 0
+	return begins && ends && len(name) > 0
 }
 
 // isRepeat says that a PUBLISH came on this connection before and was not answered yet: it is the same message, and has
