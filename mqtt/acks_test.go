@@ -393,6 +393,81 @@ func TestRepeatsThatAPauseLeftUnreadAreTheSameMessage(t *testing.T) {
 	})
 }
 
+// TestRepeatsAreNoRecordsOfTheirOwn: a device sends messages again, in any order, until they are answered. Some of that is
+// handled before, some waits, and some stays in the socket. Topic aliases hold in the order of the packets.
+func TestRepeatsAreNoRecordsOfTheirOwn(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		rapid.Check(t, func(rt *rapid.T) {
+			const window = 4
+			w := newWorld(drawn{t, rt}, func(c *Config) { c.ReceiveMaximum = window })
+			c := w.device(v, "dev")
+			aliases := map[int]string{}
+			publish := func(p pub) {
+				if alias := rapid.IntRange(0, 2).Draw(rt, "alias"); v == 5 && alias > 0 {
+					p.props = cat(0x23, uint16(alias))
+					if aliases[alias] == p.topic {
+						p.topic = ""
+					} else {
+						aliases[alias] = p.topic
+					}
+				}
+				c.publish(p)
+			}
+			for round := range 3 { // each with the same identifiers
+				sent, large := []pub{}, 1
+				for range rapid.IntRange(1, 40).Draw(rt, "packets") {
+					switch kind := rapid.IntRange(0, 9).Draw(rt, "kind"); {
+					case len(sent) == 0 || kind < 3:
+						id := uint16(len(sent) + 1)
+						topic := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "topic")
+						sent = append(sent, pub{topic: topic, payload: fmt.Sprint(round, id), qos: rapid.IntRange(1, 2).Draw(rt, "qos"), id: id})
+						p := sent[id-1]
+						p.dup = round == 0 && rapid.Bool().Draw(rt, "dup") // from another connection
+						publish(p)
+					case kind < 9:
+						publish(rapid.SampledFrom(sent).Draw(rt, "repeat").again())
+					case large > 0 && len(sent) > window: // what follows stays in the socket
+						large--
+						publish(pub{topic: "a", payload: strings.Repeat("x", 2*holdBytes)})
+					}
+				}
+				if len(sent) > window {
+					until(w.t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+				} else {
+					c.ping() // all is handled
+				}
+				for rest := sent; len(rest) > 0; {
+					var held []*Message
+					for len(held) < min(len(rest), window/2+1) { // with fewer it is read on
+						if m := w.next(); m.QoS > 0 {
+							p := rest[len(held)]
+							require.Equal(rt, p.payload+" to "+p.topic, string(m.Payload)+" to "+string(m.Topic))
+							held = append(held, m)
+						}
+					}
+					for _, i := range rapid.Permutation(seq(len(held))).Draw(rt, "order") {
+						w.ack(held[i])
+					}
+					for _, p := range rest[:len(held)] {
+						c.expect(packet(0x30+0x10*p.qos, p.id))
+					}
+					rest = rest[len(held):]
+				}
+				for _, p := range sent {
+					if p.qos == 2 {
+						c.send(pubrel(p.id))
+						c.expect(pubcomp(p.id))
+					}
+				}
+				c.ping()
+				for len(w.got) > 0 {
+					require.Zero(rt, w.next().QoS)
+				}
+			}
+		})
+	})
+}
+
 func TestAckOf311IsPlainWhateverTheCode(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.device(4, "dev")

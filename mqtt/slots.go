@@ -28,7 +28,7 @@ type slots struct {
 	ring       []slot // length is a power of 2
 	head, tail uint32
 	ids        map[answerKey]uint32 // where an answer stands; nil until somebody asks
-	// answered has a bit for each id that was answered of late, by its lower byte; the keys have the upper one: few bytes for
+	// answered has a bit for each id that was answered of late, by its lower byte; the keys have the upper one: 250 bytes for
 	// clients that count, and 40 KiB at most. nil: nobody wants to know.
 	answered map[answerKey]*[4]uint64
 	until    int64 // the tick up to which it is kept
