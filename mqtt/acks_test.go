@@ -284,33 +284,188 @@ func TestRepeatsInFlightAreTheSameMessage(t *testing.T) {
 
 // TestRepeatsBehindAPauseAreTheSameMessage: they wait unread, and the first may be answered before their turn.
 func TestRepeatsBehindAPauseAreTheSameMessage(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 4 })
-	c := w.device(4, "dev")
-	message := func(id uint16) pub { return pub{topic: "t", qos: 1 + int(id%2), id: id, payload: fmt.Sprint(id)} }
-	for range 3 {
-		for id := uint16(1); id <= 4; id++ {
-			p := message(id)
-			p.dup = w.reserved() > 0
-			c.publish(p)
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 4 })
+		c := w.device(v, "dev")
+		message := func(id uint16) pub { return pub{topic: "t", qos: 1 + int(id%2), id: id, payload: fmt.Sprint(id)} }
+		for range 3 {
+			for id := uint16(1); id <= 4; id++ {
+				p := message(id)
+				p.dup = w.reserved() > 0
+				c.publish(p)
+			}
+			c.ping()
+		}
+		c.publish(message(5))
+		until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+		for range 3 {
+			for id := uint16(1); id <= 4; id++ {
+				c.publish(message(id).again())
+			}
+			c.ping()
+		}
+		for id := uint16(1); id <= 5; id++ {
+			m := w.next()
+			require.Equal(t, fmt.Sprint(id), string(m.Payload))
+			w.ack(m)
+			c.expect(packet(0x40+0x10*int(id%2), id))
 		}
 		c.ping()
-	}
-	c.publish(message(5))
-	until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
-	for range 3 {
-		for id := uint16(1); id <= 4; id++ {
-			c.publish(message(id).again())
+		w.noMessage()
+	})
+}
+
+// TestRepeatsBehindAPauseStillSetTheirTopicAlias, in the order in which they came.
+func TestRepeatsBehindAPauseStillSetTheirTopicAlias(t *testing.T) {
+	for qos := 1; qos <= 2; qos++ {
+		w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 2 })
+		c := w.device(5, "dev")
+		aliased := func(id uint16, topic string) pub {
+			return pub{topic: topic, qos: qos, id: id, props: cat(0x23, uint16(1))}
+		}
+		c.publish(aliased(1, "a"))
+		c.publish(aliased(2, "b"))
+		c.publish(aliased(3, "")) // pauses
+		for range 2 {
+			c.publish(aliased(1, "a").again())
+			c.publish(aliased(2, "").again())
+		}
+		c.publish(aliased(4, ""))
+		c.publish(aliased(5, "c"))
+		c.publish(aliased(2, "b").again())
+		c.publish(aliased(6, ""))
+		c.ping()
+		for i, topic := range []string{"a", "b", "b", "a", "c", "b"} {
+			m := w.next()
+			require.Equal(t, topic, string(m.Topic))
+			w.ack(m)
+			c.expect(packet(0x30+0x10*qos, uint16(i+1)))
 		}
 		c.ping()
+		w.noMessage()
 	}
-	for id := uint16(1); id <= 5; id++ {
-		m := w.next()
-		require.Equal(t, fmt.Sprint(id), string(m.Payload))
-		w.ack(m)
-		c.expect(packet(0x40+0x10*int(id%2), id))
-	}
-	c.ping()
-	w.noMessage()
+}
+
+// TestRepeatsThatAPauseLeftUnreadAreTheSameMessage: they are more than what is read during it, so they are looked at when
+// the first has long had its answer.
+func TestRepeatsThatAPauseLeftUnreadAreTheSameMessage(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		for qos := 1; qos <= 2; qos++ {
+			w := newWorld(t, func(c *Config) { c.ReceiveMaximum = 4 })
+			c := w.device(v, "dev")
+			message := func(id uint16) pub { return pub{topic: "t", qos: qos, id: id, payload: fmt.Sprint(id)} }
+			expect := func(id uint16) {
+				t.Helper()
+				m := w.next()
+				require.Equal(t, fmt.Sprint(id), string(m.Payload))
+				w.ack(m)
+				c.expect(packet(0x30+0x10*qos, id))
+			}
+			for id := uint16(1); id <= 5; id++ {
+				c.publish(message(id))
+			}
+			until(t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+			c.publish(pub{topic: "t", payload: strings.Repeat("x", 2*holdBytes)})
+			until(t, "reading stops", func() bool { return count(w.s.m.bytesIn) >= holdBytes })
+			for id := uint16(1); id <= 5; id++ {
+				c.publish(message(id).again())
+			}
+			w.pass(repeatsCome + 1) // however long Kafka is away
+			for id := uint16(1); id <= 5; id++ {
+				expect(id)
+			}
+			require.Len(t, w.next().Payload, 2*holdBytes)
+			c.ping()
+			w.noMessage()
+			w.pass(repeatsCome)
+			c.publish(message(2).again()) // from where the network kept it
+			c.ping()
+			w.noMessage()
+			if qos == 2 {
+				continue
+			}
+			c.publish(message(2)) // says that it is another one
+			expect(2)
+			w.pass(1)
+			c.publish(message(3).again()) // [MQTT-4.3.2-5]
+			expect(3)
+		}
+	})
+}
+
+// TestRepeatsAreNoRecordsOfTheirOwn: a device sends messages again, in any order, until they are answered. Some of that is
+// handled before, some waits, and some stays in the socket. Topic aliases hold in the order of the packets.
+func TestRepeatsAreNoRecordsOfTheirOwn(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		rapid.Check(t, func(rt *rapid.T) {
+			const window = 4
+			w := newWorld(drawn{t, rt}, func(c *Config) { c.ReceiveMaximum = window })
+			c := w.device(v, "dev")
+			aliases := map[int]string{}
+			publish := func(p pub) {
+				if alias := rapid.IntRange(0, 2).Draw(rt, "alias"); v == 5 && alias > 0 {
+					p.props = cat(0x23, uint16(alias))
+					if aliases[alias] == p.topic {
+						p.topic = ""
+					} else {
+						aliases[alias] = p.topic
+					}
+				}
+				c.publish(p)
+			}
+			for round := range 3 { // each with the same identifiers
+				sent, large := []pub{}, 1
+				for range rapid.IntRange(1, 40).Draw(rt, "packets") {
+					switch kind := rapid.IntRange(0, 9).Draw(rt, "kind"); {
+					case len(sent) == 0 || kind < 3:
+						id := uint16(len(sent) + 1)
+						topic := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "topic")
+						sent = append(sent, pub{topic: topic, payload: fmt.Sprint(round, id), qos: rapid.IntRange(1, 2).Draw(rt, "qos"), id: id})
+						p := sent[id-1]
+						p.dup = round == 0 && rapid.Bool().Draw(rt, "dup") // from another connection
+						publish(p)
+					case kind < 9:
+						publish(rapid.SampledFrom(sent).Draw(rt, "repeat").again())
+					case large > 0 && len(sent) > window: // what follows stays in the socket
+						large--
+						publish(pub{topic: "a", payload: strings.Repeat("x", 2*holdBytes)})
+					}
+				}
+				if len(sent) > window {
+					until(w.t, "paused", func() bool { return count(w.s.m.paused) == 1 })
+				} else {
+					c.ping() // all is handled
+				}
+				for rest := sent; len(rest) > 0; {
+					var held []*Message
+					for len(held) < min(len(rest), window/2+1) { // with fewer it is read on
+						if m := w.next(); m.QoS > 0 {
+							p := rest[len(held)]
+							require.Equal(rt, p.payload+" to "+p.topic, string(m.Payload)+" to "+string(m.Topic))
+							held = append(held, m)
+						}
+					}
+					for _, i := range rapid.Permutation(seq(len(held))).Draw(rt, "order") {
+						w.ack(held[i])
+					}
+					for _, p := range rest[:len(held)] {
+						c.expect(packet(0x30+0x10*p.qos, p.id))
+					}
+					rest = rest[len(held):]
+				}
+				for _, p := range sent {
+					if p.qos == 2 {
+						c.send(pubrel(p.id))
+						c.expect(pubcomp(p.id))
+					}
+				}
+				c.ping()
+				for len(w.got) > 0 {
+					require.Zero(rt, w.next().QoS)
+				}
+			}
+		})
+	})
 }
 
 func TestAckOf311IsPlainWhateverTheCode(t *testing.T) {

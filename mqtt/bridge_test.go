@@ -59,23 +59,25 @@ func TestStateOfABridgeGoesNowhere(t *testing.T) {
 		kept, err := NewRetained(RetainedConfig{Messages: 1, Bytes: 1})
 		require.NoError(t, err)
 		w := newWorld(t, func(c *Config) { c.Retained = kept })
-		const state = "$SYS/broker/connection/bridge.one/state"
-		c := w.connect(hello{version: v, id: "bridge", will: &lastWill{topic: state, payload: "0", qos: 1, retain: true}})
-		for qos := range 3 {
-			c.publish(pub{topic: state, payload: "1", qos: qos, id: 5, retain: true})
-			if qos > 0 {
-				c.expect(packet(0x30+0x10*qos, uint16(5)))
+		for i, name := range []string{"bridge.one", "plant/7", "/"} { // the bridge's client ID
+			state := "$SYS/broker/connection/" + name + "/state"
+			c := w.connect(hello{version: v, id: name, will: &lastWill{topic: state, payload: "0", qos: 1, retain: true}})
+			for qos := range 3 {
+				c.publish(pub{topic: state, payload: "1", qos: qos, id: 5, retain: true})
+				if qos > 0 {
+					c.expect(packet(0x30+0x10*qos, uint16(5)))
+				}
 			}
+			c.send(pubrel(5))
+			c.expect(pubcomp(5))
+			require.NoError(t, c.nc.Close())
+			w.ended()
+			w.noMessage()
+			require.Equal(t, 3*(i+1), count(w.s.m.bridgeStates))
+			require.Zero(t, w.reserved())
 		}
-		c.send(pubrel(5))
-		c.expect(pubcomp(5))
-		require.NoError(t, c.nc.Close())
-		w.ended()
-		w.noMessage()
-		require.Equal(t, 3, count(w.s.m.bridgeStates))
-		require.Zero(t, w.reserved())
-		c = w.device(v, "bridge")
-		for _, other := range []string{"$SYS/broker/connection/state", "$SYS/broker/connection//state", "$SYS/broker/connection/a/b/state", "$SYS/broker/load", "broker/connection/a/state"} {
+		c := w.device(v, "bridge")
+		for _, other := range []string{"$SYS/broker/connection/state", "$SYS/broker/connection//state", "$SYS/broker/connection/a/b/status", "$SYS/broker/load", "broker/connection/a/state"} {
 			c.publish(pub{topic: other})
 			require.Equal(t, other, string(w.next().Topic), "for the Handler to judge")
 		}

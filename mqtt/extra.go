@@ -19,6 +19,9 @@ func (e *extra) take(n int) bool {
 	return false
 }
 
+// count counts n bytes that can't be refused: others are, until there is room again.
+func (e *extra) count(n int) { e.used.Add(int64(n)) }
+
 func (e *extra) give(n int) { e.used.Add(-int64(n)) }
 
 // countRecords counts what TLS keeps for this connection, which can't be let go, in Server.records; false: all connections' take too

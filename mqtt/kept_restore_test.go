@@ -264,6 +264,39 @@ func TestReceivedIdentifiersAreKnownAgain(t *testing.T) {
 	})
 }
 
+// TestReceivedIdentifiersOfAStoredSessionAreCounted on each connection, those that another server tells of too. None is
+// refused, though there is no room for so many.
+func TestReceivedIdentifiersOfAStoredSessionAreCounted(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v byte) {
+		w := keeping(t, func(c *Config) { c.ReceiveMaximum, c.MaxExtraBytes = 2, 2*idBytes })
+		w.deposits(deposit{received: []uint16{1, 2, 3, 4, 5}})
+		held := func(ids int) {
+			t.Helper()
+			require.EqualValues(t, ids*idBytes, w.s.extra.used.Load())
+		}
+		c := w.stored(v, "dev")
+		held(3)
+		s := w.v.keeper("dev").o.Session
+		s.Settle([]uint16{5, 6}, nil, false)()
+		held(4)
+		c.publish(q2(7, "new"))
+		c.goodbye(ReceiveMaximumExceeded)
+		w.ended()
+		s.Settle([]uint16{8}, nil, false)() // too late
+		held(0)
+		c = w.stored(v, "dev")
+		held(3)
+		for id := uint16(1); id <= 5; id++ {
+			c.publish(q2(id, "old").again())
+			c.expect(pubrec(id))
+			c.send(pubrel(id))
+			c.expect(pubcomp(id))
+		}
+		held(0)
+		w.noMessage()
+	})
+}
+
 // TestMessagesThatAnotherServerTookInAreAnsweredByWhatItSays and not handed over once more.
 func TestMessagesThatAnotherServerTookInAreAnsweredByWhatItSays(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {

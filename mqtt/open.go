@@ -119,7 +119,7 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 		return false, err
 	}
 	s.keeper = opened.Keeper
-	s.restore(opened.State.Received)
+	s.restore(opened.State.Received, c.srv)
 	s.restoreFloor(opened.State.Subscriptions)
 	durable := opened.Keeper != nil && (p.expiry > 0 || opened.Present) // what was stored is there until the connection ends
 	if durable || opened.State.Past != nil || opened.State.Before != nil {

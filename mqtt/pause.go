@@ -186,17 +186,22 @@ func (c *Conn) whole(b []byte) []byte {
 	return b[:size]
 }
 
-// isHeldRepeat says that p is an MQTT 3.1.1 PUBLISH that is a repeat now. When its turn comes the first may have its
-// answer, and a device that sends all again each second while Kafka is away would have it stored once for each time.
+// isHeldRepeat says that p is a PUBLISH that is a repeat now, and that nothing is missed without it: one that sets a topic
+// alias waits, as packets before it may use what the alias stood for. A device that sends all again each second while Kafka
+// is away would fill what is read during a pause, and its PINGREQ would not be found.
 func (c *Conn) isHeldRepeat(p []byte) bool {
-	if c.version == 5 || p[0]>>4 != typePublish || p[0]&8 == 0 {
+	if p[0]>>4 != typePublish || p[0]&8 == 0 {
 		return false
 	}
 	header, _, _ := frame(p)
 	r := cursor{b: p[header:]}
-	r.binary()
-	id := r.uint16()
-	return r.err == nil && c.isRepeat(p[0], id)
+	topic, id := r.binary(), r.uint16()
+	props := c.properties()
+	if c.version == 5 {
+		r.properties(typePublish, &props)
+	}
+	setsAlias := len(topic) > 0 && props.has(propTopicAlias)
+	return r.err == nil && !setsAlias && c.isRepeat(p[0], id)
 }
 
 // answerPings answers the PINGREQ among the packets that wait, and takes them out, until there are too many: then
@@ -234,7 +239,11 @@ func (c *Conn) endPause() {
 	c.holding = false
 	c.rates.queue.cause = aboveNothing
 	c.srv.m.paused.Dec()
-	c.heard.Store(c.srv.tick.Load())
+	tick := c.srv.tick.Load()
+	c.heard.Store(tick)
+	c.mu.Lock()
+	c.slots.remember(tick) // what was not read is still to come
+	c.mu.Unlock()
 	c.paused.Store(false)
 }
 
@@ -304,8 +313,10 @@ func (c *Conn) trim() {
 	}
 }
 
-// canPause makes the channel that ends a pause. It must exist before anybody is asked to resume. mu is held.
+// canPause makes the channel that ends a pause. It must exist before anybody is asked to resume. From now on answers
+// leave while repeats of what they are for may wait unread. mu is held.
 func (c *Conn) canPause() {
+	c.slots.remember(c.srv.tick.Load())
 	if c.wake == nil {
 		c.wake = make(chan struct{}, 1)
 	}

@@ -60,8 +60,9 @@ func (c *Conn) publish(first byte, body []byte) error {
 }
 
 // isBridgeState says that topic is the one in which bridges between brokers tell that they are there: with RETAIN, and
-// with a will that tells the contrary, whoever may write what. It is for the broker that is asked by others, which we are
-// not, so it is taken and goes nowhere; to refuse it would end the connection of an MQTT 3.1.1 bridge.
+// with a will that tells the contrary, whoever may write what. It has the client ID of the bridge, of as many levels as
+// there are, or of another bridge behind it. It is for the broker that is asked by others, which we are not, so it is taken
+// and goes nowhere; to refuse it would end the connection of an MQTT 3.1.1 bridge.
 func isBridgeState(topic []byte) bool {
 	const begin, end = "$SYS/broker/connection/", "/state"
 	if len(topic) == 0 || topic[0] != '$' {
@@ -69,13 +70,16 @@ func isBridgeState(topic []byte) bool {
 	}
 	name, begins := bytes.CutPrefix(topic, []byte(begin))
 	name, ends := bytes.CutSuffix(name, []byte(end))
-	return begins && ends && len(name) > 0 && bytes.IndexByte(name, '/') < 0
+	return begins && ends && len(name) > 0
 }
 
 // isRepeat says that a PUBLISH came on this connection before and was not answered yet: it is the same message, and has
 // one answer. After PUBACK it is a new one [MQTT-4.3.2-5], also if the device did not have the answer when it sent this
-// one; of QoS 2 the session knows more. MQTT 5 forbids to send it again on the same connection [MQTT-4.4.0-1], and who
-// does so all the same means the same. With QoS 1 only DUP says that it is the same, with QoS 2 the packet identifier.
+// one; of QoS 2 the session knows more. But what waited unread in a pause came before the answers that left meanwhile, so
+// for a while these don't make it a new one, and it has no second answer: some clients end the connection at one. If it is
+// another message all the same, of a client that sends DUP at once, that gets no answer and is sent again. MQTT 5 forbids
+// to send it again on the same connection [MQTT-4.4.0-1], and who does so means the same. With QoS 1 only DUP says that it
+// is the same, with QoS 2 the packet identifier.
 func (c *Conn) isRepeat(first byte, id uint16) bool {
 	kind := byte(typePuback)
 	switch qos := first >> 1 & 3; {
@@ -86,7 +90,7 @@ func (c *Conn) isRepeat(first byte, id uint16) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.slots.awaits(id, kind)
+	return c.slots.knows(id, kind)
 }
 
 // room asks for the memory of a message. false: it is dropped. errPause: it waits unread.

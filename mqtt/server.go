@@ -219,6 +219,9 @@ func (s *Server) sweep(now time.Time) {
 				c.shutdownLocked(err)
 			}
 		}
+		if !c.paused.Load() {
+			c.slots.forget(tick)
+		}
 		c.hush(tick)
 		c.mu.Unlock()
 	})

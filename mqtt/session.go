@@ -179,22 +179,28 @@ func (s *session) isReceived(id uint16) bool {
 }
 
 // restore enters the ids that the session had received before this connection.
-func (s *session) restore(ids []uint16) {
+func (s *session) restore(ids []uint16, srv *Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		s.recall(id, inbound{})
+		s.recall(id, inbound{}, srv)
 	}
 }
 
-// recall enters an id that was received before this connection, unless that is known. mu is held.
-func (s *session) recall(id uint16, in inbound) {
+// recall enters an id that was received before this connection, unless that is known. It is counted as mayReceive counts,
+// but never refused. mu is held.
+func (s *session) recall(id uint16, in inbound, srv *Server) {
+	if _, known := s.received[id]; known {
+		return
+	}
+	if len(s.received) >= srv.cfg.ReceiveMaximum && !s.left {
+		s.counted++
+		srv.extra.count(idBytes)
+	}
 	if s.received == nil {
 		s.received = make(map[uint16]inbound)
 	}
-	if _, known := s.received[id]; !known {
-		s.received[id] = in
-	}
+	s.received[id] = in
 }
 
 // meet notes that a command for the session came, which has not subscribed to anything; false: the session has left.
@@ -254,10 +260,10 @@ func (s *session) settleElsewhere(srv *Server, stored, pending []uint16, unsure 
 		}
 	}
 	for _, id := range stored {
-		s.recall(id, inbound{})
+		s.recall(id, inbound{}, srv)
 	}
 	for _, id := range pending {
-		s.recall(id, inbound{pending: &Message{id: id, QoS: 2}})
+		s.recall(id, inbound{pending: &Message{id: id, QoS: 2}}, srv)
 	}
 	if s.unsure.Store(unsure); s.heard != nil {
 		calls, s.heard = append(calls, s.heard), nil // who waits looks whether it is enough

@@ -28,6 +28,10 @@ type slots struct {
 	ring       []slot // length is a power of 2
 	head, tail uint32
 	ids        map[answerKey]uint32 // where an answer stands; nil until somebody asks
+	// answered has a bit for each id that was answered of late, by its lower byte; the keys have the upper one: 250 bytes for
+	// clients that count, and 40 KiB at most. nil: nobody wants to know.
+	answered map[answerKey]*[4]uint64
+	until    int64 // the tick up to which it is kept
 }
 
 func (s *slots) len() int { return int(s.tail - s.head) }
@@ -57,6 +61,45 @@ func (s *slots) push(id uint16, kind byte) uint32 {
 // unpush takes the last slot back, which is pending and was just pushed.
 func (s *slots) unpush() { s.tail-- }
 
+// repeatsCome is for how many seconds after a pause a repeat may come of what was answered in it: the network, and the
+// device's own socket, have kept what was not read.
+const repeatsCome = 10
+
+// remember has it noted from now on what is answered, until a while after tick.
+func (s *slots) remember(tick int64) {
+	if s.answered == nil {
+		s.answered = make(map[answerKey]*[4]uint64)
+	}
+	s.until = tick + repeatsCome
+}
+
+// forget ends that if it is over.
+func (s *slots) forget(tick int64) {
+	if tick > s.until {
+		s.answered = nil
+	}
+}
+
+// note notes the answer of h, if that is wanted.
+func (s *slots) note(h *slot) {
+	if s.answered == nil {
+		return
+	}
+	key := answerKey{h.id >> 8, h.kind}
+	bits := s.answered[key]
+	if bits == nil {
+		bits = new([4]uint64)
+		s.answered[key] = bits
+	}
+	bits[h.id>>6&3] |= 1 << (h.id & 63)
+}
+
+// knows says that a PUBACK or PUBREC for id is in the queue, or was given of late.
+func (s *slots) knows(id uint16, kind byte) bool {
+	bits := s.answered[answerKey{id >> 8, kind}]
+	return bits != nil && bits[id>>6&3]>>(id&63)&1 != 0 || s.awaits(id, kind)
+}
+
 // awaits says that a PUBACK or PUBREC for id is in the queue. The first question makes an index that lives until the
 // queue is empty: devices that send again ask for each message, the others never.
 func (s *slots) awaits(id uint16, kind byte) bool {
@@ -74,7 +117,8 @@ func (s *slots) awaits(id uint16, kind byte) bool {
 }
 
 func (s *slots) grow() {
-	bigger := slots{ring: make([]slot, max(8, 2*len(s.ring))), head: s.head, tail: s.tail, ids: s.ids}
+	bigger := *s
+	bigger.ring = make([]slot, max(8, 2*len(s.ring)))
 	for q := s.head; q != s.tail; q++ {
 		*bigger.at(q) = *s.at(q)
 	}
@@ -98,6 +142,7 @@ func (s *slots) settled() *slot {
 // pop drops the head, and the memory with the last one when it has grown: most devices are idle most of
 // the time.
 func (s *slots) pop() {
+	s.note(s.at(s.head))
 	*s.at(s.head) = slot{}
 	s.head++
 	if s.head != s.tail {

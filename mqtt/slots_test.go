@@ -61,3 +61,49 @@ func TestSlotsGiveTheirMemoryBack(t *testing.T) {
 	require.Len(t, s.ring, 8, "few slots stay for the next message")
 	require.Equal(t, slot{}, s.ring[0], "without the strings of outcomes")
 }
+
+// TestSlotsRememberWhatTheyAnswered of each kind, and only while they are to.
+func TestSlotsRememberWhatTheyAnswered(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var s slots
+		key := rapid.Custom(func(rt *rapid.T) answerKey {
+			return answerKey{rapid.Uint16().Draw(rt, "id"), rapid.SampledFrom([]byte{typePuback, typePubrec}).Draw(rt, "kind")}
+		})
+		answer := func() answerKey {
+			k := key.Draw(rt, "key")
+			s.push(k.id, k.kind)
+			require.True(rt, s.knows(k.id, k.kind))
+			s.pop()
+			return k
+		}
+		k := answer()
+		require.False(rt, s.knows(k.id, k.kind))
+		s.remember(7)
+		answered := map[answerKey]bool{}
+		for range rapid.IntRange(0, 100).Draw(rt, "answers") {
+			answered[answer()] = true
+		}
+		s.forget(7 + repeatsCome)
+		for k := range answered {
+			require.True(rt, s.knows(k.id, k.kind))
+		}
+		for range 20 {
+			k := key.Draw(rt, "another")
+			require.Equal(rt, answered[k], s.knows(k.id, k.kind))
+		}
+		s.forget(8 + repeatsCome)
+		require.Nil(rt, s.answered)
+	})
+}
+
+func TestSlotsRememberAllIdentifiersInFewBytes(t *testing.T) {
+	var s slots
+	s.remember(0)
+	for id := range 1 << 16 {
+		for _, kind := range []byte{typePuback, typePubrec} {
+			s.push(uint16(id), kind)
+			s.pop()
+		}
+	}
+	require.Len(t, s.answered, 512)
+}
