@@ -171,8 +171,11 @@ func (s *Server) setClients(m *material, src *sources, now time.Time) error {
 	}
 	m.leftOut = leftOut
 	if s.cfg.CRL != "" {
-		if m.revoked, err = parseCRLs(src.crl, cas, now); err != nil {
+		if m.revoked, err = parseCRLs(src.crl, src.clientCA, cas, now); err != nil {
 			return err
+		}
+		for _, name := range m.revoked.leftOut {
+			m.notes = append(m.notes, note{"left out a revocation list, as the certificate of its issuer is left out of the client CAs", name})
 		}
 	}
 	trusted := m.revoked.trusted(cas)

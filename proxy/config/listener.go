@@ -53,7 +53,8 @@ type ListenerTLS struct {
 	ClientAuth string `yaml:"client_auth"`
 	// CRL is the file with the lists of the certificates that the authorities in `client_ca` have revoked. Like the other
 	// files here it is read again when it changes: devices whose certificate is revoked by then, or whose authority is gone
-	// from `client_ca`, are disconnected; the others notice nothing.
+	// from `client_ca`, are disconnected; the others notice nothing. Each list must be of an authority in `client_ca`. If its
+	// certificate there can't be used, as it is that of no authority or one of X.509 version 1, both are left out with a warning.
 	CRL string `yaml:"crl"`
 	// Identity is the name in a device's certificate that says who it is for `auth` with `mtls`. cn: the common name
 	// of the subject. san_dns, san_email, san_uri: the first such alternative name. A certificate without it, or in
