@@ -160,7 +160,7 @@ func meet(t testing.TB, s *Server, cfg *tls.Config) (*socket, *tls.Conn, error, 
 		}
 		refused <- err
 	}()
-	c, err := s.Accept(context.Background(), ours, nil)
+	c, err := s.Accept(context.Background(), ours, nil, nil)
 	if err != nil {
 		ours.Close()
 		return nil, nil, err, <-refused

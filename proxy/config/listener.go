@@ -46,7 +46,7 @@ type ListenerTLS struct {
 	// Key is the file of the certificate's private key, not encrypted.
 	Key string `yaml:"key"`
 	// ClientCA is the file of the authorities that sign the devices' certificates. It needs `client_auth: request` or
-	// `require`.
+	// `require`. A device may send a chain of 10 certificates at most, and of 16 KiB with all else that it sends with them.
 	ClientCA string `yaml:"client_ca"`
 	// ClientAuth says whether devices have certificates of their own. none: they are not asked. request: one that has
 	// none is let in, to prove itself in another way; a bad one is refused. require: all must have a good one.
