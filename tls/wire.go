@@ -133,8 +133,8 @@ const (
 	mostFlight = 16 << 10
 	// plainFlight is the size up to which what is parsed of a flight isn't asked room for.
 	plainFlight = 4 << 10
-	// parsed is how much more than its bytes a hello takes that has nothing but names of protocols, as long as the handshake lasts.
-	parsed = 12
+	// parsedFactor is how much more than its bytes a hello takes that has nothing but names of protocols, as long as the handshake lasts.
+	parsedFactor = 12
 )
 
 var shakeBuffers = sync.Pool{New: func() any { return new([shakeBuffer]byte) }}
@@ -160,12 +160,12 @@ func newShake(nc net.Conn, early []byte, room func(int) bool) *shake {
 	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early, any: len(early) > 0, room: room}
 }
 
-// admit is asked before each read, when crypto/tls has looked at the header of the record at hand: what is no TLS has been refused.
+// admit is asked before each read. Before that of a body crypto/tls has looked at the header, and what is no TLS is named as such.
 func (s *shake) admit(record int) error {
 	if s.flight > mostFlight {
 		return ErrLongFlight
 	}
-	if s.room != nil && !s.room(record+s.largest+parsed*max(0, s.largest-plainFlight)) {
+	if s.room != nil && !s.room(record+s.largest+parsedFactor*max(0, s.largest-plainFlight)) {
 		return ErrNoRoom
 	}
 	return nil
