@@ -37,8 +37,8 @@ type Config struct {
 	// MaxExtraBytes bounds, over all connections and sessions, topic aliases above 1 KiB a connection and QoS 2 packet
 	// identifiers above ReceiveMaximum a session.
 	MaxExtraBytes int64
-	// MaxRecordBytes bounds, over all connections, what TLS keeps for those that have sent a record above 4 KiB: 12 KiB for as
-	// long as a connection lasts that has once sent a message of 16 KiB.
+	// MaxRecordBytes bounds, over all connections, what TLS keeps for them above 12 KiB each: 8 KiB for as long as a connection lasts
+	// that has once sent a message of 16 KiB, and what a handshake takes that goes beyond the ordinary.
 	MaxRecordBytes int64
 	// SessionExpiryMax caps the Session Expiry Interval and is that of MQTT 3.1.1 sessions with clean session 0;
 	// 0: every session ends with its connection.

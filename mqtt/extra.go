@@ -24,17 +24,13 @@ func (e *extra) count(n int) { e.used.Add(int64(n)) }
 
 func (e *extra) give(n int) { e.used.Add(-int64(n)) }
 
-// countRecords counts what TLS keeps for this connection, which can't be let go, in Server.records; false: all connections' take too
-// much.
-func (c *Conn) countRecords() bool {
-	if c.link.tls == nil {
-		return true
-	}
-	more := c.link.tls.Kept() - recordUncounted - c.link.kept
+// countRecords counts in Server.records that TLS keeps so much for this connection, which can't be let go, in place of what was counted
+// before; false: all connections' take too much.
+func (c *Conn) countRecords(kept int) bool {
+	more := max(0, kept-recordUncounted) - c.link.kept
 	if more <= 0 {
-		return true
-	}
-	if !c.srv.records.take(more) {
+		c.srv.records.give(-more)
+	} else if !c.srv.records.take(more) {
 		return false
 	}
 	c.link.kept += more
@@ -53,9 +49,9 @@ func (c *Conn) forgetRecords() {
 var errTooManyRecords = &ProtocolFault{QuotaExceeded, "the TLS records of all connections take too much memory"}
 
 const (
-	// recordUncounted is what TLS may keep for the largest record of a connection beside what is counted: as much as a handshake
-	// makes it keep, so that only larger messages count.
-	recordUncounted = 4 << 10
+	// recordUncounted is what TLS may keep for a connection beside what is counted: as much as a handshake with a chain of a few
+	// certificates makes it keep.
+	recordUncounted = 12 << 10
 	// aliasesUncounted is what the topic aliases of a connection may take beside what is counted: 16 of 40 bytes each.
 	aliasesUncounted = 1 << 10
 	// aliasMost is what the topic aliases of a connection may take for each that it may set.

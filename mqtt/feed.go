@@ -117,7 +117,7 @@ var errTooMuchPartial = &ProtocolFault{ServerBusy, "too many incomplete packets"
 // chargeRecords counts what is held of TLS records. The memory is taken by then, 19 KiB and what one read brought at most, so a
 // device whose records wait behind its messages for Kafka is not refused for it.
 func (c *Conn) chargeRecords() error {
-	if !c.countRecords() && !c.holding {
+	if c.link.tls != nil && !c.countRecords(c.link.tls.Kept()) && !c.holding {
 		return errTooManyRecords
 	}
 	before := c.charged

@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+
+	"sluice/tls/tlstest"
 )
 
 func TestHalfSentPacketsCostWhatCame(t *testing.T) {
@@ -291,7 +294,7 @@ func TestTopicAliasesAreBounded(t *testing.T) {
 // and the others are served.
 func TestWhatTLSKeepsOfLargeRecordsIsBounded(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
-		w := newWorldBehind(t, layers{tls: true}, func(c *Config) { c.MaxRecordBytes = 26_000 })
+		w := newWorldBehind(t, layers{tls: true}, func(c *Config) { c.MaxRecordBytes = 22_000 })
 		w.gate.config.DynamicRecordSizingDisabled = true
 		large := pub{topic: "t", payload: strings.Repeat("x", 16_000)}
 		var first []*client
@@ -304,7 +307,7 @@ func TestWhatTLSKeepsOfLargeRecordsIsBounded(t *testing.T) {
 			first = append(first, c)
 		}
 		used := w.s.records.used.Load()
-		require.Greater(t, used, int64(2*11_000), "as much as the largest of each")
+		require.Greater(t, used, int64(2*7_000), "as much as the largest of each")
 		third := w.device(v, "third")
 		third.publish(pub{topic: "t", payload: strings.Repeat("x", 3_000)})
 		require.Len(t, w.next().Payload, 3_000)
@@ -317,4 +320,40 @@ func TestWhatTLSKeepsOfLargeRecordsIsBounded(t *testing.T) {
 		_ = first[0].nc.Close()
 		until(t, "given back", func() bool { return w.s.records.used.Load() == used/2 })
 	})
+}
+
+// TestWhatAHandshakeMakesTLSKeepIsBounded over all connections, before any login: a long hello counts while the handshake lasts with what is
+// parsed of it, then with what is kept. Whoever says a short one is let in.
+func TestWhatAHandshakeMakesTLSKeepIsBounded(t *testing.T) {
+	log := &safeBuffer{}
+	w := newWorldBehind(t, layers{tls: true}, func(c *Config) { c.MaxRecordBytes, c.Logger = 170_000, zerolog.New(log) })
+	short := w.gate.config
+	long := short.Clone()
+	for range 56 {
+		long.NextProtos = append(long.NextProtos, strings.Repeat("x", 250))
+	}
+	w.gate.config = long
+	first := w.device(5, "first")
+	first.ping()
+	used := w.s.records.used.Load()
+	require.Greater(t, used, int64(14_000), "its buffers stay")
+	require.Less(t, used, int64(20_000), "what was parsed does not")
+
+	nc, err := net.Dial("tcp", w.addr)
+	require.NoError(t, err)
+	defer nc.Close()
+	if secure, err := tlstest.Client(t.Context(), nc, long); err == nil { // it doesn't wait for the end of ours
+		_, err = secure.Read(make([]byte, 1))
+		require.Error(t, err)
+	}
+	until(t, "the line of the end", func() bool { return strings.Contains(log.String(), "too much memory") })
+	require.Equal(t, used, w.s.records.used.Load())
+	w.gate.config = short
+	w.device(5, "short").ping()
+	require.Equal(t, used, w.s.records.used.Load(), "it has nothing counted")
+
+	_ = first.nc.Close()
+	until(t, "given back", func() bool { return w.s.records.used.Load() == 0 })
+	w.gate.config = long
+	w.device(5, "again").ping()
 }

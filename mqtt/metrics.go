@@ -62,7 +62,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		gauge("subscription_bytes", "Memory of the subscriptions of all sessions.", func() float64 { return float64(s.filters.Load()) }),
 		gauge("command_bytes", "Memory of the commands that wait for devices or are in flight.", func() float64 { return float64(s.held.Load()) }),
 		gauge("waiting_sessions", "Sessions for which at least one command waits.", func() float64 { return float64(s.backlog.len()) }),
-		gauge("tls_record_bytes", "Bytes above 4 KiB a connection that TLS keeps for the largest record that its device has sent, as long as it is connected.", func() float64 { return float64(s.records.used.Load()) }),
+		gauge("tls_record_bytes", "Bytes above 12 KiB a connection that TLS keeps for the handshake and the largest record of its device, as long as it is connected.", func() float64 { return float64(s.records.used.Load()) }),
 		gauge("extra_bytes", "Bytes of topic aliases above 1 KiB a connection, and of QoS 2 packet identifiers above the Receive Maximum a session.", func() float64 { return float64(s.extra.used.Load()) }),
 		gauge("partial_bytes", "Bytes of incomplete packets and TLS records, above 1 KiB each.", func() float64 { return float64(s.partial.Load()) }),
 		gauge("unhandled_bytes", "Bytes that were read of paused connections, above 1 KiB each.", func() float64 { return float64(s.waiting.Load()) }),

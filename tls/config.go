@@ -48,7 +48,8 @@ type ServerConfig struct {
 	ClientAuth string
 	// CRL is a file with revocation lists of these CAs, PEM or one in DER. Empty: nothing is revoked. A list that is past its
 	// next update is refused when the file is read; one that gets there later goes on to be used, with an error logged each
-	// hour. Certificates of a CA that has no list in the file are not checked; a warning names it.
+	// hour. Certificates of a CA that has no list in the file are not checked; a warning names it, and also a list that is left out
+	// because its issuer is.
 	CRL string
 	// MinVersion is 1.2 or 1.3. Empty: 1.2.
 	MinVersion string

@@ -22,6 +22,9 @@ const (
 	// mostOwed is the most bytes of answers that may wait to be sent. A change of keys asks for one of 30 bytes; who reads none
 	// of them would have us collect them for as long as it sends data in between.
 	mostOwed = 4 << 10
+	// certificateBytes is about what a certificate takes that the device sends, and plainChain as many as most send.
+	certificateBytes = 3 << 10
+	plainChain       = 2
 )
 
 // A Conn is the record layer of a connection that was accepted: a state machine over bytes without a goroutine and
@@ -31,15 +34,15 @@ type Conn struct {
 	wire     wire
 	part     []byte // what came of a record that is not whole; after the handshake, maybe several records
 	idle     int    // bytes of records since the last that had data
-	largest  int    // bytes of a record
+	shaken   int    // bytes of the handshake that crypto/tls keeps
 	err      error  // what Open ended with
 	identity *Identity
 	resumed  bool
 }
 
-func accept(ctx context.Context, nc net.Conn, early []byte, config *tls.Config, kind string) (*Conn, error) {
+func accept(ctx context.Context, nc net.Conn, early []byte, room func(int) bool, config *tls.Config, kind string) (*Conn, error) {
 	c := &Conn{}
-	c.wire.shake = newShake(nc, early)
+	c.wire.shake = newShake(nc, early, room)
 	c.tls = tls.Server(&c.wire, config)
 	err := c.tls.HandshakeContext(ctx)
 	var late net.Error
@@ -49,9 +52,13 @@ func accept(ctx context.Context, nc net.Conn, early []byte, config *tls.Config, 
 	if err != nil {
 		return nil, err // the buffer isn't given back: when ctx ended, nobody knows who still uses it
 	}
+	state := c.tls.ConnectionState()
+	c.shaken = c.wire.shake.largest + certificateBytes*max(0, len(state.PeerCertificates)-plainChain)
+	if state.Version < tls.VersionTLS13 {
+		c.shaken += c.wire.shake.hello // what exports keys, which nobody asks for, holds the hello
+	}
 	c.part = c.wire.shake.end()
 	c.wire.shake = nil
-	state := c.tls.ConnectionState()
 	c.resumed = state.DidResume
 	if len(state.PeerCertificates) > 0 {
 		c.identity, err = identify(state.PeerCertificates[0], kind)
@@ -97,9 +104,9 @@ func (c *Conn) Open(cipher, plain []byte) ([]byte, error) {
 // Only who calls Open may ask.
 func (c *Conn) Held() int { return cap(c.part) + c.idle }
 
-// Kept is how many bytes crypto/tls keeps for as long as there is a Conn, for the largest record that the device has sent since the
-// handshake. Only who calls Open may ask.
-func (c *Conn) Kept() int { return c.largest }
+// Kept is how many bytes crypto/tls keeps for as long as there is a Conn, for the handshake and the largest record that the
+// device has sent. Only who calls Open may ask.
+func (c *Conn) Kept() int { return c.shaken + c.wire.record }
 
 // Forget lets go of what came of a record that is not whole, when nobody calls Open any more.
 func (c *Conn) Forget() { c.part, c.idle = nil, 0 }
@@ -122,11 +129,14 @@ func ready(b []byte) int {
 
 // record appends what one record contains.
 func (c *Conn) record(b, plain []byte) ([]byte, error) {
-	c.largest = max(c.largest, len(b))
 	plain = slices.Grow(plain, len(b)) // so that one Read takes all of it
+	buffer := c.wire.record
 	c.wire.in = b
 	n, err := c.tls.Read(plain[len(plain):cap(plain)])
 	c.wire.in = nil
+	if len(b) > buffer { // crypto/tls filled it, and read on behind that in a larger one
+		c.wire.record += buffer
+	}
 	plain = plain[:len(plain)+n]
 	if n > 0 {
 		c.idle = 0

@@ -130,7 +130,7 @@ func TestDataSentWithTheHandshakeIsThere(t *testing.T) {
 		_, err3 := client.Write([]byte(" second"))
 		done <- errors.Join(err, err2, err3, held.release())
 	}()
-	c, err := w.server(t).Accept(context.Background(), ours, nil)
+	c, err := w.server(t).Accept(context.Background(), ours, nil, nil)
 	require.NoError(t, err)
 	require.NoError(t, <-done)
 	plain, err := c.Open(nil, nil)
@@ -173,7 +173,7 @@ func TestBytesReadBeforeTheHandshakeCount(t *testing.T) {
 		early := make([]byte, n)
 		_, err := io.ReadFull(ours, early)
 		require.NoError(t, err)
-		c, err := w.server(t).Accept(context.Background(), ours, early)
+		c, err := w.server(t).Accept(context.Background(), ours, early, nil)
 		require.NoError(t, err)
 		require.NoError(t, <-done)
 		exchange(t, &socket{Conn: c, nc: ours, size: 100}, client)
@@ -290,7 +290,7 @@ func TestAcceptEndsWithItsContext(t *testing.T) {
 	ours, _ := sockets(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	go cancel() // ends at once
-	_, err := w.server(t).Accept(ctx, ours, nil)
+	_, err := w.server(t).Accept(ctx, ours, nil, nil)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -300,7 +300,7 @@ func TestWhatIsNoTLSIsNamed(t *testing.T) {
 		ours, theirs := sockets(t)
 		_, err := theirs.Write([]byte(said))
 		require.NoError(t, err)
-		_, err = w.server(t).Accept(context.Background(), ours, nil)
+		_, err = w.server(t).Accept(context.Background(), ours, nil, nil)
 		require.ErrorContains(t, err, "does not look like a TLS handshake")
 		require.Equal(t, "not_tls", outcome(err))
 	}

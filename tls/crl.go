@@ -19,6 +19,7 @@ var oidDelta = asn1.ObjectIdentifier{2, 5, 29, 27}
 type revocations struct {
 	serials map[string]map[string]struct{} // by issuerKey
 	next    time.Time                      // when the first list is due to be replaced; zero: never
+	leftOut []string                       // issuers whose lists are of no use, as their certificates are not
 }
 
 // issuerKey tells CAs apart. A CA that changed its key keeps its name, so the name alone won't do.
@@ -26,8 +27,12 @@ func issuerKey(ca *x509.Certificate) string {
 	return string(ca.RawSubject) + string(ca.RawSubjectPublicKeyInfo)
 }
 
-// parseCRLs reads lists, each of which one of cas must have signed, and none of which may be past its next update.
-func parseCRLs(f file, cas []*x509.Certificate, now time.Time) (*revocations, error) {
+// errNoIssuer is what is wrong with a list whose issuer has another name than all CAs.
+var errNoIssuer = errors.New("its issuer is none of them")
+
+// parseCRLs reads lists, each of which one of cas must have signed, and none of which may be past its next update. A list of one
+// that is in caFile, but not in cas, is left out as well: nothing that it revokes is trusted.
+func parseCRLs(f, caFile file, cas []*x509.Certificate, now time.Time) (*revocations, error) {
 	ders := f.blocks(pemCRL)
 	if len(ders) == 0 {
 		if bytes.Contains(f.data, []byte("-----BEGIN")) {
@@ -36,20 +41,41 @@ func parseCRLs(f file, cas []*x509.Certificate, now time.Time) (*revocations, er
 		ders = [][]byte{f.data}
 	}
 	r := &revocations{serials: make(map[string]map[string]struct{})}
+	var names [][]byte // also of the certificates that x509 can't read
+	for _, der := range caFile.blocks(pemCertificate) {
+		names = append(names, subjectOf(der))
+	}
 	for i, der := range ders {
-		if err := r.add(der, cas, now); err != nil {
+		if err := r.add(der, cas, names, now); err != nil {
 			return nil, f.fault("list %d: %w", i+1, err)
 		}
 	}
 	return r, nil
 }
 
-func (r *revocations) add(der []byte, cas []*x509.Certificate, now time.Time) error {
+// subjectOf gives the subject of a certificate, nil if there is none to be found.
+func subjectOf(der []byte) []byte {
+	var cert struct {
+		TBS struct {
+			Version                                      int `asn1:"optional,explicit,default:0,tag:0"`
+			Serial, Algorithm, Issuer, Validity, Subject asn1.RawValue
+		}
+	}
+	_, _ = asn1.Unmarshal(der, &cert)
+	return cert.TBS.Subject.FullBytes
+}
+
+func (r *revocations) add(der []byte, cas []*x509.Certificate, names [][]byte, now time.Time) error {
 	list, err := x509.ParseRevocationList(der)
 	if err != nil {
 		return err
 	}
 	ca, err := signer(list, cas)
+	named := func(name []byte) bool { return bytes.Equal(name, list.RawIssuer) }
+	if errors.Is(err, errNoIssuer) && slices.ContainsFunc(names, named) {
+		r.leftOut = append(r.leftOut, list.Issuer.String())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -65,7 +91,7 @@ func (r *revocations) add(der []byte, cas []*x509.Certificate, now time.Time) er
 
 // signer is the CA that signed list.
 func signer(list *x509.RevocationList, cas []*x509.Certificate) (*x509.Certificate, error) {
-	err := errors.New("its issuer is none of them")
+	err := errNoIssuer
 	for _, ca := range cas {
 		if bytes.Equal(ca.RawSubject, list.RawIssuer) {
 			if err = list.CheckSignatureFrom(ca); err == nil {

@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
 	"sluice/tls/tlstest"
@@ -115,6 +117,66 @@ func TestBadListsAreNamed(t *testing.T) {
 	f("not signed by one of the client CAs: its issuer", w.ca.RevocationList(t, tomorrow))
 	f("not signed by one of the client CAs: x509", tlstest.NewCA(t, "devices").RevocationList(t, tomorrow))
 	f("was due to be replaced on", w.devices.RevocationList(t, time.Now().Add(-time.Hour)))
+}
+
+// TestListOfACAThatIsLeftOutIsLeftOutToo, and named: the others are in force, at start and after a change.
+func TestListOfACAThatIsLeftOutIsLeftOutToo(t *testing.T) {
+	f := func(odd []byte) {
+		t.Helper()
+		w, log := newWorld(t).mutual(t), new(lines)
+		w.cfg.Logger = zerolog.New(log)
+		good, err := os.ReadFile(w.cfg.ClientCA)
+		require.NoError(t, err)
+		w.cfg.CRL = w.devices.CRL(t, w.dir, 666)
+		lists, err := os.ReadFile(w.cfg.CRL)
+		require.NoError(t, err)
+		tlstest.Write(t, w.cfg.ClientCA, slices.Concat(good, certificatePEM(odd)))
+		overdue, err := os.ReadFile(tlstest.NewCA(t, "odd").CRLUntil(t, w.dir, time.Now().Add(-time.Hour)))
+		require.NoError(t, err)
+		tlstest.Write(t, w.cfg.CRL, slices.Concat(overdue, lists))
+		s := w.server(t)
+		require.Equal(t, 1, log.count("left out a revocation list"))
+		require.Equal(t, 1, log.count(`"client_cas":"CN=odd"`))
+		revoked := func(serial int64) {
+			t.Helper()
+			_, _, err, _ := meet(t, s, w.client(t, "pump", tlstest.Serial(serial)))
+			require.ErrorIs(t, err, ErrRevoked)
+		}
+		revoked(666)
+		joined(t, s, w.client(t, "pump", tlstest.Serial(667)))
+		newer, err := os.ReadFile(w.devices.CRL(t, w.dir, 666, 667))
+		require.NoError(t, err)
+		tlstest.Write(t, w.cfg.CRL, slices.Concat(newer, overdue))
+		s.reload(time.Now())
+		require.Equal(t, 2, log.count("left out a revocation list"))
+		revoked(667)
+
+		other, err := os.ReadFile(tlstest.NewCA(t, "stranger").CRL(t, w.dir))
+		require.NoError(t, err)
+		tlstest.Write(t, w.cfg.CRL, slices.Concat(lists, other))
+		_, err = NewServer(w.cfg)
+		require.ErrorContains(t, err, "its issuer is none of them")
+	}
+	self, _ := tlstest.NewCA(t, "odd").Client(t, t.TempDir(), "odd")
+	f(readPEM(t, self).Raw)
+	f(negative(t, "odd"))
+	f(tlstest.NewCA(t, "odd").Version1(t))
+}
+
+// TestListOfACAThatIsInUseIsNotLeftOut because another of its name, or a certificate that it signed, is.
+func TestListOfACAThatIsInUseIsNotLeftOut(t *testing.T) {
+	w := newWorld(t).mutual(t)
+	good, err := os.ReadFile(w.cfg.ClientCA)
+	require.NoError(t, err)
+	stranger := tlstest.NewCA(t, "stranger")
+	leaf, _ := stranger.Client(t, w.dir, "leaf")
+	tlstest.Write(t, w.cfg.ClientCA, slices.Concat(good, certificatePEM(negative(t, "devices")), certificatePEM(readPEM(t, leaf).Raw)))
+	w.cfg.CRL = tlstest.NewCA(t, "devices").CRL(t, w.dir)
+	_, err = NewServer(w.cfg)
+	require.ErrorContains(t, err, "not signed by one of the client CAs: x509")
+	w.cfg.CRL = stranger.CRL(t, w.dir)
+	_, err = NewServer(w.cfg)
+	require.ErrorContains(t, err, "its issuer is none of them")
 }
 
 func TestOverdueIsTheFirstOfAllLists(t *testing.T) {

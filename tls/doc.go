@@ -9,6 +9,7 @@
 //     session. The name it gives has no character that means something in a topic filter.
 //   - An established connection is a state machine over bytes: it has no goroutine and no socket, and holds no more of
 //     what the other side sent than one incomplete record.
+//   - What a handshake may send is bounded, and who calls Accept is asked for room for what crypto/tls keeps of it.
 //
 // What it leaves out: OCSP, revocation lists fetched from a network, encrypted private keys, TLS below 1.2, renegotiation
 // and early data. It sets no deadlines; who calls Accept bounds it.

@@ -12,13 +12,20 @@ import (
 // ErrRevoked is the refusal of a client certificate that its CA revoked.
 var ErrRevoked = errors.New("the client certificate is revoked")
 
-// ErrStalled ends a connection whose records go on without carrying data, or ask for answers that it does not read.
-
 // ErrNothing is the failure of a handshake with somebody who sent nothing and went away, as those do who look whether the
 // port is open.
 var ErrNothing = errors.New("the connection was closed before anything came")
 
-// ErrStalled ends a connection whose records go on without carrying data.
+// ErrLongFlight ends a handshake in which the device sends more than one needs: a huge hello, or chain of certificates.
+var ErrLongFlight = errors.New("the device sent more than 16 KiB at once in its handshake")
+
+// ErrLongChain is the refusal of a client certificate with more than 10 certificates, of each of which we would keep some KiB.
+var ErrLongChain = errors.New("the client certificate comes in a chain of more than 10")
+
+// ErrNoRoom ends a handshake for which who called Accept has no room.
+var ErrNoRoom = errors.New("what TLS keeps for all connections takes too much memory")
+
+// ErrStalled ends a connection whose records go on without carrying data, or ask for answers that it does not read.
 var ErrStalled = errors.New("too much was sent that is no data")
 
 // An IdentityError is the refusal of a client certificate whose name can't be that of a device.
@@ -43,6 +50,10 @@ func outcome(err error) string {
 		return "revoked"
 	case errors.As(err, &identity):
 		return "identity"
+	case errors.Is(err, ErrLongFlight), errors.Is(err, ErrLongChain):
+		return "too_long"
+	case errors.Is(err, ErrNoRoom):
+		return "no_room"
 	case errors.As(err, &unknown):
 		return "unknown_ca"
 	case errors.As(err, &invalid):

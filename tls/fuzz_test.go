@@ -64,7 +64,7 @@ func FuzzAccept(f *testing.F) {
 			theirs.Close()
 		})
 		require.NoError(t, ours.SetDeadline(time.Now().Add(10*time.Second)))
-		_, err := s.Accept(context.Background(), ours, said[:early])
+		_, err := s.Accept(context.Background(), ours, said[:early], nil)
 		require.Error(t, err)
 		require.NotEmpty(t, outcome(err))
 		ours.Close()

@@ -1,9 +1,11 @@
 package tls
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -158,7 +160,7 @@ func meet(t testing.TB, s *Server, cfg *tls.Config) (*socket, *tls.Conn, error, 
 		}
 		refused <- err
 	}()
-	c, err := s.Accept(context.Background(), ours, nil)
+	c, err := s.Accept(context.Background(), ours, nil, nil)
 	if err != nil {
 		ours.Close()
 		return nil, nil, err, <-refused
@@ -208,4 +210,18 @@ func readPEM(t testing.TB, path string) *x509.Certificate {
 	cert, err := x509.ParseCertificate(file{data: data}.blocks(pemCertificate)[0])
 	require.NoError(t, err)
 	return cert
+}
+
+// negative gives the certificate of a CA with a serial number that Go, unlike others, doesn't take.
+func negative(t testing.TB, name string) []byte {
+	t.Helper()
+	der := bytes.Clone(tlstest.NewCA(t, name, tlstest.Serial(5)).Certificate.Raw)
+	at := bytes.Index(der, []byte{2, 1, 5})
+	require.Positive(t, at)
+	der[at+2] = 0x85
+	return der
+}
+
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der})
 }

@@ -95,7 +95,7 @@ func laboratory12(t testing.TB) (*Conn, *up12) {
 	ear := &heard{Conn: theirs}
 	done := make(chan error, 1)
 	go func() { done <- tls.Client(ear, cfg).Handshake() }() // ends with the handshake
-	c, err := w.server(t).Accept(t.Context(), ours, nil)
+	c, err := w.server(t).Accept(t.Context(), ours, nil, nil)
 	require.NoError(t, err)
 	require.NoError(t, <-done)
 	fields := strings.Fields(log.String())

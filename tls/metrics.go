@@ -20,7 +20,7 @@ func newMetrics(reg prometheus.Registerer, listener string, crl bool) (*metrics,
 		return prometheus.Opts{Namespace: "sluice", Subsystem: "tls", Name: name, Help: help}
 	}
 	m := &metrics{
-		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts(opts("handshakes_total", "TLS handshakes with devices, by result: full, resumed, or why not: revoked, expired, unknown_ca, bad_certificate, identity (the certificate names no device), not_tls, gone (the device went or took too long), failed.")), []string{"result"}),
+		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts(opts("handshakes_total", "TLS handshakes with devices, by result: full, resumed, or why not: revoked, expired, unknown_ca, bad_certificate, identity (the certificate names no device), too_long (more than 16 KiB at once or 10 certificates), no_room (handshakes and records take too much memory), not_tls, gone (the device went or took too long), failed.")), []string{"result"}),
 		reloads:    prometheus.NewCounterVec(prometheus.CounterOpts(opts("reloads_total", "Times that changed certificate, key, client CA or CRL files were read, by result: ok, or failed, after which the old ones stay in use.")), []string{"result"}),
 		notAfter:   prometheus.NewGauge(prometheus.GaugeOpts(opts("certificate_not_after_seconds", "When the listener's certificate expires, in seconds since 1970."))),
 		nextUpdate: prometheus.NewGauge(prometheus.GaugeOpts(opts("crl_next_update_seconds", "When the first of the revocation lists is due to be replaced, in seconds since 1970; 0 means never."))),

@@ -42,7 +42,7 @@ func sClient(t *testing.T, w *world, s *Server, args ...string) (*socket, io.Wri
 			t.Log(said.String())
 		}
 	})
-	c, err := s.Accept(context.Background(), nc, nil)
+	c, err := s.Accept(context.Background(), nc, nil, nil)
 	require.NoError(t, err)
 	return &socket{Conn: c, nc: nc, size: 100}, typed
 }

@@ -272,7 +272,7 @@ func TestListOfNowCounts(t *testing.T) {
 	go func() { // ends with the handshake
 		_, _ = io.Copy(io.Discard, client)
 	}()
-	_, err := s.Accept(context.Background(), ours, nil)
+	_, err := s.Accept(context.Background(), ours, nil, nil)
 	require.ErrorIs(t, err, ErrRevoked)
 	ours.Close()
 }

@@ -21,6 +21,10 @@ const (
 	ticketKeys = 3
 	// nagEvery is the time between two log lines about a file that expired.
 	nagEvery = time.Hour
+	// longestChain is how many certificates a device may send: its own, 8 between, and the root.
+	longestChain = 10
+	// mostTicket is the size of a session ticket with which a hello is still within mostFlight. It has all certificates.
+	mostTicket = 12 << 10
 )
 
 // A Server is the TLS side of a listener.
@@ -89,9 +93,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Accept does the handshake of a server on nc, of which the bytes in early were already read; they are not used after
 // it returns. It blocks for as long as ctx and the deadlines of nc let it, and leaves nc open, except that nc is closed when ctx ends
-// before the handshake does.
-func (s *Server) Accept(ctx context.Context, nc net.Conn, early []byte) (*Conn, error) {
-	c, err := accept(ctx, nc, early, s.current.Load().config, s.cfg.Identity)
+// before the handshake does. room, if not nil, is told how many bytes crypto/tls holds of what the device sent, as Conn.Kept does after
+// the handshake; it is called in between, not after, and ends the handshake with false.
+func (s *Server) Accept(ctx context.Context, nc net.Conn, early []byte, room func(kept int) bool) (*Conn, error) {
+	c, err := accept(ctx, nc, early, room, s.current.Load().config, s.cfg.Identity)
 	if err != nil {
 		s.metrics.handshakes.WithLabelValues(outcome(err)).Inc()
 		return nil, fmt.Errorf("cannot complete the TLS handshake: %w", err)
@@ -112,6 +117,9 @@ func (s *Server) Accept(ctx context.Context, nc net.Conn, early []byte) (*Conn, 
 func (s *Server) verify(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return nil
+	}
+	if len(state.PeerCertificates) > longestChain {
+		return ErrLongChain
 	}
 	if err := s.current.Load().revoked.check(state.VerifiedChains); err != nil {
 		return err
@@ -171,8 +179,11 @@ func (s *Server) setClients(m *material, src *sources, now time.Time) error {
 	}
 	m.leftOut = leftOut
 	if s.cfg.CRL != "" {
-		if m.revoked, err = parseCRLs(src.crl, cas, now); err != nil {
+		if m.revoked, err = parseCRLs(src.crl, src.clientCA, cas, now); err != nil {
 			return err
+		}
+		for _, name := range m.revoked.leftOut {
+			m.notes = append(m.notes, note{"left out a revocation list, as the certificate of its issuer is left out of the client CAs", name})
 		}
 	}
 	trusted := m.revoked.trusted(cas)
@@ -183,11 +194,21 @@ func (s *Server) setClients(m *material, src *sources, now time.Time) error {
 		m.notes = append(m.notes, note{"client CAs without a revocation list", namesOf(free)})
 	}
 	m.config.ClientCAs = poolOf(trusted)
+	m.config.WrapSession = m.ticket
 	m.trusted = make(map[string]bool, len(trusted))
 	for _, ca := range trusted {
 		m.trusted[issuerKey(ca)] = true
 	}
 	return nil
+}
+
+// ticket makes a session ticket. One that would make the next hello too long opens nothing, which leads to a full handshake.
+func (m *material) ticket(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+	ticket, err := m.config.EncryptTicket(state, session)
+	if len(ticket) > mostTicket {
+		ticket = ticket[:1]
+	}
+	return ticket, err
 }
 
 // use makes m what the next handshake takes.

@@ -24,8 +24,9 @@ func (dry) Temporary() bool { return true }
 // A wire stands where crypto/tls expects the socket. During the handshake it passes everything on to the real one; after
 // it, it reads what Open was given and collects what Seal returns.
 type wire struct {
-	shake *shake // nil after the handshake
-	in    []byte // what is being opened
+	shake  *shake // nil after the handshake
+	in     []byte // what is being opened
+	record int    // the size of crypto/tls' buffer for a record, which never gets smaller
 
 	mu      sync.Mutex // guards what follows; it is the innermost lock
 	out     []byte     // what was written: into the caller's buffer during a Seal, else what is owed
@@ -34,7 +35,11 @@ type wire struct {
 
 // Read gives what there is, or errDry.
 func (w *wire) Read(p []byte) (int, error) {
+	w.record = max(w.record, len(p)) // p is all of the buffer, or all behind the header
 	if w.shake != nil {
+		if err := w.shake.admit(w.record); err != nil {
+			return 0, err
+		}
 		return w.shake.read(p)
 	}
 	if len(w.in) == 0 {
@@ -49,6 +54,7 @@ func (w *wire) Read(p []byte) (int, error) {
 // answers from within Read.
 func (w *wire) Write(p []byte) (int, error) {
 	if w.shake != nil {
+		w.shake.answer()
 		return w.shake.nc.Write(p)
 	}
 	w.mu.Lock()
@@ -119,8 +125,17 @@ func (w *wire) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline does nothing; crypto/tls sets one before close_notify.
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
-// shakeBuffer is as much as is read from the socket at once: a hello with its post-quantum share fits.
-const shakeBuffer = 4 << 10
+const (
+	// shakeBuffer is as much as is read from the socket at once: a hello with its post-quantum share fits.
+	shakeBuffer = 4 << 10
+	// mostFlight is the most bytes that a device may send before it waits for us. Its hello has 2 KiB without a ticket, and four
+	// certificates with RSA-4096 have 10. crypto/tls would take a hello of 64 KiB and certificates of 256.
+	mostFlight = 16 << 10
+	// plainFlight is the size up to which what is parsed of a flight isn't asked room for.
+	plainFlight = 4 << 10
+	// parsedFactor is how much more than its bytes a hello takes that has nothing but names of protocols, as long as the handshake lasts.
+	parsedFactor = 12
+)
 
 var shakeBuffers = sync.Pool{New: func() any { return new([shakeBuffer]byte) }}
 
@@ -134,10 +149,34 @@ type shake struct {
 	have int                // bytes of head
 	body int                // bytes of the record at hand that are still to be given
 	any  bool               // something came
+
+	room    func(int) bool // nil: for all
+	flight  int            // bytes of records since we sent something, the one at hand included
+	largest int            // the largest flight, for which crypto/tls' buffer of messages stays as large
+	hello   int            // the first flight
 }
 
-func newShake(nc net.Conn, early []byte) *shake {
-	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early, any: len(early) > 0}
+func newShake(nc net.Conn, early []byte, room func(int) bool) *shake {
+	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early, any: len(early) > 0, room: room}
+}
+
+// admit is asked before each read. Before that of a body crypto/tls has looked at the header, and what is no TLS is named as such.
+func (s *shake) admit(record int) error {
+	if s.flight > mostFlight {
+		return ErrLongFlight
+	}
+	if s.room != nil && !s.room(record+s.largest+parsedFactor*max(0, s.largest-plainFlight)) {
+		return ErrNoRoom
+	}
+	return nil
+}
+
+// answer ends a flight.
+func (s *shake) answer() {
+	if s.hello == 0 {
+		s.hello = s.flight
+	}
+	s.flight = 0
 }
 
 func (s *shake) read(p []byte) (int, error) {
@@ -168,6 +207,8 @@ func (s *shake) given(b []byte) {
 	if s.have == recordHeader {
 		s.body = int(s.head[3])<<8 | int(s.head[4])
 		s.have = 0
+		s.flight += s.body
+		s.largest = max(s.largest, s.flight)
 	}
 }
 

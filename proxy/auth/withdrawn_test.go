@@ -82,7 +82,7 @@ func shown(t *testing.T, cfg tls.ServerConfig, ca *tlstest.CA, serial int64) *tl
 	nc, err := l.Accept()
 	require.NoError(t, err)
 	defer nc.Close()
-	c, err := s.Accept(ctx, nc, nil)
+	c, err := s.Accept(ctx, nc, nil, nil)
 	require.NoError(t, err)
 	require.NoError(t, <-ended)
 	t.Cleanup(func() {

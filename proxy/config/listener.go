@@ -46,14 +46,15 @@ type ListenerTLS struct {
 	// Key is the file of the certificate's private key, not encrypted.
 	Key string `yaml:"key"`
 	// ClientCA is the file of the authorities that sign the devices' certificates. It needs `client_auth: request` or
-	// `require`.
+	// `require`. A device may send a chain of 10 certificates at most, and of 16 KiB with all else that it sends with them.
 	ClientCA string `yaml:"client_ca"`
 	// ClientAuth says whether devices have certificates of their own. none: they are not asked. request: one that has
 	// none is let in, to prove itself in another way; a bad one is refused. require: all must have a good one.
 	ClientAuth string `yaml:"client_auth"`
 	// CRL is the file with the lists of the certificates that the authorities in `client_ca` have revoked. Like the other
 	// files here it is read again when it changes: devices whose certificate is revoked by then, or whose authority is gone
-	// from `client_ca`, are disconnected; the others notice nothing.
+	// from `client_ca`, are disconnected; the others notice nothing. Each list must be of an authority in `client_ca`. If its
+	// certificate there can't be used, as it is that of no authority or one of X.509 version 1, both are left out with a warning.
 	CRL string `yaml:"crl"`
 	// Identity is the name in a device's certificate that says who it is for `auth` with `mtls`. cn: the common name
 	// of the subject. san_dns, san_email, san_uri: the first such alternative name. A certificate without it, or in

@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"net"
 	"net/url"
@@ -88,6 +90,30 @@ func (ca *CA) File(t testing.TB, dir string) string {
 	path := filepath.Join(dir, fresh("ca"))
 	WritePEM(t, path, "CERTIFICATE", ca.Certificate.Raw)
 	return path
+}
+
+// Version1 gives the CA's certificate as one of X.509 version 1, which has no extensions, so that nothing says that it is a CA's.
+func (ca *CA) Version1(t testing.TB) []byte {
+	t.Helper()
+	var tbs struct {
+		Version                                   int `asn1:"optional,explicit,default:0,tag:0"`
+		Serial                                    *big.Int
+		Algorithm, Issuer, Validity, Subject, Key asn1.RawValue
+	}
+	_, err := asn1.Unmarshal(ca.Certificate.RawTBSCertificate, &tbs)
+	require.NoError(t, err)
+	tbs.Version = 0
+	raw, err := asn1.Marshal(tbs)
+	require.NoError(t, err)
+	hash := sha256.Sum256(raw)
+	signature, err := ecdsa.SignASN1(rand.Reader, ca.key, hash[:])
+	require.NoError(t, err)
+	der, err := asn1.Marshal(struct {
+		TBS, Algorithm asn1.RawValue
+		Signature      asn1.BitString
+	}{asn1.RawValue{FullBytes: raw}, tbs.Algorithm, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
+	require.NoError(t, err)
+	return der
 }
 
 // Server makes the certificate of a server for hosts, names or addresses, and writes it and its key into dir.
