@@ -191,9 +191,7 @@ func (p *Producer) openTopic(t *topic, s topicState, madeAnew bool, now time.Dur
 			part.renew()
 		}
 	}
-	if int(s.partitions) != len(t.parts) {
-		p.budget.sizes.Store(t.name, s.partitions)
-	}
+	p.budget.sizes.Store(t.name, s.partitions) // another Producer may have dropped it
 	old := t.parts
 	for _, part := range old[min(int(s.partitions), len(old)):] {
 		p.outgrow(part)

@@ -37,6 +37,12 @@ func (c *Conn) countRecords(kept int) bool {
 	return true
 }
 
+// countHandshake is countRecords before anybody knows whose connection it is: half of the room is kept for those who are let in.
+func (c *Conn) countHandshake(kept int) bool {
+	others := c.srv.records.used.Load() - int64(c.link.kept)
+	return (kept <= recordUncounted || others < c.srv.records.most/2) && c.countRecords(kept)
+}
+
 // forgetRecords gives it back when the connection has ended.
 func (c *Conn) forgetRecords() {
 	if c.link != nil {

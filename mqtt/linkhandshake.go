@@ -89,7 +89,7 @@ func (c *Conn) awaitProxyHeader() (early []byte, err error) {
 // acceptTLS does the handshake of TLS and gives what came in records behind it. Its time is bounded by the deadlines of
 // the socket, which a shutdown moves too; a context would cost a goroutine each.
 func (c *Conn) acceptTLS(early []byte) (plain []byte, err error) {
-	accepted, err := c.link.endpoint.TLS.Accept(context.Background(), c.nc, early, c.countRecords)
+	accepted, err := c.link.endpoint.TLS.Accept(context.Background(), c.nc, early, c.countHandshake)
 	if err != nil {
 		return nil, err
 	}

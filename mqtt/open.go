@@ -98,6 +98,8 @@ func (c *Conn) openStored(s *session, p *connectParams) (present bool, err error
 	opening := true
 	defer func() {
 		if opening { // also after a panic, or nobody could connect with the client ID any more
+			s.leave()
+			s.uncount(c.srv)
 			c.srv.sessions.release(s)
 		}
 	}()

@@ -31,7 +31,9 @@ type slots struct {
 	// answered has a bit for each id that was answered of late, by its lower byte; the keys have the upper one: 250 bytes for
 	// clients that count, and 40 KiB at most. nil: nobody wants to know.
 	answered map[answerKey]*[4]uint64
-	until    int64 // the tick up to which it is kept
+	before   map[answerKey]*[4]uint64 // what answered was until the tick since
+	since    int64
+	until    int64 // the tick up to which both are kept
 }
 
 func (s *slots) len() int { return int(s.tail - s.head) }
@@ -65,10 +67,11 @@ func (s *slots) unpush() { s.tail-- }
 // device's own socket, have kept what was not read.
 const repeatsCome = 10
 
-// remember has it noted from now on what is answered, until a while after tick.
+// remember has it noted from now on what is answered, until a while after tick. With pauses again and again it is forgotten in
+// parts, each after a while.
 func (s *slots) remember(tick int64) {
-	if s.answered == nil {
-		s.answered = make(map[answerKey]*[4]uint64)
+	if s.answered == nil || tick > s.since+repeatsCome {
+		s.before, s.answered, s.since = s.answered, make(map[answerKey]*[4]uint64), tick
 	}
 	s.until = tick + repeatsCome
 }
@@ -76,7 +79,7 @@ func (s *slots) remember(tick int64) {
 // forget ends that if it is over.
 func (s *slots) forget(tick int64) {
 	if tick > s.until {
-		s.answered = nil
+		s.answered, s.before = nil, nil
 	}
 }
 
@@ -96,9 +99,11 @@ func (s *slots) note(h *slot) {
 
 // knows says that a PUBACK or PUBREC for id is in the queue, or was given of late.
 func (s *slots) knows(id uint16, kind byte) bool {
-	bits := s.answered[answerKey{id >> 8, kind}]
-	return bits != nil && bits[id>>6&3]>>(id&63)&1 != 0 || s.awaits(id, kind)
+	key := answerKey{id >> 8, kind}
+	return has(s.answered[key], id) || has(s.before[key], id) || s.awaits(id, kind)
 }
+
+func has(bits *[4]uint64, id uint16) bool { return bits != nil && bits[id>>6&3]>>(id&63)&1 != 0 }
 
 // awaits says that a PUBACK or PUBREC for id is in the queue. The first question makes an index that lives until the
 // queue is empty: devices that send again ask for each message, the others never.

@@ -107,3 +107,23 @@ func TestSlotsRememberAllIdentifiersInFewBytes(t *testing.T) {
 	}
 	require.Len(t, s.answered, 512)
 }
+
+// TestSlotsForgetInPartsWhilePausesGoOn: a device that is paused again and again would have all its identifiers remembered.
+func TestSlotsForgetInPartsWhilePausesGoOn(t *testing.T) {
+	var s slots
+	for tick := range int64(10 * repeatsCome) {
+		s.remember(tick)
+		s.push(uint16(tick)+1, typePuback)
+		s.pop()
+		s.forget(tick)
+		for ago := range min(tick, repeatsCome) + 1 {
+			require.True(t, s.knows(uint16(tick-ago)+1, typePuback), "%d s ago", ago)
+		}
+		if tick > 2*(repeatsCome+1) {
+			require.False(t, s.knows(uint16(tick-2*(repeatsCome+1))+1, typePuback))
+		}
+	}
+	s.forget(11 * repeatsCome)
+	require.Nil(t, s.answered)
+	require.Nil(t, s.before)
+}

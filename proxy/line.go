@@ -21,7 +21,8 @@ type inLine struct {
 	line   *line // nil: it stands alone
 	next   *inLine
 	ready  bool
-	err    error // of its retained record
+	stored chan struct{} // closed with ready; nil: nobody waits for it
+	err    error         // of its retained record
 }
 
 // lineOf gives the line of the connection that d came on, nil if it has none.
@@ -66,6 +67,26 @@ func (l *line) passed() <-chan struct{} {
 	return w.passed
 }
 
+// stored gives what is closed when Kafka has the retained messages with a topic that are on their way; nil: none are. Those of
+// other topics may take longer.
+func (l *line) stored(topic string) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var last *inLine
+	for w := l.first; w != nil; w = w.next {
+		if w.d != nil && !w.ready && string(w.d.msg.Topic) == topic {
+			last = w
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	if last.stored == nil {
+		last.stored = make(chan struct{})
+	}
+	return last.stored
+}
+
 func (l *line) join(w *inLine) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,6 +116,9 @@ func (w *inLine) settle(err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock() // what follows is sent under it: nothing may overtake
+	if w.stored != nil {
+		close(w.stored)
+	}
 	for w.ready = true; l.first != nil && l.first.ready; {
 		first := l.first
 		l.first = first.next

@@ -50,7 +50,7 @@ func (k *keeper) Left(l *mqtt.Leaving) {
 	}
 	left := driver.Leaving{Tidy: l.Tidy, Expiry: l.Expiry, State: stateOf(&l.State, k.s.streams), Met: met, Reason: l.Reason}
 	if at, ok := l.Session.Attached().(*line); ok {
-		left.Retained = at.passed()
+		left.Retained = at.stored
 	}
 	k.conn.Leave(left)
 }

@@ -20,6 +20,7 @@ type revocations struct {
 	serials map[string]map[string]struct{} // by issuerKey
 	next    time.Time                      // when the first list is due to be replaced; zero: never
 	leftOut []string                       // issuers whose lists are of no use, as their certificates are not
+	unknown map[string]bool                // their names as they stand in certificates: another with such a name is trusted for nothing
 }
 
 // issuerKey tells CAs apart. A CA that changed its key keeps its name, so the name alone won't do.
@@ -31,7 +32,8 @@ func issuerKey(ca *x509.Certificate) string {
 var errNoIssuer = errors.New("its issuer is none of them")
 
 // parseCRLs reads lists, each of which one of cas must have signed, and none of which may be past its next update. A list of one
-// that is in caFile, but not in cas, is left out as well: nothing that it revokes is trusted.
+// that is in caFile, but not in cas, is left out as well, and nothing that has its name as issuer is trusted: a device may show
+// a better certificate of the same CA, that one in cas has signed.
 func parseCRLs(f, caFile file, cas []*x509.Certificate, now time.Time) (*revocations, error) {
 	ders := f.blocks(pemCRL)
 	if len(ders) == 0 {
@@ -40,7 +42,7 @@ func parseCRLs(f, caFile file, cas []*x509.Certificate, now time.Time) (*revocat
 		}
 		ders = [][]byte{f.data}
 	}
-	r := &revocations{serials: make(map[string]map[string]struct{})}
+	r := &revocations{serials: make(map[string]map[string]struct{}), unknown: make(map[string]bool)}
 	var names [][]byte // also of the certificates that x509 can't read
 	for _, der := range caFile.blocks(pemCertificate) {
 		names = append(names, subjectOf(der))
@@ -74,6 +76,7 @@ func (r *revocations) add(der []byte, cas []*x509.Certificate, names [][]byte, n
 	named := func(name []byte) bool { return bytes.Equal(name, list.RawIssuer) }
 	if errors.Is(err, errNoIssuer) && slices.ContainsFunc(names, named) {
 		r.leftOut = append(r.leftOut, list.Issuer.String())
+		r.unknown[string(list.RawIssuer)] = true
 		return nil
 	}
 	if err != nil {
@@ -124,7 +127,7 @@ func (r *revocations) revoke(issuer string, entries []x509.RevocationListEntry) 
 
 func (r *revocations) has(issuer *x509.Certificate, serial *big.Int) bool {
 	_, revoked := r.serials[issuerKey(issuer)][string(serial.Bytes())]
-	return revoked
+	return revoked || r.unknown[string(issuer.RawSubject)]
 }
 
 // check passes a client certificate if one of its chains has no certificate that its issuer revoked.

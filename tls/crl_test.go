@@ -179,6 +179,26 @@ func TestListOfACAThatIsInUseIsNotLeftOut(t *testing.T) {
 	require.ErrorContains(t, err, "its issuer is none of them")
 }
 
+// TestIssuerWhoseListIsLeftOutIsTrustedForNothing: the devices may show a good certificate of it, which a CA in use has signed.
+func TestIssuerWhoseListIsLeftOutIsTrustedForNothing(t *testing.T) {
+	w := newWorld(t).mutual(t)
+	plant := w.devices.Intermediate(t, "plant")
+	cert, key := plant.Client(t, w.dir, "pump")
+	leaf, err := os.ReadFile(cert)
+	require.NoError(t, err)
+	above, err := os.ReadFile(plant.File(t, w.dir))
+	require.NoError(t, err)
+	tlstest.Write(t, cert, append(leaf, above...))
+	cfg := w.ca.ClientConfig(t, "localhost", cert, key)
+	joined(t, w.server(t), cfg)
+	good, err := os.ReadFile(w.cfg.ClientCA)
+	require.NoError(t, err)
+	tlstest.Write(t, w.cfg.ClientCA, slices.Concat(good, certificatePEM(negative(t, "plant"))))
+	w.cfg.CRL = plant.CRL(t, w.dir)
+	_, _, err, _ = meet(t, w.server(t), cfg)
+	require.ErrorIs(t, err, ErrRevoked)
+}
+
 func TestOverdueIsTheFirstOfAllLists(t *testing.T) {
 	var r revocations
 	now := time.Now()

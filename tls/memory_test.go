@@ -269,3 +269,21 @@ func BenchmarkMemoryOfAConnection(b *testing.B) {
 	measure("1.3-certificate", true, tls.VersionTLS13)
 	measure("1.2-certificate", true, tls.VersionTLS12)
 }
+
+// TestHeaderAloneIsCountedForItsRecordOnly: whoever sends five bytes and no more must not spend what others need.
+func TestHeaderAloneIsCountedForItsRecordOnly(t *testing.T) {
+	s := newWorld(t).server(t)
+	ours, theirs := net.Pipe()
+	asked := make(chan int, 10)
+	done := make(chan error, 1)
+	go func() { // ends when theirs is closed
+		_, err := s.Accept(t.Context(), ours, nil, func(kept int) bool { asked <- kept; return true })
+		done <- err
+	}()
+	_, err := theirs.Write([]byte{22, 3, 1, 0x40, 0})
+	require.NoError(t, err)
+	require.Less(t, <-asked, 1<<10, "before the header")
+	require.Less(t, <-asked, 20<<10, "before the body")
+	require.NoError(t, theirs.Close())
+	require.Error(t, <-done)
+}

@@ -152,7 +152,8 @@ type shake struct {
 
 	room    func(int) bool // nil: for all
 	flight  int            // bytes of records since we sent something, the one at hand included
-	largest int            // the largest flight, for which crypto/tls' buffer of messages stays as large
+	came    int            // of these, what has come
+	largest int            // the most that ever was, for which crypto/tls' buffer of messages stays as large
 	hello   int            // the first flight
 }
 
@@ -176,7 +177,7 @@ func (s *shake) answer() {
 	if s.hello == 0 {
 		s.hello = s.flight
 	}
-	s.flight = 0
+	s.flight, s.came = 0, 0
 }
 
 func (s *shake) read(p []byte) (int, error) {
@@ -201,6 +202,8 @@ func (s *shake) read(p []byte) (int, error) {
 func (s *shake) given(b []byte) {
 	if s.body > 0 {
 		s.body -= len(b)
+		s.came += len(b)
+		s.largest = max(s.largest, s.came)
 		return
 	}
 	s.have += copy(s.head[s.have:], b)
@@ -208,7 +211,6 @@ func (s *shake) given(b []byte) {
 		s.body = int(s.head[3])<<8 | int(s.head[4])
 		s.have = 0
 		s.flight += s.body
-		s.largest = max(s.largest, s.flight)
 	}
 }
 

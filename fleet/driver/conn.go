@@ -80,9 +80,9 @@ type Leaving struct {
 	State  *fleet.Session // as of Device.Snapshot
 	Met    Ends           // behind the last command that the session was offered or has settled
 	Reason string
-	// Retained is closed when the retained messages of the connection are stored; nil: they are. A will that is retained
-	// comes behind them, or the topic's last word would be what a device said that is gone.
-	Retained <-chan struct{}
+	// Retained gives what is closed when the connection's retained messages with a topic are stored; nil: they are. A will that
+	// is retained comes behind them, or the topic's last word would be what a device said that is gone. May be nil.
+	Retained func(topic string) <-chan struct{}
 }
 
 // A departure is a connection that has ended, until all that it had under way is decided.
@@ -187,7 +187,9 @@ func (c *Conn) Leave(l Leaving) {
 	c.p.lock()
 	defer c.p.unlock()
 	c.h.conn, c.h.departing, c.left = nil, c, left
-	c.h.retains(l.Retained)
+	if c.will != nil && c.will.Retain && !l.Tidy && l.Retained != nil {
+		c.h.retains(l.Retained(c.will.Topic))
+	}
 	left.timer = time.AfterFunc(releaseWait, func() {
 		c.p.lock()
 		defer c.p.unlock()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"sluice/fleet"
@@ -28,7 +27,7 @@ type holder struct {
 	free      chan struct{}     // closed when there is none of them; made by who waits for that
 	dueAsked  bool              // willDue is under way
 	pasts     []*past           // sessions that others here have taken the place of, in their order, until they are told of
-	retaining []<-chan struct{} // each closed when the retained messages of a connection before are stored
+	retaining []<-chan struct{} // each closed when what a connection before has retained in the topic of its will is stored
 	idles     bool              // the machine has nothing to do; the last word on a session before may be waited for
 }
 
@@ -340,7 +339,7 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 	return nil
 }
 
-// retains notes what the retained wills of this client come behind; nil: nothing. part.mu is held.
+// retains notes what retained wills of this client come behind; nil: nothing. part.mu is held.
 func (h *holder) retains(stored <-chan struct{}) {
 	if stored != nil {
 		h.retaining = append(h.retaining, stored)
@@ -349,20 +348,25 @@ func (h *holder) retains(stored <-chan struct{}) {
 
 // awaitRetained waits until what was retained before is stored.
 func (h *holder) awaitRetained(ctx context.Context) error {
-	h.p.lock()
-	before := h.retaining
-	h.p.unlock()
-	for _, stored := range before {
+	for {
+		h.p.lock()
+		if len(h.retaining) == 0 {
+			h.p.unlock()
+			return nil
+		}
+		first := h.retaining[0]
+		h.p.unlock()
 		select {
-		case <-stored:
+		case <-first:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		h.p.lock()
+		if len(h.retaining) > 0 && h.retaining[0] == first { // else another will has waited for it too
+			h.retaining = h.retaining[1:]
+		}
+		h.p.unlock()
 	}
-	h.p.lock()
-	defer h.p.unlock()
-	h.retaining = slices.DeleteFunc(h.retaining, func(stored <-chan struct{}) bool { return slices.Contains(before, stored) })
-	return nil
 }
 
 // A stateRecord is a record of the sessions topic on its way.
