@@ -284,6 +284,9 @@ func (o *outbox) clear() {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
+	if o.catching != nil {
+		o.catching() // or each return while Kafka is away would have one more wait
+	}
 	o.absent = 0
 	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging, o.handouts = nil, nil, nil, 0, nil, false, nil
 	o.unlist()

@@ -33,8 +33,8 @@ type RetainedConfig struct {
 	Bytes    int64
 	// CatchUp returns when all messages that filters match have been set which, before the call, were acknowledged, given
 	// to a subscriber, or handed over from the connection that subscribes; attached is what the Handler keeps of that. It
-	// is called before a subscription is served; many calls may be under way. Its error means that ctx has ended. nil:
-	// they always have been.
+	// is called before a subscription is served; many calls may be under way. Its error means that ctx has ended, with the
+	// session or the process. nil: they always have been.
 	CatchUp    func(ctx context.Context, filters []string, attached any) error
 	Registerer prometheus.Registerer
 }

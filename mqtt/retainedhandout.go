@@ -30,7 +30,7 @@ const (
 type handing struct {
 	handouts []*handout // one for a filter
 	attached any        // of the connection that they came on
-	catching bool       // catchUp runs
+	catching func()     // ends what catchUp waits for; nil: it does not run
 	inTurn   bool       // in Retained.turns
 	parked   bool       // there was no memory for the next message
 	handed   int        // settled since the last snapshot
@@ -123,7 +123,7 @@ func (o *outbox) handOut(attached any) {
 	if len(o.advance(announced)) == 0 {
 		return
 	}
-	if o.attached = attached; !o.catching {
+	if o.attached = attached; o.catching == nil {
 		o.catching = o.srv.cfg.Retained.work.start(o.catchUp)
 	}
 }
@@ -134,7 +134,9 @@ func (o *outbox) catchUp(ctx context.Context) {
 		o.mu.Lock()
 		filters, attached := o.advance(awaiting), o.attached
 		o.attached = nil
-		if o.catching = len(filters) > 0; !o.catching {
+		if len(filters) == 0 {
+			o.catching()
+			o.catching = nil
 			o.mu.Unlock()
 			return
 		}
@@ -159,14 +161,16 @@ type work struct {
 	all   sync.WaitGroup
 }
 
-// start runs f, unless Run has ended.
-func (w *work) start(f func(context.Context)) bool {
+// start runs f until stop at the latest; nil: Run has ended.
+func (w *work) start(f func(context.Context)) (stop func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.ended {
-		w.all.Go(func() { f(w.ctx) })
+	if w.ended {
+		return nil
 	}
-	return !w.ended
+	ctx, stop := context.WithCancel(w.ctx)
+	w.all.Go(func() { f(ctx) })
+	return stop
 }
 
 func (w *work) end() {

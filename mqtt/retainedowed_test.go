@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -148,4 +149,34 @@ func TestFewHandedOutMakeNoRecord(t *testing.T) {
 	until(t, "a record is due", k.o.Session.HasProgressed)
 	require.Nil(t, k.snapshot().Subscriptions[1].Owed)
 	require.False(t, k.o.Session.HasProgressed())
+}
+
+// TestNobodyWaitsForASessionThatHasLeft, or as many would as the device comes back while Kafka can't tell what is retained.
+func TestNobodyWaitsForASessionThatHasLeft(t *testing.T) {
+	asked, left := make(chan []string), make(chan error)
+	x, err := NewRetained(RetainedConfig{Messages: 10, Bytes: 1 << 20, CatchUp: func(ctx context.Context, filters []string, _ any) error {
+		asked <- filters
+		<-ctx.Done()
+		left <- ctx.Err()
+		return ctx.Err()
+	}})
+	require.NoError(t, err)
+	v := newVault(t)
+	v.setPrompt(true)
+	w := v.start(func(c *Config) { c.Retained = x })
+	c := w.connect(persistent(4, "dev"))
+	c.suback(1, "t")
+	for range 3 {
+		require.Equal(t, []string{"t"}, <-asked)
+		_ = c.nc.Close()
+		require.Error(t, <-left)
+		c = w.connect(persistent(4, "dev"))
+		require.True(t, c.present())
+	}
+	require.Equal(t, []string{"t"}, <-asked)
+	c.send(packet(0xA2, uint16(2), str("t")))
+	c.expect(c.unsuback(2, Success))
+	_ = c.nc.Close()
+	require.Error(t, <-left)
+	w.connect(persistent(4, "dev")).ping()
 }

@@ -76,8 +76,8 @@ func TestRestOfAHandoutComesOnTheNextConnection(t *testing.T) {
 					d.handed(20, n)
 					require.Equal(t, owed(20), first.topic)
 					d.leave()
-					for _, in := range []*instance{to, here, there} {
-						in.stored(id.id)
+					require.Nil(t, to.stored(id.id).Subs[0].Owed)
+					for _, in := range []*instance{here, there} {
 						d = id.to(t, in.addr, true)
 						d.nothing()
 						d.leave()
