@@ -86,12 +86,11 @@ func handoutOf(c *Command) *handout {
 
 // debts gives the topics from which on subscriptions still have to get their retained messages. What waits in the queue is
 // among them: it goes with the connection. What is in flight is not, as it comes again by itself. mu is held.
-func (o *outbox) debts() map[string]*string {
-	if len(o.handouts) == 0 && len(o.queue) == 0 {
-		return nil
-	}
-	from := make(map[string]*string)
+func (o *outbox) debts() (from map[string]*string) {
 	note := func(h *handout, topic string) {
+		if from == nil {
+			from = make(map[string]*string)
+		}
 		if low := from[h.filter]; low == nil || topic < *low {
 			from[h.filter] = &topic
 		}
