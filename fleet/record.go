@@ -79,7 +79,9 @@ type Sub struct {
 	RetainAsPublished bool   `json:"rap,omitempty"`
 	RetainHandling    byte   `json:"rh,omitempty"`
 	ID                uint32 `json:"id,omitempty"`
-	Origin            int    `json:"o,omitempty"` // its place among the session's Origins, from 1; 0: from the session's positions
+	// Owed is the topic from which on its retained messages are still to be handed out, in the order of their bytes; nil: none are.
+	Owed   *string `json:"r,omitempty"`
+	Origin int     `json:"o,omitempty"` // its place among the session's Origins, from 1; 0: from the session's positions
 }
 
 // An Origin says where the subscriptions of one SUBSCRIBE begin, as far as the session's positions do not say that.

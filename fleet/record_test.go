@@ -10,7 +10,7 @@ func fullSession() *Session {
 	expiry := uint32(7)
 	s := &Session{
 		Claim: 12, StateEpoch: 12, Began: 3, TxID: "sluice-x-0", Principal: "alice", Connected: 5, Clean: true,
-		Expiry: NeverExpires, OfflineSince: 9, Subs: []Sub{{Filter: "a/+", QoS: 2, NoLocal: true, ID: 4}},
+		Expiry: NeverExpires, OfflineSince: 9, Subs: []Sub{{Filter: "a/+", QoS: 2, NoLocal: true, ID: 4, Owed: new("")}, {Filter: "b/#", Owed: new("b/c")}, {Filter: "c"}},
 		Will: &Will{
 			Topic: "w", Payload: []byte{0, 255}, QoS: 1, Retain: true, User: [][2][]byte{{[]byte("k"), []byte("v")}},
 			Expiry: &expiry, Delay: 30, Due: 100, CorrelationData: []byte{1},

@@ -50,15 +50,16 @@ func (s *Session) Saved(version uint64) {
 	}
 }
 
-// HasProgressed says whether there is something to write down since the last snapshot: commands were settled, or it has come
-// past State.Given.
+// HasProgressed says whether there is something to write down since the last snapshot: commands were settled, or many retained
+// messages, or it has come past State.Given. A SUBSCRIBE that few are handed out for is not worth a record more: after a crash
+// they come again.
 func (s *Session) HasProgressed() bool {
 	o := s.lock()
 	if o == nil {
 		return false
 	}
 	defer o.mu.Unlock()
-	return o.hasPassed() || o.settled > 0
+	return o.hasPassed() || o.settled > 0 || o.handed >= progressEvery
 }
 
 // Behind gives the streams of which commands wait in the store, with the offset from which on.

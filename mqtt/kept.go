@@ -201,6 +201,9 @@ func (o *outbox) met(c *Command) {
 
 // finish notes that a command is settled. mu is held.
 func (o *outbox) finish(c *Command) {
+	if c.Place.Stream < 0 {
+		o.handed++
+	}
 	if !o.keeps(c) {
 		return
 	}
@@ -283,6 +286,9 @@ func (o *outbox) restore(state *State) {
 		o.resubscribe(filterRequest{s.Filter, subscription{
 			id: s.ID, qos: s.QoS, noLocal: s.NoLocal, retainAsPublished: s.RetainAsPublished, retainHandling: s.RetainHandling, origin: s.Origin,
 		}})
+		if x := o.srv.cfg.Retained; x != nil && s.Owed != nil {
+			o.handouts = append(o.handouts, &handout{Retained: x, filter: s.Filter, next: *s.Owed})
+		}
 	}
 	o.done = slices.Clone(state.Done)
 	for _, p := range state.Past {
@@ -398,10 +404,10 @@ func (o *outbox) part() (s Snapshot) {
 		over = append(over, settlement{delivery: o.flight[i].delivery, fate: Kept})
 	}
 	for i := range o.queue {
-		if !o.keeps(o.queue[i].cmd) {
-			over = append(over, o.queue[i].unsent(now, reasonNotSent))
-		} else {
+		if cmd := o.queue[i].cmd; o.keeps(cmd) || handoutOf(cmd) != nil {
 			over = append(over, settlement{delivery: o.queue[i], fate: Kept})
+		} else {
+			over = append(over, o.queue[i].unsent(now, reasonNotSent))
 		}
 	}
 	o.clear()
@@ -418,7 +424,7 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 	}
 	lows := o.prune()
 	o.shed(lows, next)
-	o.settled = 0
+	o.settled, o.handed = 0, 0
 	s := Snapshot{Version: o.version, Done: slices.Clone(o.done)}
 	for _, stream := range streams {
 		at, open := lows[stream]
@@ -437,9 +443,9 @@ func (o *outbox) snapshot(streams []int32, next func(stream int32) (int64, bool)
 			s.Given = append(s.Given, Place{stream, given})
 		}
 	}
-	origins := o.dating(lows)
+	origins, debts := o.dating(lows), o.debts()
 	for _, sub := range o.subs {
-		s.Subscriptions = append(s.Subscriptions, Subscription{sub.filter, sub.id, sub.qos, sub.noLocal, sub.retainAsPublished, sub.retainHandling, origins.of(sub.origin)})
+		s.Subscriptions = append(s.Subscriptions, Subscription{sub.filter, sub.id, sub.qos, sub.noLocal, sub.retainAsPublished, sub.retainHandling, origins.of(sub.origin), debts[sub.filter]})
 	}
 	for i := range o.flight {
 		f := &o.flight[i]

@@ -13,6 +13,7 @@ import (
 type keptModel struct {
 	*model
 	w       *keptWorld
+	change  func(*Config)
 	pending map[string]keptSave // by client ID
 	crashes int
 }
@@ -27,7 +28,7 @@ type keptSave struct {
 // gets each QoS 2 command exactly once and each QoS 1 command at least once, in their order.
 func TestCrashesAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := newKeptModel(drawn{t, rt})
+		m := newKeptModel(drawn{t, rt}, smallModel)
 		rt.Repeat(map[string]func(*rapid.T){
 			"connect":      m.connect,
 			"leave":        func(rt *rapid.T) { m.device(rt).leave(rt) },
@@ -54,9 +55,9 @@ func TestCrashesAgainstAModel(t *testing.T) {
 	})
 }
 
-func newKeptModel(t drawn) *keptModel {
-	m := &keptModel{model: &model{}, pending: map[string]keptSave{}}
-	m.w = keeping(t, smallModel)
+func newKeptModel(t drawn, change func(*Config)) *keptModel {
+	m := &keptModel{model: &model{}, change: change, pending: map[string]keptSave{}}
+	m.w = keeping(t, change)
 	m.dispatcher = m.w.dispatcher
 	m.w.v.next[1] = 0 // the stream exists before the sessions
 	m.w.v.setPrompt(true)
@@ -152,7 +153,7 @@ func (m *keptModel) crash() {
 	}
 	m.crashes++
 	clear(m.pending)
-	m.w = m.w.crash(smallModel)
+	m.w = m.w.crash(m.change)
 	m.dispatcher = m.w.dispatcher
 }
 

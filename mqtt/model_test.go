@@ -297,7 +297,7 @@ func (d *modelDevice) finish(rt *rapid.T) {
 func (o *outbox) idle() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.queue) == 0 && len(o.flight) == 0
+	return len(o.queue) == 0 && len(o.flight) == 0 && len(o.handouts) == 0
 }
 
 // judge holds the fates to what the applications got.

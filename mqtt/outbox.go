@@ -60,6 +60,7 @@ func (o *outbox) subscribe(r filterRequest) bool {
 	default:
 		o.subs = append(o.subs, r)
 	}
+	o.owe(&r, at >= 0)
 	if isShared(r.filter) {
 		o.join(r, nil)
 		return true
@@ -102,7 +103,7 @@ func (o *outbox) unsubscribe(filter string) bool {
 func (o *outbox) remove(at int) bool {
 	filter := o.subs[at].filter
 	o.subs = slices.Delete(o.subs, at, at+1)
-	o.awaited = slices.DeleteFunc(o.awaited, func(f string) bool { return f == filter })
+	o.forgive(filter)
 	o.srv.unholdFilter(filter)
 	if isShared(filter) {
 		o.leaveShare(filter)
@@ -223,6 +224,7 @@ func (o *outbox) attach(c *Conn) {
 	o.window = min(o.srv.cfg.CommandsInFlight, int(c.sendMaximum))
 	o.withdraw(c.identity.Load())
 	o.joinShares()
+	o.handOut(c.attached) // what an earlier connection was promised
 	o.unlock(o.pump(time.Now()))
 }
 
@@ -282,8 +284,11 @@ func (o *outbox) clear() {
 		o.srv.index.remove(s.filter, o.session)
 		o.srv.unholdFilter(s.filter)
 	}
+	if o.catching != nil {
+		o.catching() // or each return while Kafka is away would have one more wait
+	}
 	o.absent = 0
-	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging, o.awaited = nil, nil, nil, 0, nil, false, nil
+	o.subs, o.queue, o.flight, o.held, o.acks, o.lagging, o.handouts = nil, nil, nil, 0, nil, false, nil
 	o.unlist()
 }
 

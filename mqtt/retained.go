@@ -33,8 +33,8 @@ type RetainedConfig struct {
 	Bytes    int64
 	// CatchUp returns when all messages that filters match have been set which, before the call, were acknowledged, given
 	// to a subscriber, or handed over from the connection that subscribes; attached is what the Handler keeps of that. It
-	// is called before a subscription is served; many calls may be under way. Its error means that ctx has ended. nil:
-	// that is always so.
+	// is called before a subscription is served; many calls may be under way. Its error means that ctx has ended, with the
+	// session or the process. nil: they always have been.
 	CatchUp    func(ctx context.Context, filters []string, attached any) error
 	Registerer prometheus.Registerer
 }
@@ -69,6 +69,9 @@ func NewRetained(cfg RetainedConfig) (*Retained, error) {
 	}
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()
+	}
+	if cfg.CatchUp == nil {
+		cfg.CatchUp = func(context.Context, []string, any) error { return nil }
 	}
 	x := &Retained{cfg: cfg, wake: make(chan struct{}, 1)}
 	x.work.ctx, x.work.stop = context.WithCancel(context.Background())

@@ -3,23 +3,37 @@ package mqtt
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
 
 // A handout is what a subscription still has to get of the retained messages: those from a topic on. It holds no
-// message, so it costs the same for one and for a million.
-type handout struct{ filter, next string }
+// message, so it costs the same for one and for a million. It owns the commands that it makes.
+type handout struct {
+	*Retained
+	filter, next string
+	stage        stage
+	over         bool // the subscription is no more; what waits in the queue is still sent
+}
+
+// A stage is how far a handout has got.
+type stage byte
+
+const (
+	announced stage = iota // SUBACK, or after a return CONNACK, is to be said first
+	awaiting               // the next round of catchUp is for it
+	asking                 // this one is
+	ready
+)
 
 // handing is the part of an outbox that hands out retained messages. Guarded by outbox.mu.
 type handing struct {
-	awaited  []string // filters that wait for Retained to catch up
-	attached any      // of the connection that they came on
-	catching bool     // catchUp runs
-	handouts []handout
-	inTurn   bool // in Retained.turns
-	parked   bool // there was no memory for the next message
+	handouts []*handout // one for a filter
+	attached any        // of the connection that they came on
+	catching func()     // ends what catchUp waits for; nil: it does not run
+	inTurn   bool       // in Retained.turns
+	parked   bool       // there was no memory for the next message
+	handed   int        // settled since the last snapshot
 }
 
 // turns are the outboxes that can hand out more. They are served by one goroutine, a portion each: neither a search
@@ -37,56 +51,101 @@ const (
 	portionSteps    = 1024
 )
 
-// owes says whether a subscription that is about to be made is to get the retained messages [MQTT-3.3.1-9]
-// [MQTT-3.3.1-10] [MQTT-3.3.1-11]. Those of a share group never do (section 4.8.2).
-func (o *outbox) owes(r filterRequest) bool {
-	switch {
-	case o.srv.cfg.Retained == nil, r.retainHandling == 2, strings.HasPrefix(r.filter, "$share/"):
-		return false
-	case r.retainHandling == 0:
-		return true
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.place(r.filter) < 0
-}
-
-// owe has the retained messages of new subscriptions handed out once all are there that were acknowledged before.
-func (o *outbox) owe(filters []string, attached any) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+// owe notes that a subscription which is made, or replaced, is to get the retained messages, if it is: from the beginning,
+// where that is under way already [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]. Those of a share group never do (section
+// 4.8.2). mu is held.
+func (o *outbox) owe(r *filterRequest, replaced bool) {
 	x := o.srv.cfg.Retained
-	if x.cfg.CatchUp == nil {
-		o.handOut(filters)
+	if x == nil || r.retainHandling == 2 || r.retainHandling == 1 && replaced || isShared(r.filter) {
 		return
 	}
-	o.attached = attached
-	for _, f := range filters {
-		if !slices.Contains(o.awaited, f) {
-			o.awaited = append(o.awaited, f)
-		}
+	if i := slices.IndexFunc(o.handouts, func(h *handout) bool { return h.filter == r.filter }); i >= 0 {
+		o.handouts[i].next, o.handouts[i].stage = "", announced
+		return
 	}
-	if !o.catching {
-		o.catching = x.work.start(o.catchUp)
+	o.handouts = append(o.handouts, &handout{Retained: x, filter: r.filter})
+}
+
+// forgive ends the handout of a subscription that is no more [MQTT-3.10.4-2]. mu is held.
+func (o *outbox) forgive(filter string) {
+	o.handouts = slices.DeleteFunc(o.handouts, func(h *handout) bool { return h.filter == filter })
+	for i := range o.queue {
+		if h := handoutOf(o.queue[i].cmd); h != nil && h.filter == filter {
+			h.over = true
+		}
 	}
 }
 
-// catchUp hands out what is awaited, round by round: who subscribes while one is under way waits for the next.
+// handoutOf gives the handout that a command in the queue is still to be counted for.
+func handoutOf(c *Command) *handout {
+	if h, is := c.Owner.(*handout); is && !h.over {
+		return h
+	}
+	return nil
+}
+
+// debts gives the topics from which on subscriptions still have to get their retained messages. What waits in the queue is
+// among them: it goes with the connection. What is in flight is not, as it comes again by itself. mu is held.
+func (o *outbox) debts() (from map[string]*string) {
+	note := func(h *handout, topic string) {
+		if from == nil {
+			from = make(map[string]*string)
+		}
+		if low := from[h.filter]; low == nil || topic < *low {
+			from[h.filter] = &topic
+		}
+	}
+	for i := range o.queue {
+		if h := handoutOf(o.queue[i].cmd); h != nil {
+			note(h, string(o.queue[i].cmd.Topic))
+		}
+	}
+	for _, h := range o.handouts {
+		note(h, h.next)
+	}
+	return from
+}
+
+// advance brings the handouts of a stage to the next one and gives their filters. mu is held.
+func (o *outbox) advance(from stage) (filters []string) {
+	for _, h := range o.handouts {
+		if h.stage == from {
+			h.stage++
+			filters = append(filters, h.filter)
+		}
+	}
+	return filters
+}
+
+// handOut has what is announced handed out once all messages are there that were acknowledged before. mu is held.
+func (o *outbox) handOut(attached any) {
+	if len(o.advance(announced)) == 0 {
+		return
+	}
+	if o.attached = attached; o.catching == nil {
+		o.catching = o.srv.cfg.Retained.work.start(o.catchUp)
+	}
+}
+
+// catchUp serves what waits for it, round by round: who subscribes while one is under way waits for the next.
 func (o *outbox) catchUp(ctx context.Context) {
 	for {
 		o.mu.Lock()
-		filters, attached := o.awaited, o.attached
-		o.awaited, o.attached = nil, nil
-		if o.catching = len(filters) > 0 && !o.ended; !o.catching {
+		filters, attached := o.advance(awaiting), o.attached
+		o.attached = nil
+		if len(filters) == 0 {
+			o.catching()
+			o.catching = nil
 			o.mu.Unlock()
 			return
 		}
 		o.mu.Unlock()
 		if o.srv.cfg.Retained.cfg.CatchUp(ctx, filters, attached) != nil {
-			return // the process stops
+			return // the process stops, or the session has left
 		}
 		o.mu.Lock()
-		o.handOut(filters)
+		o.advance(asking)
+		o.handOn()
 		o.mu.Unlock()
 	}
 }
@@ -101,14 +160,16 @@ type work struct {
 	all   sync.WaitGroup
 }
 
-// start runs f, unless Run has ended.
-func (w *work) start(f func(context.Context)) bool {
+// start runs f until stop at the latest; nil: Run has ended.
+func (w *work) start(f func(context.Context)) (stop func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.ended {
-		w.all.Go(func() { f(w.ctx) })
+	if w.ended {
+		return nil
 	}
-	return !w.ended
+	ctx, stop := context.WithCancel(w.ctx)
+	w.all.Go(func() { f(ctx) })
+	return stop
 }
 
 func (w *work) end() {
@@ -119,24 +180,19 @@ func (w *work) end() {
 	w.all.Wait()
 }
 
-// handOut begins to hand out the retained messages of subscriptions, from the beginning where that is under way already.
-// mu is held.
-func (o *outbox) handOut(filters []string) {
-	for _, f := range filters {
-		o.handouts = slices.DeleteFunc(o.handouts, func(h handout) bool { return h.filter == f })
-		o.handouts = append(o.handouts, handout{filter: f})
-	}
-	o.handOn()
-}
-
 // handOn asks for a turn if more can be handed out now. What the device can't take at once waits in the queue, so the
 // next portion comes when that is empty; and none comes before SUBACK. mu is held.
 func (o *outbox) handOn() {
-	if len(o.handouts) == 0 || o.inTurn || o.parked || !o.canHandOut() {
+	if len(o.handouts) == 0 || o.inTurn || o.parked || !o.canHandOut() || o.ready() < 0 {
 		return
 	}
 	o.inTurn = true
 	o.srv.cfg.Retained.enlist(o)
+}
+
+// ready gives the place of the first handout that can go on, or -1. mu is held.
+func (o *outbox) ready() int {
+	return slices.IndexFunc(o.handouts, func(h *handout) bool { return h.stage == ready })
 }
 
 // canHandOut is asked with mu held.
@@ -208,15 +264,12 @@ func (x *Retained) unpark() {
 // portion puts the next messages into the queue. mu is held.
 func (o *outbox) portion(x *Retained) {
 	p := portion{o: o, x: x, steps: portionSteps}
-	for len(o.handouts) > 0 && p.steps > 0 && !p.full && !p.noMemory {
-		h := &o.handouts[0]
-		more := false
-		if at := o.place(h.filter); at >= 0 { // else it was unsubscribed [MQTT-3.10.4-2]
-			p.sub = o.subs[at].subscription
-			h.next, more = p.match(h)
-		}
-		if !more {
-			o.handouts = o.handouts[1:]
+	for i := o.ready(); i >= 0 && p.steps > 0 && !p.full && !p.noMemory; i = o.ready() {
+		h := o.handouts[i]
+		p.h, p.sub = h, o.subs[o.place(h.filter)].subscription
+		var more bool
+		if h.next, more = p.match(); !more {
+			o.handouts = slices.Delete(o.handouts, i, i+1)
 		}
 	}
 	if len(o.handouts) == 0 {
@@ -230,18 +283,19 @@ func (o *outbox) portion(x *Retained) {
 type portion struct {
 	o        *outbox
 	x        *Retained
-	sub      subscription // whose messages it takes now
+	h        *handout     // whose messages it takes now
+	sub      subscription // of h
 	steps    int          // that are left
 	bytes    int64
 	full     bool
 	noMemory bool
 }
 
-// match takes the next messages of h.
-func (p *portion) match(h *handout) (next string, more bool) {
+// match takes the next messages of p.h.
+func (p *portion) match() (next string, more bool) {
 	steps := min(p.steps, portionSteps/4) // writers wait that long
 	p.steps -= steps
-	return p.x.Match(h.filter, h.next, steps, p.take)
+	return p.x.Match(p.h.filter, p.h.next, steps, p.take)
 }
 
 // take puts a message into the queue; false: not now. It is sent with RETAIN 1 whatever the subscription says of Retain
@@ -258,7 +312,7 @@ func (p *portion) take(m *RetainedMessage) bool {
 		p.x.m.settled[Dropped].Inc()
 		return true
 	}
-	d := delivery{cmd: m.command(p.x), qos: min(p.sub.qos, m.QoS), retain: true}
+	d := delivery{cmd: m.command(p.h), qos: min(p.sub.qos, m.QoS), retain: true}
 	if p.sub.id != 0 {
 		d.ids = []int{p.sub.id}
 	}

@@ -83,7 +83,7 @@ func (c *client) obey(qos, number int) int {
 	return 1
 }
 
-// TestHandoutGoesOnAfterAReconnect: a session that outlives its connection gets the rest on the next one.
+// TestHandoutGoesOnAfterAReconnect: a session that outlives its connection gets the rest on the next one, without a Store too.
 func TestHandoutGoesOnAfterAReconnect(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v byte) {
 		const n = 500

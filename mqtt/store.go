@@ -100,6 +100,7 @@ type Subscription struct {
 	RetainAsPublished bool
 	RetainHandling    byte
 	Origin            *Origin // the same pointer for those of one SUBSCRIBE
+	Owed              *string // the topic from which on its retained messages are still to be handed out; nil: none are
 }
 
 // An Unfinished delivery was sent and not completed.

@@ -46,29 +46,25 @@ func (c *Conn) subscribe(body []byte) error {
 	c.countFilters(l.n)
 	codes := make([]byte, 0, l.n)
 	origin := c.session.begin(c.now)
-	var owed []string // filters that get retained messages
 	for r := (cursor{b: l.b}); len(r.b) > 0; {
 		filter, s := r.binary(), subscriptionOf(r.byte(), l.subscriptionID)
 		s.origin = origin
 		if c.isBridge {
 			s.noLocal, s.retainAsPublished = !bytes.HasPrefix(filter, []byte(sharePrefix)), true
 		}
-		code, owes := c.answerFilter(filter, s)
+		code := c.answerFilter(filter, s)
 		if code >= 0x80 && c.version < 5 {
 			code = UnspecifiedError // the only failure of MQTT 3.1.1
-		}
-		if owes != "" && !slices.Contains(owed, owes) {
-			owed = append(owed, owes)
 		}
 		codes = append(codes, byte(code))
 	}
 	pk := c.newPacket(packets.Suback)
 	pk.PacketID, pk.ReasonCodes = l.id, codes
 	c.respondStored(pk, (*packets.Packet).SubackEncode)
-	if len(owed) > 0 {
-		c.session.outbox.Load().owe(owed, c.attached)
-	}
 	if o := c.session.outbox.Load(); o != nil {
+		o.mu.Lock()
+		o.handOut(c.attached)
+		o.mu.Unlock()
 		o.takePart()
 	}
 	return nil
@@ -103,11 +99,10 @@ func subscriptionOf(options byte, id int) subscription {
 	}
 }
 
-// answerFilter gives the code for a filter, and the filter itself if it gets retained messages. A filter for which there
-// is no place is not copied.
-func (c *Conn) answerFilter(filter []byte, s subscription) (code Code, owes string) {
+// answerFilter gives the code for a filter. One for which there is no place is not copied.
+func (c *Conn) answerFilter(filter []byte, s subscription) Code {
 	if code := c.filterFault(filter); code != Success {
-		return code, ""
+		return code
 	}
 	o := c.session.outbox.Load()
 	if o == nil {
@@ -115,18 +110,10 @@ func (c *Conn) answerFilter(filter []byte, s subscription) (code Code, owes stri
 		o.attach(c)
 		c.session.outbox.Store(o)
 	}
-	if !o.hasPlace(filter) {
-		return QuotaExceeded, ""
+	if !o.hasPlace(filter) || !o.subscribe(filterRequest{string(filter), s}) {
+		return QuotaExceeded
 	}
-	r := filterRequest{string(filter), s}
-	owing := o.owes(r) // asked before it exists
-	switch {
-	case !o.subscribe(r):
-		return QuotaExceeded, ""
-	case owing:
-		return Code(s.qos), r.filter
-	}
-	return Code(s.qos), ""
+	return Code(s.qos)
 }
 
 // filterFault gives the Reason Code for a filter that can't be subscribed to here, else Success.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,10 +161,25 @@ func (d *device) read() (first byte, body []byte) {
 // subscribe takes the SUBACK: what is written after it comes here.
 func (d *device) subscribe(filter string, options byte) {
 	d.t.Helper()
-	d.send(0x82, append(append([]byte{0, 1, 0}, text16(filter)...), options))
+	d.send(0x82, append(append(d.request(), text16(filter)...), options))
 	first, body := d.read()
 	require.Equal(d.t, byte(0x90), first, "SUBACK")
 	require.Equal(d.t, options&3, body[len(body)-1])
+}
+
+func (d *device) unsubscribe(filter string) {
+	d.t.Helper()
+	d.send(0xA2, append(d.request(), text16(filter)...))
+	first, _ := d.read()
+	require.Equal(d.t, byte(0xB0), first, "UNSUBACK")
+}
+
+// request gives a packet identifier, and no properties.
+func (d *device) request() []byte {
+	if d.v4 {
+		return []byte{0, 1}
+	}
+	return []byte{0, 1, 0}
 }
 
 func (d *device) publish(topic, payload string) {
@@ -178,7 +194,11 @@ func (d *device) publish(topic, payload string) {
 // ack sends PUBACK with a Reason Code.
 func (d *device) ack(m delivered, code byte) {
 	d.t.Helper()
-	d.send(0x40, append(binary.BigEndian.AppendUint16(nil, m.id), code, 0))
+	body := binary.BigEndian.AppendUint16(nil, m.id)
+	if !d.v4 {
+		body = append(body, code, 0)
+	}
+	d.send(0x40, body)
 }
 
 // complete does a receiver's part of QoS 2.
@@ -198,7 +218,14 @@ func (d *device) next() delivered {
 	for first == 0x40 {
 		first, body = d.read()
 	}
-	require.Equal(d.t, byte(0x30), first&0xF0, "PUBLISH")
+	require.Equal(d.t, byte(0x30), first&0xF0, "PUBLISH, and not % x % x", first, body)
+	if d.v4 { // it has no properties
+		at := 2 + int(binary.BigEndian.Uint16(body))
+		if first&6 != 0 {
+			at += 2
+		}
+		body = slices.Insert(body, at, 0)
+	}
 	return decode(first, body)
 }
 

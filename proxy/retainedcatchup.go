@@ -74,7 +74,7 @@ func (t *retainedTail) catchUp(ctx context.Context, filters []string, attached a
 	}
 	for id := range need {
 		p := t.part(id)
-		end, err := p.end.Ask(ctx, start, func() (int64, error) { return t.table.Written(ctx, t.topic, id) })
+		end, err := p.end.Ask(ctx, start, func() (int64, error) { return t.table.Written(context.WithoutCancel(ctx), t.topic, id) })
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (t *retainedTail) catchUp(ctx context.Context, filters []string, attached a
 func (t *retainedTail) catchUpAll(ctx context.Context, n int32) error {
 	ends, err := t.all.Ask(ctx, start, func() ([]int64, error) {
 		ends := make([]int64, n)
-		g, ctx := errgroup.WithContext(ctx)
+		g, ctx := errgroup.WithContext(context.WithoutCancel(ctx))
 		for id := range n {
 			g.Go(func() (err error) {
 				ends[id], err = t.table.Written(ctx, t.topic, id)
@@ -103,5 +103,5 @@ func (t *retainedTail) catchUpAll(ctx context.Context, n int32) error {
 	return err
 }
 
-// start runs what ends with the context of those who ask.
+// start runs a question. It ends with the table's consumer: others wait for the answer when who asked it has left.
 func start(f func()) { go f() }

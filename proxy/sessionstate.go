@@ -36,7 +36,7 @@ func (s *sessions) subscriptions(ctx context.Context, state *fleet.Session) (sub
 			origins[from] = &mqtt.Origin{At: from.At, Places: s.places(ctx, state, from)}
 		}
 		subs = append(subs, mqtt.Subscription{Filter: sub.Filter, ID: int(sub.ID), QoS: sub.QoS, NoLocal: sub.NoLocal,
-			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Origin: origins[from]})
+			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Origin: origins[from], Owed: sub.Owed})
 	}
 	return subs
 }
@@ -74,7 +74,7 @@ func stateOf(snap *mqtt.Snapshot, all *streams) *fleet.Session {
 			origin = len(s.Origins)
 		}
 		s.Subs = append(s.Subs, fleet.Sub{Filter: sub.Filter, ID: uint32(sub.ID), QoS: sub.QoS, NoLocal: sub.NoLocal,
-			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Origin: origin})
+			RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Origin: origin, Owed: sub.Owed})
 	}
 	if len(s.Subs) > 0 || len(snap.Flight) > 0 {
 		for _, p := range snap.Next {

@@ -337,6 +337,41 @@ func TestQoS0ComesOnceAlsoThroughACrash(t *testing.T) {
 	}
 }
 
+// TestRetainedMessageIsOwedOnALaterConnection of the session, for each filter, until UNSUBSCRIBE.
+func TestRetainedMessageIsOwedOnALaterConnection(t *testing.T) {
+	f := func(want bool, change func(h *told, given int)) {
+		t.Helper()
+		h := right()
+		given := h.at(GotPublish, 1, 4)
+		h.Events[given].Conn, h.Events[given+1].Conn = 3, 3
+		h.Events = slices.Insert(h.Events, given, Event{What: Cut, Dev: 1, Conn: 2, Message: -1}, Event{What: Connect, Dev: 1, Conn: 3, Version: 5, Expiry: 3600, Message: -1},
+			Event{What: GotConnack, Dev: 1, Conn: 3, Present: true, Message: -1})
+		change(h, given+3)
+		found := Judge(&h.History)
+		require.Equal(t, want, slices.ContainsFunc(found, func(v Violation) bool { return v.Clause == "[MQTT-3.3.1-9]" }), "%v", found)
+	}
+	lost := func(h *told, given int) { h.Events = slices.Delete(h.Events, given, given+2) }
+	another := func(h *told, at int) {
+		h.Events = slices.Insert(h.Events, at, Event{What: Subscribe, Dev: 1, Conn: 3, ID: 12, Message: -1, Options: Filter{Name: "keep/h/#", QoS: 1}},
+			Event{What: GotSuback, Dev: 1, Conn: 3, ID: 12, Message: -1, Code: 1})
+	}
+	f(false, func(*told, int) {})
+	f(true, lost)
+	f(true, another)
+	f(true, func(h *told, given int) { another(h, given+2) })
+	f(false, func(h *told, given int) {
+		lost(h, given)
+		h.Events = slices.Insert(h.Events, given, Event{What: Unsubscribe, Dev: 1, Conn: 3, ID: 12, Message: -1, Options: Filter{Name: "keep/h/+"}})
+	})
+	f(false, func(h *told, given int) { lost(h, given); h.event(GotConnack, 1, 2).Present = false })
+	f(false, func(h *told, given int) {
+		again := h.Events[given]
+		again.ID = 2
+		another(h, given)
+		h.Events = slices.Insert(h.Events, given+4, again)
+	})
+}
+
 // TestWhatTheSpecificationsForbidIsAViolation takes the right history, falsifies one thing, and wants the clause named.
 func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 	for _, c := range []struct {
@@ -400,6 +435,18 @@ func TestWhatTheSpecificationsForbidIsAViolation(t *testing.T) {
 			one.Message, two.Message, two.QoS = say1, say2, 2
 		}},
 		{"no retained message", "[MQTT-3.3.1-9]", func(h *told) { h.drop(h.at(GotPublish, 1, 4)) }},
+		{"a retained message with QoS 2 comes for nobody", "[MQTT-4.3.3-1]", func(h *told) {
+			h.Messages[keep].QoS, h.Events[h.recordOf(keep)].QoS = 2, 2
+			h.event(Subscribe, 1, 2).Options.QoS, h.event(GotSuback, 1, 2).Code = 2, 2
+			h.drop(h.at(Puback, 1, 2))
+			got := h.at(GotPublish, 1, 4)
+			h.Events[got].QoS = 2
+			for id := range uint16(2) {
+				e := h.Events[got]
+				e.ID = id + 20
+				h.Events = slices.Insert(h.Events, got, e)
+			}
+		}},
 		{"a retained message that was ended", "[MQTT-3.3.1-5]", func(h *told) {
 			h.Messages[sayBack] = Message{Topic: "keep/h/a", Kafka: Loop, QoS: 1, Keep: true, Empty: true, To: -1}
 			h.drop(h.recordOf(sayBack))

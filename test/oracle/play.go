@@ -174,7 +174,7 @@ func (p *play) produce(s Step, m Message) {
 }
 
 // finale lets both devices come back with their sessions, and publish and subscribe to what tells that all before it has
-// been dealt with.
+// been dealt with. No script has its filter of retained messages, or these would come for it that an earlier SUBSCRIBE owes.
 func (p *play) finale() {
 	p.note(Event{What: Finale, Message: -1})
 	for i, d := range p.players {
@@ -182,7 +182,7 @@ func (p *play) finale() {
 		p.mu.Lock()
 		d.release()
 		if d.online() {
-			for _, name := range []string{"say/" + p.h.ID + "/+/end", "cmd/" + p.h.ID + "/" + d.name + "/end", "all/" + p.h.ID + "/end", "keep/" + p.h.ID + "/+"} {
+			for _, name := range []string{"say/" + p.h.ID + "/+/end", "cmd/" + p.h.ID + "/" + d.name + "/end", "all/" + p.h.ID + "/end", "keep/" + p.h.ID + "/#"} {
 				d.subscribe(Filter{Name: name, QoS: 1})
 			}
 		}

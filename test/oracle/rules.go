@@ -365,19 +365,50 @@ func (j *judge) ends(d *device) {
 // retained judges what a session was given of retained messages. Every topic with such has one publisher, so that it is
 // known which message is the last.
 func (j *judge) retained(s *session) {
-	last := s.dev.conns[len(s.dev.conns)-1]
+	owing := map[*facts][]*version{}
 	for _, l := range s.lives {
-		for _, v := range l.versions {
+		last := map[*facts]*version{} // which begins the handout of the filter anew
+		for i, v := range l.versions {
 			for from := range 2 {
-				j.handedOut(s, v, from, v.conn == last)
+				if m := j.owed(s, v, l.versions[i:], from); m != nil {
+					last[m] = v
+				}
 			}
 		}
+		for m, v := range last {
+			owing[m] = append(owing[m], v)
+		}
 	}
+	for m, all := range owing {
+		j.handedOut(s, m, all)
+	}
+	twice := map[*facts]int{}
 	for _, g := range s.got {
 		if g.m != nil && g.m.Keep {
 			j.fromNowhere(s, g)
+			if g.QoS == 2 && g.fresh && g.Retain {
+				twice[g.m]++
+			}
 		}
 	}
+	for m, n := range twice {
+		if most := s.asked(m); n > most {
+			j.forbid("[MQTT-4.3.3-1]", "the retained message %d with QoS 2 comes to device %c %d times, it may %d times", m.number, 'a'+rune(s.dev.number), n, most)
+		}
+	}
+}
+
+// asked is how often a retained message may come: for each SUBSCRIBE that matches it, and live.
+func (s *session) asked(m *facts) int {
+	n := max(1, len(m.records))
+	for _, l := range s.lives {
+		for _, v := range l.versions {
+			if matches(v.Name, m.Topic) && v.Handling != 2 {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // kept gives the messages that were retained, in the order of their publisher.
@@ -391,31 +422,48 @@ func (j *judge) kept(from int) (all []*facts) {
 	return all
 }
 
-// handedOut holds one SUBSCRIBE to giving the retained message that there was.
-func (j *judge) handedOut(s *session, v *version, from int, open bool) {
+// owed gives the retained message of a publisher that a SUBSCRIBE has to give, if there was one: on that connection or on a later
+// one, as the session goes on. later is how the subscription went on from it.
+func (j *judge) owed(s *session, v *version, later []*version, from int) *facts {
 	var last *facts
 	for _, m := range j.kept(from) {
 		switch {
 		case !matches(v.Name, m.Topic):
-			return
+			return nil
 		case last != nil && last.lastSent > m.from:
-			return // it was sent again behind this one, and with QoS 1 that is a new message
+			return nil // it was sent again behind this one, and with QoS 1 that is a new message
 		case m.to < v.from:
 			last = m
 		default:
-			return // it came with the SUBSCRIBE or later, or nobody knows when: another rule
+			return nil // it came with the SUBSCRIBE or later, or nobody knows when: another rule
 		}
 	}
-	if last == nil || last.Empty || v.sure == never || v.Handling == 2 || v.Handling == 1 && !v.fresh || !open || !j.over || v.QoS == 0 || last.QoS == 0 ||
-		v.NoLocal && from == s.dev.number {
-		return
+	open := s == s.dev.session && (!s.unsure || v.conn == s.last)
+	if last == nil || last.Empty || v.sure == never || v.Handling == 2 || v.Handling == 1 && !v.fresh || !open || v.of.mustUntil != never || !j.over || last.QoS == 0 {
+		return nil
 	}
-	for _, g := range s.got {
-		if g.m == last && g.at > v.from && g.Retain {
+	if slices.ContainsFunc(later, func(v *version) bool { return v.QoS == 0 || v.NoLocal && from == s.dev.number }) {
+		return nil
+	}
+	return last
+}
+
+// handedOut holds SUBSCRIBEs for different filters to giving a retained message once each.
+func (j *judge) handedOut(s *session, m *facts, all []*version) {
+	slices.SortFunc(all, func(a, b *version) int { return b.from - a.from })
+	for i, v := range all {
+		n, sent := 0, map[uint16]bool{}
+		for _, g := range s.got {
+			if g.m == m && g.at > v.from && g.Retain && !(g.Dup && sent[g.ID]) {
+				n++
+				sent[g.ID] = true
+			}
+		}
+		if n <= i {
+			j.miss("[MQTT-3.3.1-9]", "device %c subscribed to %s and is not given the retained message %d", 'a'+rune(s.dev.number), v.Name, m.number)
 			return
 		}
 	}
-	j.miss("[MQTT-3.3.1-9]", "device %c subscribed to %s and is not given the retained message %d", 'a'+rune(s.dev.number), v.Name, last.number)
 }
 
 // fromNowhere judges a delivery of a message that is retained: it is live, or there was a SUBSCRIBE for it.

@@ -182,8 +182,10 @@ func (g *drawing) step() {
 		g.up[dev] = false
 	case kind < 89:
 		g.disconnect(dev)
-	case kind < 96:
+	case kind < 95:
 		g.connect(dev) // most often a takeover
+	case kind < 97:
+		g.handout(dev)
 	default:
 		g.pause()
 	}
@@ -244,6 +246,14 @@ func (g *drawing) subscribe(dev int) {
 		s.NoLocal, s.Rap, s.Handling = g.odds(1, 4), g.odds(1, 3), byte(g.number(0, 2))
 	}
 	g.add(s)
+}
+
+// handout is a SUBSCRIBE for retained messages whose connection breaks when it has its SUBACK, or some of them.
+func (g *drawing) handout(dev int) {
+	g.add(Step{Do: DoPublish, Dev: g.number(0, 1), Topic: len(topics) - 1, QoS: byte(g.number(1, 2)), Wait: true})
+	g.add(Step{Do: DoFuse, Dev: dev, N: g.number(2, 4)})
+	g.add(Step{Do: DoSubscribe, Dev: dev, Topic: slices.Index(filters, "keep/HISTORY/+"), QoS: byte(g.number(0, 2))})
+	g.connect(dev)
 }
 
 func (g *drawing) share() {
