@@ -50,8 +50,10 @@ func (c *Claimer) step(v View) []Action {
 // connections have nothing to say until they end.
 func (c *Claimer) shelve(v View) {
 	if c.phase == phaseOpen && !c.lost && c.writing == writeNone && c.next == nil && len(c.wills) == 0 && c.doubts == nil &&
-		len(c.book.Owed) == 0 && v.table.Next() >= c.reached && v.entry(c.by.Inc) != nil {
-		c.book, c.shelved = nil, true
+		len(c.book.Owed) == 0 && v.table.Next() >= c.reached {
+		if e := v.entry(c.by.Inc); e != nil && !e.is(flagOwed) {
+			c.book, c.shelved = nil, true
+		}
 	}
 }
 

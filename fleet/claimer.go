@@ -300,14 +300,19 @@ func (c *Claimer) Due(now int64, v View) []Action {
 func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	c.fetch(v)
 	c.wills = slices.DeleteFunc(c.wills, func(e int64) bool { return e == epoch })
-	book := c.book
-	c.book, c.next = c.book.published(epoch), c.next.published(epoch)
+	book, value := c.book, c.value
+	// The record under way as well: it is the book once it is stored, and what is written after it must not ask for the Will again,
+	// when the ledger may not say any more that it is published.
+	c.book, c.next, c.value = c.book.published(epoch), c.next.published(epoch), c.value.published(epoch)
 	switch {
 	case c.leaving != nil && c.epoch == epoch:
 		c.leaving = withoutWill(c.leaving)
 		c.released()
-	case c.book != book && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseShown || c.phase == phaseOpen && !c.lost):
+	case c.next != nil || c.phase != phaseIdle && c.phase != phaseShown && (c.phase != phaseOpen || c.lost):
+	case c.writing == writeNone && c.book != book:
 		c.next = c.book
+	case c.writing == writeState && c.value != value:
+		c.next = c.value
 	}
 	return c.step(v)
 }

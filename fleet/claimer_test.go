@@ -386,9 +386,23 @@ func TestCleanStartMakesADelayedWillDueWhenItHasOpened(t *testing.T) {
 	require.Equal(t, []ActionKind{ActSaved}, kinds(k.run(a, a.WillDone(epoch, k.view("c")))))
 	require.Empty(t, k.view("c").Session("A").Owed)
 
+	k, a, epoch, acts = begin() // it is published while a record is under way that still asks for it
+	acts = k.run(a, acts)
+	k.run(a, a.Waited(acts[1].N, k.view("c")))
+	state := *k.view("c").Session("A")
+	_, acts = a.Save(&state, k.view("c"))
+	require.NotEmpty(t, acts[0].Value.Owed)
+	require.Empty(t, a.WillDone(epoch, k.view("c")))
+	acts = a.Wrote(k.session("c", "A", acts[0].Value), k.view("c"))
+	require.Equal(t, []ActionKind{ActSaved, ActWrite}, kinds(acts))
+	require.Empty(t, acts[1].Value.Owed)
+	k.run(a, acts[1:])
+	_, acts = a.Save(&state, k.view("c"))
+	require.Empty(t, acts[0].Value.Owed)
+
 	k = newKafka(t)
-	a, state := k.open("A")
-	final := *state
+	a, first := k.open("A")
+	final := *first
 	final.Will = &Will{Topic: "w", Delay: 5, Due: 6500}
 	k.run(a, a.Gone(&final, 1500, k.view("c")))
 	acts = a.Connect(request(true), k.view("c"))
