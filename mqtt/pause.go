@@ -242,7 +242,7 @@ func (c *Conn) endPause() {
 	tick := c.srv.tick.Load()
 	c.heard.Store(tick)
 	c.mu.Lock()
-	c.slots.remember(tick) // what was not read is still to come
+	c.slots.goOn(tick) // what was not read is still to come
 	c.mu.Unlock()
 	c.paused.Store(false)
 }

@@ -34,6 +34,7 @@ type slots struct {
 	before   map[answerKey]*[4]uint64 // what answered was until the tick since
 	since    int64
 	until    int64 // the tick up to which both are kept
+	paused   int64 // when remember was called last
 }
 
 func (s *slots) len() int { return int(s.tail - s.head) }
@@ -73,7 +74,15 @@ func (s *slots) remember(tick int64) {
 	if s.answered == nil || tick > s.since+repeatsCome {
 		s.before, s.answered, s.since = s.answered, make(map[answerKey]*[4]uint64), tick
 	}
-	s.until = tick + repeatsCome
+	s.until, s.paused = tick+repeatsCome, tick
+}
+
+// goOn says that a pause has ended. What was answered in a long one is kept as if it had been now, also if there is another at once.
+func (s *slots) goOn(tick int64) {
+	if s.answered == nil || tick > s.paused {
+		s.since = tick
+	}
+	s.remember(tick)
 }
 
 // forget ends that if it is over.

@@ -108,11 +108,25 @@ func TestSlotsRememberAllIdentifiersInFewBytes(t *testing.T) {
 	require.Len(t, s.answered, 512)
 }
 
+// TestSlotsRememberThroughLongPauses, one after the other: nothing is read in between.
+func TestSlotsRememberThroughLongPauses(t *testing.T) {
+	var s slots
+	s.remember(0)
+	s.push(1, typePuback)
+	s.pop()
+	for tick := int64(3 * repeatsCome); tick < 30*repeatsCome; tick += 3 * repeatsCome {
+		s.goOn(tick)
+		s.remember(tick)
+	}
+	require.True(t, s.knows(1, typePuback))
+}
+
 // TestSlotsForgetInPartsWhilePausesGoOn: a device that is paused again and again would have all its identifiers remembered.
 func TestSlotsForgetInPartsWhilePausesGoOn(t *testing.T) {
 	var s slots
 	for tick := range int64(10 * repeatsCome) {
 		s.remember(tick)
+		s.goOn(tick)
 		s.push(uint16(tick)+1, typePuback)
 		s.pop()
 		s.forget(tick)

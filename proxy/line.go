@@ -17,6 +17,7 @@ type line struct {
 // An inLine is a message in a line: a retained one that Kafka has not acknowledged yet, or one behind it.
 type inLine struct {
 	d      *delivery // nil: none, and passed is closed when it has its turn
+	topic  string    // of a retained message whose d is nil
 	passed chan struct{}
 	line   *line // nil: it stands alone
 	next   *inLine
@@ -67,14 +68,21 @@ func (l *line) passed() <-chan struct{} {
 	return w.passed
 }
 
-// stored gives what is closed when Kafka has the retained messages with a topic that are on their way; nil: none are. Those of
+// Empty says that nothing is in the line.
+func (l *line) Empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.first == nil
+}
+
+// Stored gives what is closed when Kafka has the retained messages with a topic that are on their way; nil: none are. Those of
 // other topics may take longer.
-func (l *line) stored(topic string) <-chan struct{} {
+func (l *line) Stored(topic string) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var last *inLine
 	for w := l.first; w != nil; w = w.next {
-		if w.d != nil && !w.ready && string(w.d.msg.Topic) == topic {
+		if !w.ready && (w.topic == topic || w.d != nil && string(w.d.msg.Topic) == topic) {
 			last = w
 		}
 	}

@@ -25,7 +25,7 @@ func (w *retainedWriter) transact(d *delivery, then func(error)) (r *kafka.TxRec
 		return nil, nil, false
 	}
 	r = w.txRecord(d.msg)
-	turn := &inLine{line: openLine(d), passed: make(chan struct{})} // a subscription of the device waits for it
+	turn := &inLine{line: openLine(d), topic: string(d.msg.Topic), passed: make(chan struct{})} // a subscription of the device waits for it
 	if turn.line != nil {
 		turn.line.join(turn)
 	}

@@ -49,8 +49,8 @@ func (k *keeper) Left(l *mqtt.Leaving) {
 		met[p.Stream] = max(met[p.Stream], p.Offset+1)
 	}
 	left := driver.Leaving{Tidy: l.Tidy, Expiry: l.Expiry, State: stateOf(&l.State, k.s.streams), Met: met, Reason: l.Reason}
-	if at, ok := l.Session.Attached().(*line); ok {
-		left.Retained = at.stored
+	if at, ok := l.Session.Attached().(*line); ok && !at.Empty() {
+		left.Retaining = at
 	}
 	k.conn.Leave(left)
 }

@@ -155,6 +155,7 @@ type shake struct {
 	came    int            // of these, what has come
 	largest int            // the most that ever was, for which crypto/tls' buffer of messages stays as large
 	hello   int            // the first flight
+	record  int            // crypto/tls' buffer for a record
 }
 
 func newShake(nc net.Conn, early []byte, room func(int) bool) *shake {
@@ -166,6 +167,7 @@ func (s *shake) admit(record int) error {
 	if s.flight > mostFlight {
 		return ErrLongFlight
 	}
+	s.record, s.largest = record, max(s.largest, s.came+min(s.body, len(s.in))) // it is parsed before the next read
 	if s.room != nil && !s.room(record+s.largest+parsedFactor*max(0, s.largest-plainFlight)) {
 		return ErrNoRoom
 	}
@@ -187,6 +189,9 @@ func (s *shake) read(p []byte) (int, error) {
 			return 0, err
 		}
 		s.in, s.any = s.buf[:n], true
+		if err := s.admit(s.record); err != nil {
+			return 0, err
+		}
 	}
 	want := s.body
 	if want == 0 {

@@ -75,14 +75,20 @@ type Asked struct {
 
 // A Leaving is what a connection leaves behind.
 type Leaving struct {
-	Tidy   bool           // DISCONNECT came: no Will
-	Expiry uint32         // the Session Expiry Interval at the end; 0: the session has ended
-	State  *fleet.Session // as of Device.Snapshot
-	Met    Ends           // behind the last command that the session was offered or has settled
-	Reason string
-	// Retained gives what is closed when the connection's retained messages with a topic are stored; nil: they are. A will that
-	// is retained comes behind them, or the topic's last word would be what a device said that is gone. May be nil.
-	Retained func(topic string) <-chan struct{}
+	Tidy      bool           // DISCONNECT came: no Will
+	Expiry    uint32         // the Session Expiry Interval at the end; 0: the session has ended
+	State     *fleet.Session // as of Device.Snapshot
+	Met       Ends           // behind the last command that the session was offered or has settled
+	Reason    string
+	Retaining Line // nil: all that it has retained is stored
+}
+
+// A Line is what a connection has retained and Kafka does not have yet. A retained will comes behind what is in its own topic,
+// or the last word there would be what a device said that is gone. It is asked with no lock held.
+type Line interface {
+	// Stored gives what is closed when what there is now in a topic is stored; nil: it is.
+	Stored(topic string) <-chan struct{}
+	Empty() bool
 }
 
 // A departure is a connection that has ended, until all that it had under way is decided.
@@ -187,8 +193,8 @@ func (c *Conn) Leave(l Leaving) {
 	c.p.lock()
 	defer c.p.unlock()
 	c.h.conn, c.h.departing, c.left = nil, c, left
-	if c.will != nil && c.will.Retain && !l.Tidy && l.Retained != nil {
-		c.h.retains(l.Retained(c.will.Topic))
+	if l.Retaining != nil {
+		c.h.retaining = append(c.h.retaining, l.Retaining)
 	}
 	left.timer = time.AfterFunc(releaseWait, func() {
 		c.p.lock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/fleet"
@@ -18,17 +19,17 @@ type holder struct {
 	id        string
 	inc       *incarnation
 	m         *fleet.Claimer
-	refused   bool              // Kafka did not take the last record
-	epoch     int64             // of the last connection that was open
-	born      int64             // of the last one that began a session
-	opening   *attempt          // a CONNECT that waits for its answer
-	conn      *Conn             // of the connection that is open
-	departing *Conn             // of one that has ended, and whose end is not given to the machine yet
-	free      chan struct{}     // closed when there is none of them; made by who waits for that
-	dueAsked  bool              // willDue is under way
-	pasts     []*past           // sessions that others here have taken the place of, in their order, until they are told of
-	retaining []<-chan struct{} // each closed when what a connection before has retained in the topic of its will is stored
-	idles     bool              // the machine has nothing to do; the last word on a session before may be waited for
+	refused   bool          // Kafka did not take the last record
+	epoch     int64         // of the last connection that was open
+	born      int64         // of the last one that began a session
+	opening   *attempt      // a CONNECT that waits for its answer
+	conn      *Conn         // of the connection that is open
+	departing *Conn         // of one that has ended, and whose end is not given to the machine yet
+	free      chan struct{} // closed when there is none of them; made by who waits for that
+	dueAsked  bool          // willDue is under way
+	pasts     []*past       // sessions that others here have taken the place of, in their order, until they are told of
+	retaining []Line        // of connections that have ended
+	idles     bool          // the machine has nothing to do; the last word on a session before may be waited for
 }
 
 // An attempt is a CONNECT on its way.
@@ -327,7 +328,7 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 		return nil // it is the owner's now
 	}
 	if a.Will.Retain {
-		if err := h.awaitRetained(ctx); err != nil {
+		if err := h.awaitRetained(ctx, a.Will.Topic); err != nil {
 			return err
 		}
 	}
@@ -339,34 +340,27 @@ func (h *holder) publishWill(ctx context.Context, a fleet.Action) error {
 	return nil
 }
 
-// retains notes what retained wills of this client come behind; nil: nothing. part.mu is held.
-func (h *holder) retains(stored <-chan struct{}) {
-	if stored != nil {
-		h.retaining = append(h.retaining, stored)
-	}
-}
-
-// awaitRetained waits until what was retained before is stored.
-func (h *holder) awaitRetained(ctx context.Context) error {
-	for {
-		h.p.lock()
-		if len(h.retaining) == 0 {
-			h.p.unlock()
-			return nil
+// awaitRetained waits until what was retained in a topic is stored, and forgets the lines that are empty.
+func (h *holder) awaitRetained(ctx context.Context, topic string) error {
+	h.p.lock()
+	lines := slices.Clone(h.retaining)
+	h.p.unlock()
+	for _, l := range lines {
+		stored := l.Stored(topic)
+		if stored == nil {
+			continue
 		}
-		first := h.retaining[0]
-		h.p.unlock()
 		select {
-		case <-first:
+		case <-stored:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		h.p.lock()
-		if len(h.retaining) > 0 && h.retaining[0] == first { // else another will has waited for it too
-			h.retaining = h.retaining[1:]
-		}
-		h.p.unlock()
 	}
+	lines = slices.DeleteFunc(lines, func(l Line) bool { return !l.Empty() })
+	h.p.lock()
+	defer h.p.unlock()
+	h.retaining = slices.DeleteFunc(h.retaining, func(l Line) bool { return slices.Contains(lines, l) })
+	return nil
 }
 
 // A stateRecord is a record of the sessions topic on its way.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -34,6 +35,9 @@ func (j *Joined[T]) Ask(ctx context.Context, work func(func()), question func() 
 	case r := <-answer:
 		return r.value, r.err
 	case <-ctx.Done():
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.waiting = slices.DeleteFunc(j.waiting, func(c chan reply[T]) bool { return c == answer })
 		var none T
 		return none, ctx.Err()
 	}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -51,6 +52,9 @@ func (w *Watermark) Wait(ctx context.Context, end int64) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.waits = slices.DeleteFunc(w.waits, func(wait waiting) bool { return wait.done == done })
 		return ctx.Err()
 	}
 }
