@@ -29,7 +29,7 @@ type slots struct {
 	head, tail uint32
 	ids        map[answerKey]uint32 // where an answer stands; nil until somebody asks
 	// answered has a bit for each id that was answered of late, by its lower byte; the keys have the upper one: 250 bytes for
-	// clients that count, and 40 KiB at most. nil: nobody wants to know.
+	// clients that count, and 40 KiB at most, as before. nil: nobody wants to know.
 	answered map[answerKey]*[4]uint64
 	before   map[answerKey]*[4]uint64 // what answered was until the tick since
 	since    int64

@@ -22,7 +22,7 @@ type Presence struct {
 	Instance string `json:"instance"`
 	// Address of the device, host:port.
 	Address string `json:"address,omitempty"`
-	// Protocol is the MQTT version: 3.1.1 or 5.
+	// Protocol is the MQTT version: 3.1, 3.1.1 or 5.
 	Protocol string `json:"protocol,omitempty"`
 	Username string `json:"username,omitempty"`
 	// SessionPresent says, with connected, that a session was resumed.

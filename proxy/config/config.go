@@ -56,6 +56,11 @@ type Config struct {
 // `{mqtt.topic}`, `{mqtt.client_id}`, `{mqtt.username}`, `{mqtt.user.NAME}` (a user property), `{cert.cn}` (the common
 // name of the device's certificate), `{payload.PATH}` (a path into a JSON payload, such as `{payload.machine.id}` or `{payload.0.id}`).
 // `{{` and `}}` stand for braces. Write templates in quotes, because braces mean something in YAML.
+//
+// A record's value is the payload (an empty one is an empty value, not null) and its timestamp the time of receipt. It has the
+// headers `mqtt.topic`, `mqtt.client_id`, `mqtt.qos` (0, 1 or 2), and if the message has it `mqtt.retain` (true), `mqtt.will` (true),
+// `mqtt.payload_format` (0 or 1), `mqtt.content_type`, `mqtt.response_topic`, `mqtt.correlation_data`, `mqtt.expiry` (seconds), then the
+// user properties that pass and the rule's own headers. A dead letter has `sluice.refused`, the reason, too, and the client ID as its key.
 type Rule struct {
 	// Match is an MQTT topic filter: `+` matches one level and `#`, at the end, all the others, none included.
 	// `{name}` and `{name...}` do the same and keep what they matched under that name. As in MQTT, a filter
@@ -137,7 +142,10 @@ const (
 // Presence tells back ends which devices are connected.
 type Presence struct {
 	// Topic is the Kafka topic that gets a record for each connection that begins or ends: key the client ID, value
-	// JSON. It must be legal and not internal. Left out, there are no such records.
+	// JSON. It must be legal and not internal. Left out, there are no such records. The value has `client_id`, `event` (connected or
+	// disconnected), `instance`, `address` (host:port), `protocol` (3.1, 3.1.1 or 5), `username`, `session_present` (with connected),
+	// `reason` (with disconnected), `connected` and `disconnected` (times, RFC 3339) and `epoch`, a number: of two connections of one
+	// client ID that with the higher one counts.
 	Topic string `yaml:"topic"`
 }
 

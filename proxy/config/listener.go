@@ -8,12 +8,13 @@ const (
 	ProtocolWebSocket = "websocket"
 )
 
-// A Listener takes MQTT 3.1.1 and MQTT 5 over TCP, TLS or WebSocket.
+// A Listener takes MQTT 3.1, 3.1.1 and 5 over TCP, TLS or WebSocket.
 type Listener struct {
 	// Address is host:port. `0.0.0.0:1883` listens on every IPv4 address, `:1883` on every address, port 0 on
 	// a free port of the system's choice. Two listeners can't share one address.
 	Address string `yaml:"address"`
-	// Protocol is mqtt, or websocket for browsers: HTTP connections that are upgraded with the subprotocol `mqtt`.
+	// Protocol is mqtt, or websocket for browsers: HTTP connections that are upgraded with the subprotocol `mqtt`, or
+	// `mqttv3.1`.
 	Protocol string `yaml:"protocol"`
 	// Path is where a listener with `protocol: websocket` is found, the path of its URL. Left out, it is `/mqtt`, and `/`
 	// too, which clients ask for that are given no path.
@@ -54,7 +55,8 @@ type ListenerTLS struct {
 	// CRL is the file with the lists of the certificates that the authorities in `client_ca` have revoked. Like the other
 	// files here it is read again when it changes: devices whose certificate is revoked by then, or whose authority is gone
 	// from `client_ca`, are disconnected; the others notice nothing. Each list must be of an authority in `client_ca`. If its
-	// certificate there can't be used, as it is that of no authority or one of X.509 version 1, both are left out with a warning.
+	// certificate there can't be used, as it is that of no authority or one of X.509 version 1, both are left out with a warning,
+	// and nothing that has its name as issuer is trusted.
 	CRL string `yaml:"crl"`
 	// Identity is the name in a device's certificate that says who it is for `auth` with `mtls`. cn: the common name
 	// of the subject. san_dns, san_email, san_uri: the first such alternative name. A certificate without it, or in
