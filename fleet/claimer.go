@@ -300,7 +300,7 @@ func (c *Claimer) Due(now int64, v View) []Action {
 func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	c.fetch(v)
 	c.wills = slices.DeleteFunc(c.wills, func(e int64) bool { return e == epoch })
-	book, value := c.book, c.value
+	book := c.book
 	// The record under way as well: it is the book once it is stored, and what is written after it must not ask for the Will again,
 	// when the ledger may not say any more that it is published.
 	c.book, c.next, c.value = c.book.published(epoch), c.next.published(epoch), c.value.published(epoch)
@@ -308,13 +308,20 @@ func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	case c.leaving != nil && c.epoch == epoch:
 		c.leaving = withoutWill(c.leaving)
 		c.released()
-	case c.next != nil || c.phase != phaseIdle && c.phase != phaseShown && (c.phase != phaseOpen || c.lost):
-	case c.writing == writeNone && c.book != book:
+	case (c.book != book || c.stillAsks(epoch, v)) && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseShown || c.phase == phaseOpen && !c.lost):
 		c.next = c.book
-	case c.writing == writeState && c.value != value:
-		c.next = c.value
 	}
 	return c.step(v)
+}
+
+// stillAsks says that our record asks for the Will of epoch, though the book does not: it was on its way when that was published.
+func (c *Claimer) stillAsks(epoch int64, v View) bool {
+	e := v.entry(c.by.Inc)
+	if c.book == nil || e == nil || v.table.Next() < c.reached || !e.is(flagWill|flagOwed) {
+		return false
+	}
+	s := e.session()
+	return s.published(epoch) != s
 }
 
 // Judged says that there is a verdict on this incarnation, in any partition. The machine writes nothing any more: what it held is the
