@@ -167,7 +167,7 @@ func (c *Claimer) Failed(v View) []Action {
 	case writeState:
 		if c.phase == phaseOpen {
 			acts = c.lose(acts)
-		} else if value.Released && !c.fallback && c.book != nil {
+		} else if value.Released && !c.fallback && c.book != nil && !c.book.Released { // else the last word is stored as it is
 			c.fallback = true
 			last := *c.book // and of the end what is small
 			last.Received, last.Pending, last.Unheard = value.Received, value.Pending, true

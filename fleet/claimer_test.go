@@ -406,7 +406,7 @@ func TestCleanStartMakesADelayedWillDueWhenItHasOpened(t *testing.T) {
 	acts = k.run(a, a.Wrote(k.session("c", "A", acts[0].Value), k.view("c")))
 	for _, act := range acts {
 		if act.Kind == ActWill { // asked again
-			acts = k.run(a, a.WillDone(act.Epoch, k.view("c")))
+			k.run(a, a.WillDone(act.Epoch, k.view("c")))
 		}
 	}
 	require.Empty(t, k.view("c").Session("A").Owed)
