@@ -28,13 +28,7 @@ type slots struct {
 	ring       []slot // length is a power of 2
 	head, tail uint32
 	ids        map[answerKey]uint32 // where an answer stands; nil until somebody asks
-	// answered has a bit for each id that was answered of late, by its lower byte; the keys have the upper one: 250 bytes for
-	// clients that count, and 40 KiB at most, as before. nil: nobody wants to know.
-	answered map[answerKey]*[4]uint64
-	before   map[answerKey]*[4]uint64 // what answered was until the tick since
-	since    int64
-	until    int64 // the tick up to which both are kept
-	paused   int64 // when remember was called last
+	answered   *answered            // of late; nil: nobody wants to know
 }
 
 func (s *slots) len() int { return int(s.tail - s.head) }
@@ -68,51 +62,73 @@ func (s *slots) unpush() { s.tail-- }
 // device's own socket, have kept what was not read.
 const repeatsCome = 10
 
+// An idBits has a bit for each id, by its lower byte; the keys have the upper one: 250 bytes for clients that count, and 40 KiB at
+// most.
+type idBits map[answerKey]*[4]uint64
+
+func (s idBits) add(id uint16, kind byte) {
+	key := answerKey{id >> 8, kind}
+	bits := s[key]
+	if bits == nil {
+		bits = new([4]uint64)
+		s[key] = bits
+	}
+	bits[id>>6&3] |= 1 << (id & 63)
+}
+
+func (s idBits) has(id uint16, kind byte) bool {
+	bits := s[answerKey{id >> 8, kind}]
+	return bits != nil && bits[id>>6&3]>>(id&63)&1 != 0
+}
+
+// An answered has the ids that were answered of late.
+type answered struct {
+	now, before idBits // since the tick since, and before it
+	since       int64
+	until       int64 // the tick up to which both are kept
+	paused      int64 // when remember was called last
+}
+
 // remember has it noted from now on what is answered, until a while after tick. With pauses again and again it is forgotten in
 // parts, each after a while.
 func (s *slots) remember(tick int64) {
-	if s.answered == nil || tick > s.since+repeatsCome {
-		s.before, s.answered, s.since = s.answered, make(map[answerKey]*[4]uint64), tick
+	if s.answered == nil {
+		s.answered = &answered{now: make(idBits), since: tick}
 	}
-	s.until, s.paused = tick+repeatsCome, tick
+	a := s.answered
+	if tick > a.since+repeatsCome {
+		a.before, a.now, a.since = a.now, make(idBits), tick
+	}
+	a.until, a.paused = tick+repeatsCome, tick
 }
 
 // goOn says that a pause has ended. What was answered in a long one is kept as if it had been now, also if there is another at once.
 func (s *slots) goOn(tick int64) {
-	if s.answered == nil || tick > s.paused {
-		s.since = tick
+	if a := s.answered; a != nil && tick > a.paused {
+		a.since = tick
 	}
 	s.remember(tick)
 }
 
 // forget ends that if it is over.
 func (s *slots) forget(tick int64) {
-	if tick > s.until {
-		s.answered, s.before = nil, nil
+	if s.answered != nil && tick > s.answered.until {
+		s.answered = nil
 	}
 }
 
 // note notes the answer of h, if that is wanted.
 func (s *slots) note(h *slot) {
-	if s.answered == nil {
-		return
+	if s.answered != nil {
+		s.answered.now.add(h.id, h.kind)
 	}
-	key := answerKey{h.id >> 8, h.kind}
-	bits := s.answered[key]
-	if bits == nil {
-		bits = new([4]uint64)
-		s.answered[key] = bits
-	}
-	bits[h.id>>6&3] |= 1 << (h.id & 63)
 }
 
 // knows says that a PUBACK or PUBREC for id is in the queue, or was given of late.
 func (s *slots) knows(id uint16, kind byte) bool {
-	key := answerKey{id >> 8, kind}
-	return has(s.answered[key], id) || has(s.before[key], id) || s.awaits(id, kind)
+	a := s.answered
+	return a != nil && (a.now.has(id, kind) || a.before.has(id, kind)) || s.awaits(id, kind)
 }
-
-func has(bits *[4]uint64, id uint16) bool { return bits != nil && bits[id>>6&3]>>(id&63)&1 != 0 }
 
 // awaits says that a PUBACK or PUBREC for id is in the queue. The first question makes an index that lives until the
 // queue is empty: devices that send again ask for each message, the others never.
