@@ -62,7 +62,7 @@ func (s *slots) unpush() { s.tail-- }
 // device's own socket, have kept what was not read.
 const repeatsCome = 10
 
-// An idBits has a bit for each id, by its lower byte; the keys have the upper one: 250 bytes for clients that count, and 40 KiB at
+// idBits have a bit for each id, by its lower byte; the keys have the upper one: 250 bytes for clients that count, and 40 KiB at
 // most.
 type idBits map[answerKey]*[4]uint64
 
