@@ -33,19 +33,20 @@ type Claimer struct {
 	judged   bool // there is a verdict on this incarnation
 	shelved  bool // the book is in the table alone
 
-	epoch   int64    // of the newest claim that was written
-	reached int64    // offset after the newest record of ours that was acknowledged
-	left    int64    // when Gone was called
-	book    *Session // the state under our key, from own books, because the tail lags; see shelve
-	value   *Session // the record under way
-	next    *Session // the state to write as soon as nothing is under way
-	clear   *clearing
-	leaving *Session  // the state to release as soon as its Will is published
-	terms   *terms    // what the newest opening record has other values for; nil: it began a session
-	met     *Progress // see Met; of the newest opening record
-	wills   []int64   // epochs of the Wills that ActWill was given for, and that are not answered
-	waits   int64     // number of the newest ActWait
-	doubts  *doubts
+	epoch     int64    // of the newest claim that was written
+	reached   int64    // offset after the newest record of ours that was acknowledged
+	left      int64    // when Gone was called
+	book      *Session // the state under our key, from own books, because the tail lags; see shelve
+	value     *Session // the record under way
+	next      *Session // the state to write as soon as nothing is under way
+	clear     *clearing
+	leaving   *Session  // the state to release as soon as its Will is published
+	terms     *terms    // what the newest opening record has other values for; nil: it began a session
+	met       *Progress // see Met; of the newest opening record
+	wills     []int64   // epochs of the Wills that ActWill was given for, and that are not answered
+	published []int64   // epochs whose Wills are: a record that was under way may still ask for them
+	waits     int64     // number of the newest ActWait
+	doubts    *doubts
 
 	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
 }
@@ -300,6 +301,7 @@ func (c *Claimer) Due(now int64, v View) []Action {
 func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	c.fetch(v)
 	c.wills = slices.DeleteFunc(c.wills, func(e int64) bool { return e == epoch })
+	c.published = append(c.published, epoch)
 	book := c.book
 	// The record under way as well: it is the book once it is stored, and what is written after it must not ask for the Will again,
 	// when the ledger may not say any more that it is published.
@@ -308,20 +310,10 @@ func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	case c.leaving != nil && c.epoch == epoch:
 		c.leaving = withoutWill(c.leaving)
 		c.released()
-	case (c.book != book || c.stillAsks(epoch, v)) && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseShown || c.phase == phaseOpen && !c.lost):
+	case c.book != book && c.next == nil && c.writing == writeNone && (c.phase == phaseIdle || c.phase == phaseShown || c.phase == phaseOpen && !c.lost):
 		c.next = c.book
 	}
 	return c.step(v)
-}
-
-// stillAsks says that our record asks for the Will of epoch, though the book does not: it was on its way when that was published.
-func (c *Claimer) stillAsks(epoch int64, v View) bool {
-	e := v.entry(c.by.Inc)
-	if c.book == nil || e == nil || v.table.Next() < c.reached || !e.is(flagWill|flagOwed) {
-		return false
-	}
-	s := e.session()
-	return s.published(epoch) != s
 }
 
 // Judged says that there is a verdict on this incarnation, in any partition. The machine writes nothing any more: what it held is the

@@ -35,7 +35,7 @@ func (c *Claimer) released() {
 // publishOwed asks for the Wills of owed that nobody has asked for.
 func (c *Claimer) publishOwed(owed []Owed) (acts []Action) {
 	for _, w := range owed {
-		if !slices.Contains(c.wills, w.Epoch) {
+		if !slices.Contains(c.wills, w.Epoch) && !slices.Contains(c.published, w.Epoch) {
 			acts = append(acts, c.publish(w.Epoch, w.Will))
 		}
 	}
@@ -99,6 +99,15 @@ func (s *Session) published(epoch int64) *Session {
 	return s
 }
 
+// withoutPublished is s without the Wills that are published, s itself if it asks for none of them. As long as a record asks for
+// one, the ledger says that it is published; when none does it need not any more, and nobody may ask again.
+func (c *Claimer) withoutPublished(s *Session) *Session {
+	for _, epoch := range c.published {
+		s = s.published(epoch)
+	}
+	return s
+}
+
 // resting says that there is no attempt, nothing to write, and the table shows all that we wrote.
 func (c *Claimer) resting(v View) bool {
 	return c.phase == phaseIdle && c.writing == writeNone && c.next == nil && c.leaving == nil && !c.removing && !c.judged &&
@@ -122,6 +131,12 @@ func (c *Claimer) rest(v View, now int64) []Action {
 	}
 	if e.is(flagPending) && !e.is(flagEnded) && (e == v.top() || v.awaited(e, e)) {
 		return nil // until it is known
+	}
+	if len(c.published) > 0 {
+		if state := e.session(); c.withoutPublished(state) != state {
+			c.next = c.withoutPublished(state)
+			return c.pump()
+		}
 	}
 	if acts := c.publishOwed(e.owed()); acts != nil {
 		return acts

@@ -27,7 +27,7 @@ func chaosTime(t testing.TB) time.Duration {
 	t.Helper()
 	text := os.Getenv("SLUICE_CHAOS_TIME")
 	if text == "" {
-		return 3 * time.Minute
+		return 90 * time.Second
 	}
 	d, err := time.ParseDuration(text)
 	require.NoError(t, err, "SLUICE_CHAOS_TIME")
