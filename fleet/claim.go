@@ -49,11 +49,10 @@ func (c *Claimer) step(v View) []Action {
 // shelve lets go of the book of an open connection as long as the table has the same and nothing is to be said of it: most
 // connections have nothing to say until they end.
 func (c *Claimer) shelve(v View) {
+	e := v.entry(c.by.Inc)
 	if c.phase == phaseOpen && !c.lost && c.writing == writeNone && c.next == nil && len(c.wills) == 0 && c.doubts == nil &&
-		len(c.book.Owed) == 0 && v.table.Next() >= c.reached {
-		if e := v.entry(c.by.Inc); e != nil && !e.is(flagOwed) {
-			c.book, c.shelved = nil, true
-		}
+		len(c.book.Owed) == 0 && v.table.Next() >= c.reached && e != nil && !e.is(flagOwed) {
+		c.book, c.published, c.shelved = nil, nil, true
 	}
 }
 

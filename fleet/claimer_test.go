@@ -410,6 +410,20 @@ func TestCleanStartMakesADelayedWillDueWhenItHasOpened(t *testing.T) {
 		}
 	}
 	require.Empty(t, k.view("c").Session("A").Owed)
+	a.Read(k.view("c"))
+	require.Empty(t, a.published, "nobody asks any more")
+
+	k, a, epoch, acts = begin() // and Kafka does not take the one without it
+	acts = k.run(a, acts)
+	k.run(a, a.Waited(acts[1].N, k.view("c")))
+	acts = a.Gone(&state, 1700, k.view("c"))
+	a.WillDone(epoch, k.view("c"))
+	acts = a.Wrote(k.session("c", "A", acts[0].Value), k.view("c"))
+	require.Equal(t, []ActionKind{ActWrite}, kinds(acts))
+	require.Empty(t, acts[0].Value.Owed)
+	for _, act := range a.Failed(k.view("c")) {
+		require.True(t, act.Kind == ActWrite && !act.Value.Unheard, "the last word is stored")
+	}
 
 	k = newKafka(t)
 	a, first := k.open("A")

@@ -35,7 +35,7 @@ func (c *Claimer) released() {
 // publishOwed asks for the Wills of owed that nobody has asked for.
 func (c *Claimer) publishOwed(owed []Owed) (acts []Action) {
 	for _, w := range owed {
-		if !slices.Contains(c.wills, w.Epoch) && !slices.Contains(c.published, w.Epoch) {
+		if !slices.Contains(c.wills, w.Epoch) {
 			acts = append(acts, c.publish(w.Epoch, w.Will))
 		}
 	}
@@ -133,10 +133,11 @@ func (c *Claimer) rest(v View, now int64) []Action {
 		return nil // until it is known
 	}
 	if len(c.published) > 0 {
-		if state := e.session(); c.withoutPublished(state) != state {
-			c.next = c.withoutPublished(state)
+		state := e.session()
+		if c.next = c.withoutPublished(state); c.next != state {
 			return c.pump()
 		}
+		c.next, c.published = nil, nil // no record of ours asks any more
 	}
 	if acts := c.publishOwed(e.owed()); acts != nil {
 		return acts

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"testing"
 
@@ -18,6 +19,25 @@ type keptModel struct {
 	crashes int
 }
 
+// steps are what may happen to sessions and their store, with what a test has beside that.
+func (m *keptModel) steps(more map[string]func(*rapid.T)) map[string]func(*rapid.T) {
+	all := map[string]func(*rapid.T){
+		"connect":       m.connect,
+		"leave":         func(rt *rapid.T) { m.device(rt).leave(rt) },
+		"read":          func(rt *rapid.T) { m.device(rt).read(rt) },
+		"answer":        func(rt *rapid.T) { m.device(rt).answer(rt) },
+		"exchange":      m.exchange,
+		"exchange more": m.exchange,
+		"snapshot":      func(rt *rapid.T) { m.take(m.device(rt)) },
+		"store":         func(rt *rapid.T) { m.land(m.device(rt)) },
+		"save":          m.save,
+		"save more":     m.save,
+		"crash":         func(*rapid.T) { m.crash() },
+	}
+	maps.Copy(all, more)
+	return all
+}
+
 // A keptSave is a snapshot that is on its way to the store.
 type keptSave struct {
 	k *safe
@@ -29,24 +49,13 @@ type keptSave struct {
 func TestCrashesAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newKeptModel(drawn{t, rt}, smallModel)
-		rt.Repeat(map[string]func(*rapid.T){
-			"connect":      m.connect,
-			"leave":        func(rt *rapid.T) { m.device(rt).leave(rt) },
-			"read":         func(rt *rapid.T) { m.device(rt).read(rt) },
+		rt.Repeat(m.steps(map[string]func(*rapid.T){
 			"read more":    func(rt *rapid.T) { m.device(rt).read(rt) },
-			"answer":       func(rt *rapid.T) { m.device(rt).answer(rt) },
-			"exchange":     m.exchange,
-			"go on":        m.exchange,
 			"send":         m.command,
 			"send more":    m.command,
-			"snapshot":     func(rt *rapid.T) { m.take(m.device(rt)) },
-			"store":        func(rt *rapid.T) { m.land(m.device(rt)) },
-			"save":         m.save,
-			"save more":    m.save,
 			"replay":       func(rt *rapid.T) { m.replayTo(m.device(rt)) },
 			"replay again": func(rt *rapid.T) { m.replayTo(m.device(rt)) },
-			"crash":        func(*rapid.T) { m.crash() },
-		})
+		}))
 		m.w.v.setPrompt(true)
 		for _, d := range m.devices {
 			m.finish(rt, d)

@@ -38,19 +38,7 @@ func TestHandoutsAgainstAModel(t *testing.T) {
 			d.c.suback(d.qos, "+")
 		}
 		m.w.v.setPrompt(false)
-		rt.Repeat(map[string]func(*rapid.T){
-			"connect":       m.connect,
-			"leave":         func(rt *rapid.T) { m.device(rt).leave(rt) },
-			"read":          func(rt *rapid.T) { m.device(rt).read(rt) },
-			"answer":        func(rt *rapid.T) { m.device(rt).answer(rt) },
-			"exchange":      m.exchange,
-			"exchange more": m.exchange,
-			"snapshot":      func(rt *rapid.T) { m.take(m.device(rt)) },
-			"store":         func(rt *rapid.T) { m.land(m.device(rt)) },
-			"save":          m.save,
-			"save more":     m.save,
-			"crash":         func(*rapid.T) { m.crash() },
-		})
+		rt.Repeat(m.steps(nil))
 		clear(m.pending)
 		m.w.v.setPrompt(true)
 		for _, d := range m.devices {

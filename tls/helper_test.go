@@ -62,6 +62,16 @@ func (w *world) client(t testing.TB, cn string, opts ...tlstest.Option) *tls.Con
 	return w.ca.ClientConfig(t, "localhost", cert, key)
 }
 
+// through is client for a device whose certificate is of a CA that only the device shows.
+func (w *world) through(t testing.TB, ca *tlstest.CA, cn string) *tls.Config {
+	t.Helper()
+	cert, key := ca.Client(t, t.TempDir(), cn)
+	leaf, err := os.ReadFile(cert)
+	require.NoError(t, err)
+	tlstest.Write(t, cert, append(leaf, certificatePEM(ca.Certificate.Raw)...))
+	return w.ca.ClientConfig(t, "localhost", cert, key)
+}
+
 // running is s with Run, until the test ends.
 func running(t testing.TB, s *Server) *Server {
 	t.Helper()

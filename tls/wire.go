@@ -37,10 +37,7 @@ type wire struct {
 func (w *wire) Read(p []byte) (int, error) {
 	w.record = max(w.record, len(p)) // p is all of the buffer, or all behind the header
 	if w.shake != nil {
-		if err := w.shake.admit(w.record); err != nil {
-			return 0, err
-		}
-		return w.shake.read(p)
+		return w.shake.read(p, w.record)
 	}
 	if len(w.in) == 0 {
 		return 0, errDry
@@ -155,19 +152,18 @@ type shake struct {
 	came    int            // of these, what has come
 	largest int            // the most that ever was, for which crypto/tls' buffer of messages stays as large
 	hello   int            // the first flight
-	record  int            // crypto/tls' buffer for a record
 }
 
 func newShake(nc net.Conn, early []byte, room func(int) bool) *shake {
 	return &shake{nc: nc, buf: shakeBuffers.Get().(*[shakeBuffer]byte), in: early, any: len(early) > 0, room: room}
 }
 
-// admit is asked before each read. Before that of a body crypto/tls has looked at the header, and what is no TLS is named as such.
+// admit is asked before each read, with the size of crypto/tls' buffer for a record. Before that of a body crypto/tls has looked at the header, and what is no TLS is named as such.
 func (s *shake) admit(record int) error {
 	if s.flight > mostFlight {
 		return ErrLongFlight
 	}
-	s.record, s.largest = record, max(s.largest, s.came+min(s.body, len(s.in))) // it is parsed before the next read
+	s.largest = max(s.largest, s.came+min(s.body, len(s.in))) // it is parsed before the next read
 	if s.room != nil && !s.room(record+s.largest+parsedFactor*max(0, s.largest-plainFlight)) {
 		return ErrNoRoom
 	}
@@ -182,14 +178,17 @@ func (s *shake) answer() {
 	s.flight, s.came = 0, 0
 }
 
-func (s *shake) read(p []byte) (int, error) {
+func (s *shake) read(p []byte, record int) (int, error) {
+	if err := s.admit(record); err != nil {
+		return 0, err
+	}
 	if len(s.in) == 0 {
 		n, err := s.nc.Read(s.buf[:])
 		if n == 0 {
 			return 0, err
 		}
 		s.in, s.any = s.buf[:n], true
-		if err := s.admit(s.record); err != nil {
+		if err := s.admit(record); err != nil {
 			return 0, err
 		}
 	}
@@ -208,7 +207,6 @@ func (s *shake) given(b []byte) {
 	if s.body > 0 {
 		s.body -= len(b)
 		s.came += len(b)
-		s.largest = max(s.largest, s.came)
 		return
 	}
 	s.have += copy(s.head[s.have:], b)
