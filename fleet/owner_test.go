@@ -211,3 +211,39 @@ func TestOwnerForgetsTheWillsThatAreDone(t *testing.T) {
 	require.Empty(t, o.EndsRead(k.now, k.table, &l.Ledger))
 	require.Empty(t, o.wills)
 }
+
+// TestALateRecordOfADeadOneOwesNoWillThatItsRemovedKeyOwed: the ledger knows of a Will only as long as a record asks for it.
+func TestALateRecordOfADeadOneOwesNoWillThatItsRemovedKeyOwed(t *testing.T) {
+	k := newKafka(t)
+	k.heartbeat("A")
+	k.session("c", "A", &Session{Principal: "p"})
+	s := withWill(0, nil)
+	s.Owed = []Owed{{1, &Will{Topic: "owed"}}}
+	k.session("c", "A", s)
+	o := k.owned()
+	k.judge(o)
+	acts := k.reached(o.EndsRead(k.now, k.table, new(Ledger)))
+	require.Contains(t, kinds(acts), ActWill)
+	o.WillDone("c", 1)
+	l := &testLedger{t: t}
+	l.will(1)
+	p := NewPulse("O", 2000, 10_000, 1)
+	o.Tick(0, k.now, p, k.table)
+	acts = o.EndsRead(k.now, k.table, &l.Ledger)
+	require.Contains(t, kinds(acts), ActTombstone)
+	k.put(SessionKey("c", "A"), nil)
+
+	late := *s
+	late.Claim, late.StateEpoch = 3, 3
+	late.Owed = append(late.Owed, Owed{3, &Will{Topic: "newer"}})
+	k.session("c", "A", &late)
+	o.Read("c", k.table)
+	o.Tick(0, k.now, p, k.table)
+	var wills []int64
+	for _, a := range o.EndsRead(k.now, k.table, new(Ledger)) {
+		if a.Kind == ActWill {
+			wills = append(wills, a.Epoch)
+		}
+	}
+	require.Equal(t, []int64{3}, wills, "the older one was published")
+}

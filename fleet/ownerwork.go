@@ -41,14 +41,24 @@ func (o *Owner) zombie(v View, e *entry) bool {
 	return removed && e.state <= state
 }
 
+// owed are the Wills that e owes. A key goes when all that it owed is published: what its incarnation wrote late, before it
+// knew that, owes nothing that is older.
+func (o *Owner) owed(v View, e *entry) []Owed {
+	owed := e.owed()
+	if state, removed := o.removed[string(SessionKey(v.client, e.inc.name))]; removed {
+		owed = slices.DeleteFunc(slices.Clone(owed), func(w Owed) bool { return w.Epoch <= state })
+	}
+	return owed
+}
+
 func (o *Owner) publish(v View, dead []*entry, now int64, l *Ledger) []Action {
 	var acts []Action
 	for _, e := range dead {
-		for _, w := range e.owed() {
+		for _, w := range o.owed(v, e) {
 			switch id := (willID{v.client, w.Epoch}); {
 			case l.WillDone(v.client, w.Epoch):
 				delete(o.wills, id)
-			case !o.wills[id] && !o.zombie(v, e):
+			case !o.wills[id]:
 				o.wills[id] = true
 				acts = append(acts, Action{Kind: ActWill, Client: v.client, Epoch: w.Epoch, Will: w.Will})
 			}
@@ -74,7 +84,7 @@ func (o *Owner) publish(v View, dead []*entry, now int64, l *Ledger) []Action {
 
 // owes says that a Will of e is not settled yet.
 func (o *Owner) owes(v View, e *entry, now int64, l *Ledger) bool {
-	if slices.ContainsFunc(e.owed(), func(w Owed) bool { return !l.WillDone(v.client, w.Epoch) }) {
+	if slices.ContainsFunc(o.owed(v, e), func(w Owed) bool { return !l.WillDone(v.client, w.Epoch) }) {
 		return true
 	}
 	if l.WillDone(v.client, e.state) {

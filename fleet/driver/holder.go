@@ -19,7 +19,8 @@ type holder struct {
 	id        string
 	inc       *incarnation
 	m         *fleet.Claimer
-	refused   bool          // Kafka did not take the last record
+	refused   bool          // Kafka did not take a record, and the device is not told
+	refusals  int           // how many records in a row Kafka did not take
 	epoch     int64         // of the last connection that was open
 	born      int64         // of the last one that began a session
 	opening   *attempt      // a CONNECT that waits for its answer
@@ -381,16 +382,40 @@ func (h *holder) write(v *fleet.Session) {
 	h.p.produce(fleet.SessionKey(h.id, h.inc.name), value, func(offset int64, err error) {
 		h.p.lock()
 		defer h.p.unlock()
-		if v := h.p.view(h.id); err == nil {
-			h.do(h.m.Wrote(offset, v))
-		} else {
-			h.p.d.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
-			h.refused = true
-			h.do(h.m.Failed(v))
+		if err != nil {
+			h.notTaken(err)
+			return
 		}
+		h.refusals = 0
+		h.do(h.m.Wrote(offset, h.p.view(h.id)))
 		h.awaitWill() // the record may have been read back before, when the machine could not take a will for due yet
 	})
 }
+
+// notTaken tells the machine that Kafka refuses a record. What that asks for then is often refused too: of such a row it hears
+// later and later.
+func (h *holder) notTaken(err error) {
+	h.p.d.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
+	h.refused = true
+	failed := func() {
+		h.do(h.m.Failed(h.p.view(h.id)))
+		h.awaitWill()
+	}
+	if h.refusals++; h.refusals == 1 {
+		failed()
+		return
+	}
+	time.AfterFunc(retryAfter(h.refusals), func() {
+		h.p.lock()
+		defer h.p.unlock()
+		if h.p.clients[h.id] == h {
+			failed()
+		}
+	})
+}
+
+// retryAfter is how long to wait with a record, the tries of which have failed.
+func retryAfter(tries int) time.Duration { return min(minStateRetry<<min(tries, 10), maxStateRetry) }
 
 // produce writes a record into the partition. done is called once it is known whether it is there; err is final.
 func (p *part) produce(key, value []byte, done func(offset int64, err error)) {
@@ -413,7 +438,7 @@ func (r *stateRecord) RecordDone(_ *kafka.Record, err error) {
 	case err == nil || kafka.Final(err):
 		r.done(r.Offset, err)
 	case !errors.Is(err, kafka.ErrClosed):
-		wait := min(minStateRetry<<min(r.tries, 10), maxStateRetry)
+		wait := retryAfter(r.tries)
 		r.tries++
 		r.d.m.Retries.Inc()
 		r.d.refusals.Warn().Err(err).Str("kafka_topic", r.Topic).Int32("partition", r.To).Int("tries", r.tries).Stringer("retry_in", wait).

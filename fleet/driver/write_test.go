@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"sluice/fleet"
 	"sluice/kafka"
 )
 
@@ -51,5 +52,43 @@ func TestRefusedSessionRecordsAreTriedAgainAtABoundedPace(t *testing.T) {
 		r.RecordDone(&r.Record, kafka.ErrClosed)
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 8, sent.Load(), "the process stops")
+	})
+}
+
+// TestARecordThatKafkaNeverTakesIsNotAskedForAgainAndAgain, as the removal of a session that has ended is when the right to write is
+// withdrawn. When it is given back, the removal is made up for.
+func TestARecordThatKafkaNeverTakesIsNotAskedForAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, d := beginning()
+		p := d.parts[0]
+		c := b.opens(t, d, fleet.ConnectRequest{}, 0)
+		c.Told()
+		waits := func() bool {
+			p.lock()
+			defer p.unlock()
+			return len(b.records) > 0
+		}
+		b.settled(d, func() bool { return !waits() })
+		c.Leave(Leaving{State: &fleet.Session{}})
+		b.land(d)
+		tries := 0
+		for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+			synctest.Wait()
+			for tries < 1000 && waits() {
+				r := b.records[0]
+				b.records = b.records[1:]
+				tries++
+				r.Owner.RecordDone(r, kafka.ErrNotAuthorized)
+			}
+		}
+		require.Less(t, tries, 20)
+		require.Greater(t, tries, 5)
+		time.Sleep(maxStateRetry)
+		b.settled(d, func() bool {
+			p.lock()
+			defer p.unlock()
+			return len(p.clients) == 0 && p.table.Keys("me") == 0
+		})
+		d.Wait()
 	})
 }
