@@ -15,6 +15,7 @@ import (
 
 	"sluice/test/cluster"
 	"sluice/test/load"
+	"sluice/test/netem"
 )
 
 // faulty is Kafka with three nodes (acks=all, min.insync.replicas 2) of which something fails or changes under load.
@@ -22,8 +23,10 @@ type faulty struct {
 	t     *testing.T
 	kafka *cluster.Cluster
 	admin *kadm.Client
-	topic string // of the load
-	disk  string // of node 2; "": it can't be filled
+	ways  []*netem.Proxy // to its nodes
+	topic string         // of the load
+	aside string         // another one, of what a fault happens to
+	disk  string         // of node 2; "": it can't be filled
 	s     *instance
 }
 
@@ -39,11 +42,24 @@ func TestFaultsOfKafkaHarmNobody(t *testing.T) {
 	if !smallDisk(t, f.disk) {
 		f.disk = ""
 	}
-	f.kafka = cluster.Need(t, cluster.Config{Nodes: 3, Dir: dir, Env: func(int) []string { return nil }}) // processes, because of the disk
+	f.kafka = cluster.Need(t, cluster.Config{
+		Nodes: 3, Dir: dir, Env: func(int) []string { return nil }, // processes, because of the disk
+		Properties: map[string]string{
+			"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "allow.everyone.if.no.acl.found": "true",
+			"super.users": "User:ANONYMOUS", // who comes without a name: the nodes, and this test
+		},
+		Listeners: []cluster.Listener{{Name: wayNames[0], Protocol: "SASL_PLAINTEXT", Properties: map[string]string{
+			"sasl.enabled.mechanisms": "PLAIN",
+			"plain.sasl.jaas.config":  `org.apache.kafka.common.security.plain.PlainLoginModule required user_sluice="secret";`,
+		}, Advertise: func(_ int, addr string) string { return proxyTo(t, &f.ways, addr) }}},
+	})
 	f.admin = kadm.NewClient(independent(t, f.kafka.Direct()))
 	f.topic = cluster.TopicName(t)
-	require.NoError(t, f.kafka.CreateTopic(f.topic, 6, 3, nil))
-	f.s = serve(t, f.kafka.Brokers(), oneTopic(f.topic), "  producer: {compression: none}")
+	f.aside = f.topic + "-aside"
+	for _, topic := range []string{f.topic, f.aside} {
+		require.NoError(t, f.kafka.CreateTopic(topic, 6, 3, nil))
+	}
+	f.s = serve(t, f.kafka.At(wayNames[0]), oneTopic(f.topic)+fmt.Sprintf("  - {match: \"aside/{device}\", topic: %q, key: \"{device}\"}\n", f.aside), "  producer: {compression: none}\n  sasl: {mechanism: PLAIN, username: sluice, password: secret}")
 	for _, fault := range []struct {
 		name string
 		does func(*faulty)
@@ -51,7 +67,11 @@ func TestFaultsOfKafkaHarmNobody(t *testing.T) {
 		{"leaders are killed", (*faulty).leadersDie},
 		{"two of three are away", (*faulty).twoAreAway},
 		{"a node stands still", (*faulty).nodeStandsStill},
+		{"packets to a node are swallowed", (*faulty).packetsAreSwallowed},
 		{"replicas move and leaders are elected", (*faulty).replicasMove},
+		{"partitions are added", (*faulty).partitionsAreAdded},
+		{"a topic is deleted and made anew", (*faulty).topicIsMadeAnew},
+		{"a topic may not be written", (*faulty).rightIsWithdrawn},
 		{"a quota", (*faulty).quota},
 		{"max.message.bytes is lowered", (*faulty).smallerMessages},
 		{fullDisk, (*faulty).fullDisk},
@@ -80,17 +100,8 @@ func (f *faulty) under(t *testing.T, happens func(*faulty)) {
 		fleets, results = append(fleets, fleet), append(results, done)
 	}
 	progress := func() {
-		for i, fleet := range fleets {
-			require.Eventually(t, func() bool { return len(fleet.AckedEach()) == devices }, patience, 10*time.Millisecond)
-			acked := fleet.AckedEach()
-			require.Eventually(t, func() bool {
-				for device, n := range fleet.AckedEach() {
-					if n < acked[device]+20 {
-						return false
-					}
-				}
-				return true
-			}, 2*time.Minute, 10*time.Millisecond, "each device of fleet %d has more acknowledged", i)
+		for _, fleet := range fleets {
+			f.goOn(fleet)
 		}
 	}
 	progress()
@@ -132,6 +143,117 @@ func (f *faulty) nodeStandsStill() {
 	f.lasts(3*time.Second, 30*time.Second)
 }
 
+func (f *faulty) packetsAreSwallowed() {
+	f.ways[0].Swallow()
+	defer func() { require.NoError(f.t, f.ways[0].Heal()) }()
+	f.lasts(3*time.Second, time.Minute)
+}
+
+// partitionsAreAdded to a topic under load: a device may go on in another partition.
+func (f *faulty) partitionsAreAdded() {
+	for range either(1, 5) {
+		report := f.beside(func(*load.Fleet) {
+			before := len(f.partitions(f.aside))
+			f.asks(func(ctx context.Context) error {
+				answers, err := f.admin.UpdatePartitions(ctx, before+6, f.aside)
+				return errors.Join(err, answers.Error())
+			})
+			if soak() { // a producer hears of them within a minute
+				require.Eventually(f.t, func() bool { return f.written(before) }, 2*time.Minute, time.Second, "a new partition is written")
+			}
+		}, 0)
+		report.Spread, report.Disordered = 0, 0
+		exact(f.t, report)
+	}
+}
+
+// written says that a partition from a number on has records, of the topic aside.
+func (f *faulty) written(from int) (yes bool) {
+	f.asks(func(ctx context.Context) error {
+		ends, err := f.admin.ListEndOffsets(ctx, f.aside)
+		ends.Each(func(end kadm.ListedOffset) { yes = yes || int(end.Partition) >= from && end.Offset > 0 })
+		return err
+	})
+	return yes
+}
+
+// topicIsMadeAnew while devices publish to it: what was not stored waits, and is in the new one.
+func (f *faulty) topicIsMadeAnew() {
+	for range either(1, 5) {
+		lost := func(n float64) {
+			require.Eventually(f.t, func() bool { return f.s.metric("sluice_kafka_topics", "state", "lost") == n }, 2*time.Minute, 10*time.Millisecond)
+		}
+		f.beside(func(*load.Fleet) {
+			f.asks(func(ctx context.Context) error {
+				answers, err := f.admin.DeleteTopics(ctx, f.aside)
+				return errors.Join(err, answers.Error())
+			})
+			lost(1)
+			f.lasts(time.Second, 10*time.Second)
+			require.NoError(f.t, f.kafka.CreateTopic(f.aside, 6, 3, nil))
+			lost(0)
+		}, 0)
+		exact(f.t, f.beside(func(*load.Fleet) {}, 0))
+	}
+}
+
+// rightIsWithdrawn to write to a topic, and given back.
+func (f *faulty) rightIsWithdrawn() {
+	denied := kadm.NewACLs().Topics(f.aside).ResourcePatternType(kadm.ACLPatternLiteral).Deny("User:sluice").DenyHosts("*").Operations(kadm.OpWrite)
+	for range either(1, 5) {
+		report := f.beside(func(fleet *load.Fleet) {
+			f.asks(func(ctx context.Context) error {
+				_, err := f.admin.CreateACLs(ctx, denied)
+				return err
+			})
+			f.refused(fleet)
+			f.asks(func(ctx context.Context) error {
+				_, err := f.admin.DeleteACLs(ctx, denied)
+				return err
+			})
+		}, 1)
+		exact(f.t, report)
+	}
+}
+
+// beside has other devices publish to the topic aside while something happens to that. They stay connected, go on after it, and at
+// least so many of their messages are refused.
+func (f *faulty) beside(happens func(*load.Fleet), refused int) load.Report {
+	ctx, cancel := context.WithCancel(f.t.Context())
+	defer cancel()
+	fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: 20, QoS: 1, Version: 5, Size: 100, Rate: 200, Topic: "aside/%d"}
+	done := make(chan *load.Result, 1)
+	go func() { done <- fleet.Publish(ctx) }() // ends after cancel
+	f.goOn(fleet)
+	happens(fleet)
+	f.goOn(fleet)
+	cancel()
+	r := <-done
+	require.Empty(f.t, r.Errors)
+	require.GreaterOrEqual(f.t, r.Refused, refused)
+	require.True(f.t, refused > 0 || r.Refused == 0)
+	return verify(f.t, f.kafka.Direct(), fleet.Run, r, f.aside)
+}
+
+// refused waits until some messages of a fleet are.
+func (f *faulty) refused(fleet *load.Fleet) {
+	require.Eventually(f.t, func() bool { return fleet.Refused() > 10 }, 2*time.Minute, 10*time.Millisecond)
+}
+
+// goOn waits until each device has more acknowledged.
+func (f *faulty) goOn(fleet *load.Fleet) {
+	require.Eventually(f.t, func() bool { return len(fleet.AckedEach()) > 0 }, patience, 10*time.Millisecond)
+	acked := fleet.AckedEach()
+	require.Eventually(f.t, func() bool {
+		for device, n := range fleet.AckedEach() {
+			if n < acked[device]+20 {
+				return false
+			}
+		}
+		return true
+	}, 2*time.Minute, 10*time.Millisecond, "each device has more acknowledged")
+}
+
 // replicasMove takes a replica of each partition away and gives it back, another one each time, and has another one lead.
 func (f *faulty) replicasMove() {
 	for n := range either(2, 12) {
@@ -158,20 +280,20 @@ func (f *faulty) replicasMove() {
 	}
 }
 
-func (f *faulty) partitions() kadm.PartitionDetails {
+func (f *faulty) partitions(topic string) kadm.PartitionDetails {
 	var all kadm.PartitionDetails
 	f.asks(func(ctx context.Context) error {
-		topics, err := f.admin.ListTopics(ctx, f.topic)
-		all = topics[f.topic].Partitions
+		topics, err := f.admin.ListTopics(ctx, topic)
+		all = topics[topic].Partitions
 		return err
 	})
-	require.Len(f.t, all, 6)
+	require.NotEmpty(f.t, all)
 	return all
 }
 
 // replicas says that each partition has so many replicas, all in sync.
 func (f *faulty) replicas(count int) bool {
-	for _, p := range f.partitions() {
+	for _, p := range f.partitions(f.topic) {
 		if len(p.Replicas) != count || len(p.ISR) != count {
 			return false
 		}
@@ -181,7 +303,7 @@ func (f *faulty) replicas(count int) bool {
 
 // leads says that each partition has the leader that is its first replica after n moves.
 func (f *faulty) leads(n int) bool {
-	for partition, p := range f.partitions() {
+	for partition, p := range f.partitions(f.topic) {
 		if p.Leader != 1+(partition+int32(n))%3 {
 			return false
 		}

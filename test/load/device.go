@@ -63,6 +63,12 @@ func (d *device) ackedCount() int {
 	return len(d.acked)
 }
 
+func (d *device) refusedCount() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refused
+}
+
 func (d *device) report(r *Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -109,6 +109,16 @@ func (f *Fleet) AckedEach() []int {
 	return all
 }
 
+// Refused counts the messages that were refused so far.
+func (f *Fleet) Refused() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.devices {
+		n += d.refusedCount()
+	}
+	return n
+}
+
 // Publish lets all devices publish until ctx ends, waits for what is unacknowledged, and reports.
 func (f *Fleet) Publish(ctx context.Context) *Result {
 	f.defaults()
