@@ -17,9 +17,9 @@ import (
 	"sluice/proxy/config"
 )
 
-// sample has everything that registers metrics of its own; the certificate's file and its key's are filled in.
+// sample has everything that registers metrics of its own; the files are filled in.
 const sample = `
-listeners: [{address: 127.0.0.1:0, tls: {certificate: %q, key: %q}}]
+listeners: [{address: 127.0.0.1:0, tls: {certificate: %[1]q, key: %[2]q, client_auth: request, client_ca: %[1]q, crl: %[3]q}}]
 kafka: {brokers: [127.0.0.1:1]}
 admin: {address: ""}
 publish: [{match: "#", topic: t}]
@@ -63,11 +63,11 @@ func Page() (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	certificate, key, err := writeCertificate(dir)
+	certificate, key, crl, err := writeAuthority(dir)
 	if err != nil {
 		return "", err
 	}
-	cfg, err := config.Parse("sample", fmt.Appendf(nil, sample, certificate, key), os.LookupEnv)
+	cfg, err := config.Parse("sample", fmt.Appendf(nil, sample, certificate, key, crl), os.LookupEnv)
 	if err != nil {
 		return "", err
 	}
