@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -197,4 +198,59 @@ func TestACommandForAnAbsentDevice(t *testing.T) {
 			b.outcome("delivered", later)
 		})
 	}
+}
+
+// TestSessionsThatReturnReadLittleMoreThanTheyGet: what was in flight and what waits is read from Kafka once for all of them,
+// though they come back one after the other.
+func TestSessionsThatReturnReadLittleMoreThanTheyGet(t *testing.T) {
+	besideOthers(t)
+	b := serveCommands(t, cluster.Shared(t), "", "")
+	const devices, inFlight, waiting = 100, 5, 30
+	f, w := b.start(&load.CommandFleet{Devices: devices, QoS: 1})
+	w.Size = 1024
+	write := func(each int) {
+		for range each {
+			for device := range devices {
+				w.Write(device)
+			}
+		}
+		b.flush(w)
+	}
+	for device := range devices {
+		f.Hold(device)
+	}
+	write(inFlight)
+	await(t, func() bool { return f.Received() == devices*inFlight }, func() string { return fmt.Sprint(f.Received(), " received") })
+	for device := range devices {
+		f.Leave(device)
+		require.NoError(t, f.Release(device))
+	}
+	await(t, func() bool { return b.metric("sluice_mqtt_connections") == 0 }, func() string { return "nobody is connected" })
+	write(waiting)
+	commands := w.Written(nil)
+	before, since := b.readBytes(), time.Now()
+	await(t, func() bool { // it has read them as they came, as an instance and for the fleet's retained messages
+		if now := b.readBytes(); now-before > 100*w.Size {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) > time.Second
+	}, func() string { return "commands are still read" })
+	before = b.readBytes()
+	for device := range devices {
+		b.returns(f, device)
+	}
+	delivered(t, f, commands)
+	read, got := b.readBytes()-before, devices*(inFlight+waiting)*w.Size
+	t.Logf("%d sessions got %d bytes of payload; the instance read %d, %.2f times as many", devices, got, read, float64(read)/float64(got))
+	require.LessOrEqual(t, read, 4*got)
+	b.outcome("delivered", commands)
+}
+
+// readBytes is how much the process has read, from files and connections.
+func (s *instance) readBytes() (n int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", s.cmd.Process.Pid))
+	require.NoError(s.t, err)
+	_, err = fmt.Sscanf(string(text), "rchar: %d", &n)
+	require.NoError(s.t, err)
+	return n
 }

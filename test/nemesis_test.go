@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,11 +57,14 @@ type nemesis struct {
 	ahead     [3]time.Duration // how far the clocks of Kafka's nodes are
 	admin     *kadm.Client
 	topics    map[string]string
+	sessions  string // the topic of the fleet's heartbeats
 	lives     lives
 
 	mu    sync.Mutex
 	deeds []deed
 }
+
+var sessionsTopic = regexp.MustCompile(`sessions: \{topic: "([^"]+)"`)
 
 // The topics of a nemesis: those that grow get more partitions.
 var nemesisTopics = []string{"zero", "one", "two", "once", "wills", "commands", "receipts"}
@@ -90,6 +94,7 @@ func openNemesis(t *testing.T) *nemesis {
 	}
 	n.admin = kadm.NewClient(independent(t, n.kafka.Direct()))
 	state := stateTopics(t)
+	n.sessions = sessionsTopic.FindStringSubmatch(state)[1]
 	stepped := filepath.Join(dir, "sluice")
 	require.NoError(t, clock.Build(dir, stepped, "../cmd/sluice"))
 	for i := range 3 {
@@ -192,6 +197,9 @@ func (n *nemesis) onKafka(rng *rand.Rand) {
 	case 4:
 		k := rng.IntN(3)
 		begin, end := swallow(n.ways[k][i])
+		if n.leadsAll(i, n.sessions) { // no other takes its heartbeats
+			long = min(long, deadAfter/2)
+		}
 		does(fmt.Sprint("swallowed packets of instance ", k, " to Kafka node ", i), long, begin, end)
 	case 5:
 		begin, end := swallow(n.peers[i]...)
@@ -248,6 +256,21 @@ func (n *nemesis) move(rng *rand.Rand) {
 	_, err = n.admin.AlterPartitionAssignments(ctx, req)
 	require.NoError(n.t, err)
 	n.elect(rng)
+}
+
+// leadsAll says that a Kafka node leads all partitions of a topic.
+func (n *nemesis) leadsAll(node int, topic string) bool {
+	ctx, cancel := n.bounded()
+	defer cancel()
+	topics, err := n.admin.ListTopics(ctx, topic)
+	require.NoError(n.t, err)
+	require.NotEmpty(n.t, topics[topic].Partitions)
+	for _, p := range topics[topic].Partitions {
+		if p.Leader != int32(node+1) {
+			return false
+		}
+	}
+	return true
 }
 
 // grow adds a partition to topics of messages.
