@@ -18,7 +18,7 @@ import (
 	"sluice/test/internal/wire"
 )
 
-// A hostileRow is a case of the table in docs/security.md: what is sent, and the answer demanded of an MQTT 3.1.1
+// A hostileRow is a case of the table in docs/hostile.md: what is sent, and the answer demanded of an MQTT 3.1.1
 // connection and of an MQTT 5 one; "" where the case does not exist. An answer is the packets that come, the same ones in
 // a row said once, and whether the connection is closed or goes on.
 type hostileRow struct {
