@@ -50,9 +50,9 @@ func (c *Claimer) step(v View) []Action {
 // connections have nothing to say until they end.
 func (c *Claimer) shelve(v View) {
 	e := v.entry(c.by.Inc)
-	if c.phase == phaseOpen && !c.lost && c.writing == writeNone && c.next == nil && len(c.wills) == 0 && c.doubts == nil &&
+	if c.phase == phaseOpen && !c.lost && c.writing == writeNone && c.next == nil && !c.publishes() && c.doubts == nil &&
 		len(c.book.Owed) == 0 && v.table.Next() >= c.reached && e != nil && !e.is(flagOwed) {
-		c.book, c.published, c.shelved = nil, nil, true
+		c.book, c.wills, c.shelved = nil, nil, true
 	}
 }
 

@@ -1,7 +1,5 @@
 package fleet
 
-import "slices"
-
 // A ConnectRequest is what a CONNECT asks for.
 type ConnectRequest struct {
 	Clean     bool
@@ -33,20 +31,21 @@ type Claimer struct {
 	judged   bool // there is a verdict on this incarnation
 	shelved  bool // the book is in the table alone
 
-	epoch     int64    // of the newest claim that was written
-	reached   int64    // offset after the newest record of ours that was acknowledged
-	left      int64    // when Gone was called
-	book      *Session // the state under our key, from own books, because the tail lags; see shelve
-	value     *Session // the record under way
-	next      *Session // the state to write as soon as nothing is under way
-	clear     *clearing
-	leaving   *Session  // the state to release as soon as its Will is published
-	terms     *terms    // what the newest opening record has other values for; nil: it began a session
-	met       *Progress // see Met; of the newest opening record
-	wills     []int64   // epochs of the Wills that ActWill was given for, and that are not answered
-	published []int64   // epochs whose Wills are: a record that was under way may still ask for them
-	waits     int64     // number of the newest ActWait
-	doubts    *doubts
+	epoch   int64    // of the newest claim that was written
+	reached int64    // offset after the newest record of ours that was acknowledged
+	left    int64    // when Gone was called
+	book    *Session // the state under our key, from own books, because the tail lags; see shelve
+	value   *Session // the record under way
+	next    *Session // the state to write as soon as nothing is under way
+	clear   *clearing
+	leaving *Session  // the state to release as soon as its Will is published
+	terms   *terms    // what the newest opening record has other values for; nil: it began a session
+	met     *Progress // see Met; of the newest opening record
+	// wills has the epochs of the Wills that ActWill was given for, and whether they are published: a record that was under way may
+	// still ask for them then.
+	wills  map[int64]bool
+	waits  int64 // number of the newest ActWait
+	doubts *doubts
 
 	asked, started, saved int64 // numbers of Saves: given, in the record under way, durable
 }
@@ -300,8 +299,7 @@ func (c *Claimer) Due(now int64, v View) []Action {
 // WillDone says that the Will of the connection that opened with epoch is published, or was found to be done already.
 func (c *Claimer) WillDone(epoch int64, v View) []Action {
 	c.fetch(v)
-	c.wills = slices.DeleteFunc(c.wills, func(e int64) bool { return e == epoch })
-	c.published = append(c.published, epoch)
+	c.note(epoch, true)
 	book := c.book
 	// The record under way as well: it is the book once it is stored, and what is written after it must not ask for the Will again,
 	// when the ledger may not say any more that it is published.

@@ -411,7 +411,7 @@ func TestCleanStartMakesADelayedWillDueWhenItHasOpened(t *testing.T) {
 	}
 	require.Empty(t, k.view("c").Session("A").Owed)
 	a.Read(k.view("c"))
-	require.Empty(t, a.published, "nobody asks any more")
+	require.Empty(t, a.wills, "nobody asks any more")
 
 	k, a, epoch, acts = begin() // and Kafka does not take the one without it
 	acts = k.run(a, acts)

@@ -156,19 +156,10 @@ func (t *Table) txIDs(inc string) []string {
 	if ok && len(known.TxIDs) > 0 {
 		return known.TxIDs
 	}
-	ids := make(map[string]bool)
-	for _, entries := range t.clients {
-		if i := index(entries, inc); i >= 0 {
-			ids[entries[i].session().TxID] = true
-		}
+	if i := t.instances[inc]; i != nil {
+		return slices.Sorted(slices.Values(i.txIDs))
 	}
-	delete(ids, "")
-	all := make([]string, 0, len(ids))
-	for id := range ids {
-		all = append(all, id)
-	}
-	slices.Sort(all)
-	return all
+	return nil
 }
 
 // Judged says that the verdict of an ActVerdict is durable.

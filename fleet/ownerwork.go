@@ -42,7 +42,7 @@ func (o *Owner) zombie(v View, e *entry) bool {
 }
 
 // owed are the Wills that e owes. A key goes when all that it owed is published: what its incarnation wrote late, before it
-// knew that, owes nothing that is older.
+// knew that, owes nothing that is older. Only the owner that has removed the key knows, not one that comes after it.
 func (o *Owner) owed(v View, e *entry) []Owed {
 	owed := e.owed()
 	if state, removed := o.removed[string(SessionKey(v.client, e.inc.name))]; removed {

@@ -1,6 +1,9 @@
 package fleet
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // stamp makes the record of a state of this connection.
 func (c *Claimer) stamp(state *Session) *Session {
@@ -35,7 +38,7 @@ func (c *Claimer) released() {
 // publishOwed asks for the Wills of owed that nobody has asked for.
 func (c *Claimer) publishOwed(owed []Owed) (acts []Action) {
 	for _, w := range owed {
-		if !slices.Contains(c.wills, w.Epoch) {
+		if _, asked := c.wills[w.Epoch]; !asked {
 			acts = append(acts, c.publish(w.Epoch, w.Will))
 		}
 	}
@@ -44,8 +47,26 @@ func (c *Claimer) publishOwed(owed []Owed) (acts []Action) {
 
 // publish asks for a Will.
 func (c *Claimer) publish(epoch int64, will *Will) Action {
-	c.wills = append(c.wills, epoch)
+	c.note(epoch, false)
 	return Action{Kind: ActWill, Epoch: epoch, Will: will}
+}
+
+// note notes that a Will was asked for, or is published.
+func (c *Claimer) note(epoch int64, published bool) {
+	if c.wills == nil {
+		c.wills = make(map[int64]bool)
+	}
+	c.wills[epoch] = published
+}
+
+// publishes says that a Will was asked for and is not published yet.
+func (c *Claimer) publishes() bool {
+	for _, published := range c.wills {
+		if !published {
+			return true
+		}
+	}
+	return false
 }
 
 // withdraw leaves an attempt that has not opened: the key gets back the state it had, or goes if it had none.
@@ -102,8 +123,10 @@ func (s *Session) published(epoch int64) *Session {
 // withoutPublished is s without the Wills that are published, s itself if it asks for none of them. As long as a record asks for
 // one, the ledger says that it is published; when none does it need not any more, and nobody may ask again.
 func (c *Claimer) withoutPublished(s *Session) *Session {
-	for _, epoch := range c.published {
-		s = s.published(epoch)
+	for epoch, published := range c.wills {
+		if published {
+			s = s.published(epoch)
+		}
 	}
 	return s
 }
@@ -118,7 +141,7 @@ func (c *Claimer) resting(v View) bool {
 // Will that is being published, and no QoS 2 id of which only we can tell whether it is stored. What may be left is a Will that waits for its time.
 func (c *Claimer) Settled(v View) bool {
 	e := v.entry(c.by.Inc)
-	return c.judged || c.resting(v) && len(c.wills) == 0 && (e == nil || !v.awaited(e, e))
+	return c.judged || c.resting(v) && !c.publishes() && (e == nil || !v.awaited(e, e))
 }
 
 // rest does what is left to do for a client that is not connected here: its delayed Will, and the removal of our
@@ -132,20 +155,22 @@ func (c *Claimer) rest(v View, now int64) []Action {
 	if e.is(flagPending) && !e.is(flagEnded) && (e == v.top() || v.awaited(e, e)) {
 		return nil // until it is known
 	}
-	if len(c.published) > 0 {
+	if len(c.wills) > 0 {
 		state := e.session()
 		if c.next = c.withoutPublished(state); c.next != state {
 			return c.pump()
 		}
-		c.next, c.published = nil, nil // no record of ours asks any more
+		c.next = nil
+		maps.DeleteFunc(c.wills, func(_ int64, published bool) bool { return published }) // no record of ours asks any more
 	}
 	if acts := c.publishOwed(e.owed()); acts != nil {
 		return acts
 	}
+	_, asked := c.wills[e.state]
 	switch fate, _ := v.Will(c.by.Inc, now); {
-	case fate == WillDue && !slices.Contains(c.wills, e.state):
+	case fate == WillDue && !asked:
 		return []Action{c.publish(e.state, e.session().Will)}
-	case fate != WillNone || len(c.wills) > 0:
+	case fate != WillNone || c.publishes():
 		return nil
 	case v.removable(e, now):
 		return c.write(writeTombstone, nil)

@@ -29,7 +29,8 @@ type entry struct {
 	claim int64
 	state int64
 	flags flags
-	raw   string // the record's value
+	tx    uint8  // which transactional id of its incarnation raw leaves out, from 1 on; 0: it is the whole value
+	raw   string // the record's value behind opening
 }
 
 type flags uint8
@@ -49,9 +50,10 @@ type instance struct {
 	name      string
 	heartbeat *Instance
 	verdict   *Instance
-	at        int64 // timestamp of the verdict's record
-	from      int64 // epoch that a claim would have in the verdict's place
-	keys      int   // of clients
+	at        int64    // timestamp of the verdict's record
+	from      int64    // epoch that a claim would have in the verdict's place
+	keys      int      // of clients
+	txIDs     []string // that its records have named
 }
 
 // Next is the offset up to which the partition was read.
@@ -158,6 +160,7 @@ type head struct {
 	Released  bool            `json:"released"`
 	Ended     bool            `json:"ended"`
 	Withdrawn bool            `json:"withdrawn"`
+	TxID      text            `json:"tx"`
 	Will      json.RawMessage `json:"will"`
 	Owed      json.RawMessage `json:"owed"`
 	Pending   json.RawMessage `json:"pending"`
@@ -175,6 +178,17 @@ func (p *positive) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// A text that is none reads as an empty one.
+type text string
+
+// UnmarshalJSON never fails, as that of positive.
+func (t *text) UnmarshalJSON(b []byte) error {
+	var s string
+	_ = json.Unmarshal(b, &s)
+	*t = text(s)
+	return nil
+}
+
 func (t *Table) applySession(client, inc string, rec Record) (bool, error) {
 	if rec.Value == nil {
 		return t.remove(client, inc), nil
@@ -183,14 +197,16 @@ func (t *Table) applySession(client, inc string, rec Record) (bool, error) {
 	if err := decode(rec.Value, &h, &h.V); err != nil {
 		return false, err
 	}
-	e := entry{claim: h.Claim, state: h.State, flags: h.flags(), raw: string(rec.Value)}
+	e := entry{claim: h.Claim, state: h.State, flags: h.flags()}
 	if e.claim == 0 {
 		e.claim = rec.Offset + 1
 	}
 	if e.state > e.claim || e.claim > rec.Offset+1 {
 		return false, fmt.Errorf("%w: epoch of the future", ErrMalformed)
 	}
-	t.set(client, inc, e)
+	e.inc = t.instance(inc)
+	e.pack(rec.Value, h.TxID)
+	t.set(client, e)
 	return true, nil
 }
 
@@ -217,12 +233,11 @@ func (t *Table) count(client string, n int) {
 	}
 }
 
-func (t *Table) set(client, inc string, e entry) {
+func (t *Table) set(client string, e entry) {
 	t.count(client, -1)
 	defer t.count(client, 1)
-	e.inc = t.instance(inc)
 	entries := t.clients[client]
-	i := index(entries, inc)
+	i := index(entries, e.inc.name)
 	if i < 0 {
 		t.entries++
 		e.inc.keys++

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"testing"
@@ -343,4 +344,36 @@ func TestVerdictKeepsHowFarTheTopicsWentAsLongAsThereIsASession(t *testing.T) {
 	require.Nil(t, ends())
 	k.judgedAt("A", reads("1", 9))
 	require.Nil(t, ends(), "as who starts later reads it")
+}
+
+// TestRecordIsKeptWithoutWhatItsEntrySays, and read as it was written, also if it was written otherwise.
+func TestRecordIsKeptWithoutWhatItsEntrySays(t *testing.T) {
+	k := newKafka(t)
+	k.session("c", "A", &Session{Principal: "p"})
+	for _, c := range []struct {
+		value string
+		kept  int // bytes
+	}{
+		{`{"v":1,"claim":1,"state":1,"began":1,"tx":"sluice-1","principal":"p"}`, len(`"principal":"p"}`)},
+		{`{"v":1,"claim":1,"state":1,"began":1,"tx":"a \"b\" <é>","x":0}`, len(`"x":0}`)},
+		{`{"v":1,"claim":1,"state":1,"began":0,"tx":"sluice-1","principal":"p"}`, 0},
+		{`{"v":1,"claim":1,"state":1,"began":1,"principal":"p"}`, 0},
+		{`{"v":1,"claim":1,"state":1,"began":1,"tx":5,"principal":"p"}`, 0},
+		{`{"v":1, "claim":1,"state":1,"began":1,"tx":"sluice-1","principal":"p"}`, 0},
+		{`{"v":1,"claim":1,"state":1,"began":1,"tx":"sluice-1"}`, 0},
+		{`{"v":1,"state":0,"began":0,"tx":"sluice-1","principal":"p"}`, 0},
+	} {
+		k.put(SessionKey("c", "A"), []byte(c.value))
+		e := k.view("c").entry("A")
+		require.Equal(t, c.value, string(e.value()))
+		require.Len(t, e.raw, cmp.Or(c.kept, len(c.value)), c.value)
+		_, bytes := k.table.Stored()
+		require.Equal(t, len(e.raw), bytes)
+	}
+	require.Equal(t, []string{`a "b" <é>`, "sluice-1"}, k.table.txIDs("A"))
+	for i := range 300 {
+		value := fmt.Sprintf(`{"v":1,"claim":1,"state":1,"began":1,"tx":"%d","x":0}`, i)
+		k.put(SessionKey("c", "A"), []byte(value))
+		require.Equal(t, value, string(k.view("c").entry("A").value()))
+	}
 }

@@ -168,7 +168,7 @@ func (e *entry) settled() bool { return e.flags&(flagReleased|flagWithdrawn) != 
 // session decodes the record, which Apply has found to be JSON of our version. Fields of a wrong type read as
 // empty.
 func (e *entry) session() *Session {
-	s, err := DecodeSession([]byte(e.raw))
+	s, err := DecodeSession(e.value())
 	if err != nil {
 		s = &Session{StateEpoch: e.state, Released: e.is(flagReleased), Ended: e.is(flagEnded), Withdrawn: e.is(flagWithdrawn)}
 	}

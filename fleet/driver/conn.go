@@ -54,7 +54,9 @@ type Conn struct {
 	gaps    *fleet.Progress // of the session
 	told    Ends            // behind the last command in a stream of which somebody was told here that it is not for the session
 	pending []uint16        // those that the end has left without an outcome
-	ids     idSet           // those of the ledger
+	ids     *idSet          // those of the ledger; nil: none
+	broken  bool            // a change of them failed, or another connection has the client ID, and this one ends
+	lost    Why             // that is why it ends; 0: it was not lost to another
 	Present bool            // a session was resumed
 	Unheard bool            // one has ended that another instance had, and it is not known how far that had given commands
 	expiry  uint32          // as asked for
@@ -113,7 +115,9 @@ func (c *Conn) begin(a fleet.Action) {
 		return
 	}
 	c.settle(nil, a.State.Pending)
-	c.ids.stored = c.p.d.ledger(c.h.id).ids(c.h.id, a.State.Began)
+	if stored := c.p.d.ledger(c.h.id).ids(c.h.id, a.State.Began); len(stored) > 0 {
+		c.ids = &idSet{stored: stored}
+	}
 }
 
 // Received gives the QoS 2 ids that a session had which was resumed, found with its state. The device must not have been
@@ -121,7 +125,7 @@ func (c *Conn) begin(a fleet.Action) {
 func (c *Conn) Received(found []uint16) []uint16 {
 	c.p.lock()
 	defer c.p.unlock()
-	all := append(slices.Clone(c.ids.stored), found...)
+	all := append(c.ids.all(), found...)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -211,8 +215,8 @@ func (c *Conn) Leave(l Leaving) {
 func (c *Conn) withdraw() {
 	c.p.lock()
 	defer c.p.unlock()
-	broken := c.ids.broken
-	if c.ids.open > 0 || broken {
+	broken := c.broken
+	if c.ids.underWay() || broken {
 		c.h.inc.shard(c.h.id).tx.Withdraw(func(g *kafka.TxGroup) bool {
 			in, ok := g.Owner.(*ingest)
 			return ok && in.c == c && (in.qos == 2 || in.qos == 1 && broken)
@@ -261,7 +265,7 @@ func (c *Conn) outcome(id uint16, stored bool) {
 // depart gives the end of the connection to the machine, when nothing is under way. part.mu is held.
 func (c *Conn) depart() {
 	l := c.left
-	if l == nil || c.ids.open > 0 {
+	if l == nil || c.ids.underWay() {
 		return
 	}
 	received, pending := c.dev.Received(c.outcome)
@@ -341,6 +345,9 @@ func (c *Conn) write(in *ingest) {
 	if in.qos < 2 {
 		sh.enqueue(&in.group, &in.turn)
 		return
+	}
+	if c.ids == nil {
+		c.ids = new(idSet)
 	}
 	c.ids.open++
 	c.ids.changes = append(c.ids.changes, in)

@@ -19,18 +19,18 @@ type holder struct {
 	id        string
 	inc       *incarnation
 	m         *fleet.Claimer
-	refused   bool          // Kafka did not take a record, and the device is not told
-	refusals  int           // how many records in a row Kafka did not take
+	refused   bool          // the machine is being told that Kafka does not take a record
+	dueAsked  bool          // willDue is under way
+	idles     bool          // the machine has nothing to do; the last word on a session before may be waited for
+	refusals  int32         // how many records in a row Kafka did not take
 	epoch     int64         // of the last connection that was open
 	born      int64         // of the last one that began a session
 	opening   *attempt      // a CONNECT that waits for its answer
 	conn      *Conn         // of the connection that is open
 	departing *Conn         // of one that has ended, and whose end is not given to the machine yet
 	free      chan struct{} // closed when there is none of them; made by who waits for that
-	dueAsked  bool          // willDue is under way
 	pasts     []*past       // sessions that others here have taken the place of, in their order, until they are told of
 	retaining []Line        // of connections that have ended
-	idles     bool          // the machine has nothing to do; the last word on a session before may be waited for
 }
 
 // An attempt is a CONNECT on its way.
@@ -59,7 +59,7 @@ func (h *holder) waitsFor() string {
 		return h.m.WaitsFor(h.p.view(h.id))
 	case c == nil || c.left == nil:
 		return "the connection before to end"
-	case c.ids.open > 0:
+	case c.ids.underWay():
 		return "a transaction with messages of the connection before"
 	}
 	return "the outcome of messages of the connection before"
@@ -247,10 +247,9 @@ func (h *holder) lost(a fleet.Action) {
 	case h.refused:
 		why = TooLarge
 	}
-	h.refused = false
 	if c := cmp.Or(h.conn, h.departing); c != nil {
-		c.ids.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
-		c.ids.lost = why
+		c.broken = true // what the device sent here and was not answered for it sends again to whoever has it now
+		c.lost = why
 	}
 	if c := h.conn; c != nil {
 		h.p.later(func() { c.dev.Close(why) })
@@ -274,6 +273,7 @@ func (h *holder) met(c *Conn) {
 
 // leave tells the machine that the connection has ended, and lets the next CONNECT begin. part.mu is held.
 func (h *holder) leave(final *fleet.Session, at int64) {
+	h.refusals = 0 // in a row are those that nobody but the machine asks for
 	h.do(h.m.Gone(final, at, h.p.view(h.id)))
 	h.release()
 	if h.inc.dead.Load() && h.p.clients[h.id] == h {
@@ -396,25 +396,27 @@ func (h *holder) write(v *fleet.Session) {
 // later and later.
 func (h *holder) notTaken(err error) {
 	h.p.d.lines.Error().Err(err).Str("client_id", h.id).Msg("Kafka does not take the session")
-	h.refused = true
 	failed := func() {
+		if h.p.clients[h.id] != h {
+			return // as in event
+		}
+		h.refused = true
 		h.do(h.m.Failed(h.p.view(h.id)))
+		h.refused = false
 		h.awaitWill()
 	}
 	if h.refusals++; h.refusals == 1 {
 		failed()
 		return
 	}
-	time.AfterFunc(retryAfter(h.refusals), func() {
+	time.AfterFunc(retryAfter(int(h.refusals-2))+h.p.d.apart(), func() {
 		h.p.lock()
 		defer h.p.unlock()
-		if h.p.clients[h.id] == h {
-			failed()
-		}
+		failed()
 	})
 }
 
-// retryAfter is how long to wait with a record, the tries of which have failed.
+// retryAfter is how long to wait for the next try, after so many waits.
 func retryAfter(tries int) time.Duration { return min(minStateRetry<<min(tries, 10), maxStateRetry) }
 
 // produce writes a record into the partition. done is called once it is known whether it is there; err is final.

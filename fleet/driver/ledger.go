@@ -72,12 +72,24 @@ type idSet struct {
 	stored  []uint16 // ascending
 	changes []*ingest
 	open    int32 // changes under way
-	broken  bool  // one failed, or another connection has the client ID, and this one ends
-	lost    Why   // that is why it ends; 0: it was not lost to another
 }
+
+// all gives those that are stored.
+func (s *idSet) all() []uint16 {
+	if s == nil {
+		return nil
+	}
+	return slices.Clone(s.stored)
+}
+
+// underWay says that it is not known of a change yet whether it is stored.
+func (s *idSet) underWay() bool { return s != nil && s.open > 0 }
 
 // has says whether an identifier is stored.
 func (s *idSet) has(id uint16) bool {
+	if s == nil {
+		return false
+	}
 	_, found := slices.BinarySearch(s.stored, id)
 	return found
 }
@@ -118,7 +130,7 @@ func (in *ingest) prepare() error {
 	if in.qos == 0 {
 		return nil // nobody sends it again, whatever has become of the connection
 	}
-	if c.ids.broken {
+	if c.broken {
 		return kafka.ErrAborted // the device sends it again, after the one before it that failed
 	}
 	if in.qos < 2 {
@@ -161,12 +173,12 @@ func (in *ingest) finish(err error) {
 		c.ids.stored = apply(c.ids.stored, in)
 	}
 	// One with QoS 0 may be lost, and the connection lives on.
-	c.ids.broken = c.ids.broken || in.qos > 0 && err != nil && !kafka.Final(err)
-	c.ids.changes = slices.DeleteFunc(c.ids.changes, func(other *ingest) bool { return other == in })
+	c.broken = c.broken || in.qos > 0 && err != nil && !kafka.Final(err)
 	if in.qos == 2 {
+		c.ids.changes = slices.DeleteFunc(c.ids.changes, func(other *ingest) bool { return other == in })
 		c.ids.open--
 	}
-	lost := c.ids.lost
+	lost := c.lost
 	c.p.unlock()
 	if err != nil && lost != 0 {
 		c.dev.Close(lost) // or it is closed because of this message

@@ -260,6 +260,7 @@ func (p *part) begin(ctx context.Context, clientID string, req fleet.ConnectRequ
 			at := &attempt{h: h, conn: c, answer: make(chan fleet.Action, 1)}
 			c.h, h.opening = h, at
 			req.Now = millis()
+			h.refusals = 0
 			acts := h.m.Connect(req, p.view(h.id))
 			p.hearDoubts(clientID)
 			h.m.Heard(p.heardBy(clientID))
