@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,21 +139,32 @@ func (f *faulty) twoAreAway() {
 }
 
 func (f *faulty) nodeStandsStill() {
-	require.NoError(f.t, f.kafka.Pause(1))
-	defer func() { require.NoError(f.t, f.kafka.Resume(1)) }()
+	node := f.busiest()
+	require.NoError(f.t, f.kafka.Pause(node))
+	defer func() { require.NoError(f.t, f.kafka.Resume(node)) }()
 	f.lasts(3*time.Second, 30*time.Second)
 }
 
 func (f *faulty) packetsAreSwallowed() {
-	f.ways[0].Swallow()
-	defer func() { require.NoError(f.t, f.ways[0].Heal()) }()
+	node := f.busiest()
+	f.ways[node].Swallow()
+	defer func() { require.NoError(f.t, f.ways[node].Heal()) }()
 	f.lasts(3*time.Second, time.Minute)
+}
+
+// busiest is the node that leads most partitions of the topic.
+func (f *faulty) busiest() int {
+	leads := make([]int, 3)
+	for _, p := range f.partitions(f.topic) {
+		leads[p.Leader-1]++
+	}
+	return slices.Index(leads, slices.Max(leads))
 }
 
 // partitionsAreAdded to a topic under load: a device may go on in another partition.
 func (f *faulty) partitionsAreAdded() {
 	for range either(1, 5) {
-		report := f.beside(func(*load.Fleet) {
+		report := f.beside(0, func(*load.Fleet) []int {
 			before := len(f.partitions(f.aside))
 			f.asks(func(ctx context.Context) error {
 				answers, err := f.admin.UpdatePartitions(ctx, before+6, f.aside)
@@ -161,7 +173,8 @@ func (f *faulty) partitionsAreAdded() {
 			if soak() { // a producer hears of them within a minute
 				require.Eventually(f.t, func() bool { return f.written(before) }, 2*time.Minute, time.Second, "a new partition is written")
 			}
-		}, 0)
+			return nil
+		})
 		report.Spread, report.Disordered = 0, 0
 		exact(f.t, report)
 	}
@@ -177,61 +190,92 @@ func (f *faulty) written(from int) (yes bool) {
 	return yes
 }
 
-// topicIsMadeAnew while devices publish to it: what was not stored waits, and is in the new one.
+// topicIsMadeAnew while devices publish to it: what was not stored waits, unacknowledged, and is in the new one.
 func (f *faulty) topicIsMadeAnew() {
 	for range either(1, 5) {
 		lost := func(n float64) {
 			require.Eventually(f.t, func() bool { return f.s.metric("sluice_kafka_topics", "state", "lost") == n }, 2*time.Minute, 10*time.Millisecond)
 		}
-		f.beside(func(*load.Fleet) {
+		exact(f.t, f.beside(0, func(fleet *load.Fleet) []int {
 			f.asks(func(ctx context.Context) error {
 				answers, err := f.admin.DeleteTopics(ctx, f.aside)
 				return errors.Join(err, answers.Error())
 			})
 			lost(1)
-			f.lasts(time.Second, 10*time.Second)
+			acked := fleet.AckedEach()
+			require.Eventually(f.t, func() bool { // the last of the old one are on their way
+				before := acked
+				acked = fleet.AckedEach()
+				return slices.Equal(before, acked)
+			}, patience, 500*time.Millisecond, "nothing is acknowledged any more")
+			f.lasts(0, 10*time.Second)
+			require.Equal(f.t, acked, fleet.AckedEach())
 			require.NoError(f.t, f.kafka.CreateTopic(f.aside, 6, 3, nil))
 			lost(0)
-		}, 0)
-		exact(f.t, f.beside(func(*load.Fleet) {}, 0))
+			return acked
+		}))
 	}
 }
 
 // rightIsWithdrawn to write to a topic, and given back.
 func (f *faulty) rightIsWithdrawn() {
-	denied := kadm.NewACLs().Topics(f.aside).ResourcePatternType(kadm.ACLPatternLiteral).Deny("User:sluice").DenyHosts("*").Operations(kadm.OpWrite)
+	acl := func(ops ...kadm.ACLOperation) *kadm.ACLBuilder {
+		return kadm.NewACLs().Topics(f.aside).ResourcePatternType(kadm.ACLPatternLiteral).Operations(ops...)
+	}
+	granted := acl(kadm.OpDescribe, kadm.OpDescribeConfigs, kadm.OpWrite).Allow("User:sluice").AllowHosts("*") // without one all is
+	denied := acl(kadm.OpWrite).Deny("User:sluice").DenyHosts("*")
+	f.grant(granted)
+	defer f.withdraw(granted)
 	for range either(1, 5) {
-		report := f.beside(func(fleet *load.Fleet) {
-			f.asks(func(ctx context.Context) error {
-				_, err := f.admin.CreateACLs(ctx, denied)
-				return err
-			})
+		exact(f.t, f.beside(1, func(fleet *load.Fleet) []int {
+			f.grant(denied)
 			f.refused(fleet)
-			f.asks(func(ctx context.Context) error {
-				_, err := f.admin.DeleteACLs(ctx, denied)
-				return err
-			})
-		}, 1)
-		exact(f.t, report)
+			f.withdraw(denied)
+			return nil
+		}))
 	}
 }
 
+func (f *faulty) grant(acl *kadm.ACLBuilder) {
+	f.asks(func(ctx context.Context) error {
+		results, err := f.admin.CreateACLs(ctx, acl)
+		for _, r := range results {
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	})
+}
+
+func (f *faulty) withdraw(acl *kadm.ACLBuilder) {
+	f.asks(func(ctx context.Context) error {
+		results, err := f.admin.DeleteACLs(ctx, acl)
+		for _, r := range results {
+			require.NotEmpty(f.t, r.Deleted)
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	})
+}
+
 // beside has other devices publish to the topic aside while something happens to that. They stay connected, go on after it, and at
-// least so many of their messages are refused.
-func (f *faulty) beside(happens func(*load.Fleet), refused int) load.Report {
+// least so many of their messages are refused. What happens gives how many each had acknowledged when the topic began anew, if it did.
+func (f *faulty) beside(refused int, happens func(*load.Fleet) (from []int)) load.Report {
 	ctx, cancel := context.WithCancel(f.t.Context())
 	defer cancel()
 	fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: 20, QoS: 1, Version: 5, Size: 100, Rate: 200, Topic: "aside/%d"}
 	done := make(chan *load.Result, 1)
 	go func() { done <- fleet.Publish(ctx) }() // ends after cancel
 	f.goOn(fleet)
-	happens(fleet)
+	from := happens(fleet)
 	f.goOn(fleet)
 	cancel()
 	r := <-done
 	require.Empty(f.t, r.Errors)
 	require.GreaterOrEqual(f.t, r.Refused, refused)
 	require.True(f.t, refused > 0 || r.Refused == 0)
+	for device, n := range from {
+		r.PerDevice[device] = r.PerDevice[device][n:]
+	}
 	return verify(f.t, f.kafka.Direct(), fleet.Run, r, f.aside)
 }
 
