@@ -77,7 +77,7 @@ func newSessionMetrics(reg prometheus.Registerer, s *sessions) (*sessionMetrics,
 		}
 	}
 	gauge("stored_records", "Records of sessions that this instance holds in memory, one for each device and instance it was connected to.", func() float64 { n, _ := s.driver.Stored(); return float64(n) })
-	gauge("stored_bytes", "Bytes of the values of these records.", func() float64 { _, n := s.driver.Stored(); return float64(n) })
+	gauge("stored_bytes", "Bytes that these records take.", func() float64 { _, n := s.driver.Stored(); return float64(n) })
 	gauge("stored_sessions", "Sessions that outlive their connection, of all instances, also those that have one now: what limits.sessions bounds.", func() float64 { return float64(s.driver.Lasting()) })
 	gauge("owned_partitions", "Partitions of the sessions topic for whose dead instances this one acts.", func() float64 { return float64(s.driver.Given()) })
 	for _, c := range all {
