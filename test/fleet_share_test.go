@@ -59,8 +59,7 @@ func openShares(t *testing.T, nodes, instances int) *shareBench {
 	b.kafka = cluster.Need(t, cfg)
 	b.commands = newTopic(t, b.kafka, sharePartitions)
 	state := stateTopics(t)
-	_, err := fmt.Sscanf(state, "sessions: {topic: %q", &b.sessions)
-	require.NoError(t, err)
+	b.sessions = sessionsOf(t, state)
 	rules := fmt.Sprintf("publish: [{match: none, topic: %q}]\ncommands: [{topic: %q, publish: \"all/{key}\", qos: 1}]\n%s", b.commands, b.commands, state)
 	for _, name := range wayNames[:instances] {
 		s, _ := member(t, b.kafka.At(name), rules)

@@ -88,6 +88,14 @@ func stateTopics(t testing.TB) string {
 	return fmt.Sprintf("sessions: {topic: %q, ledger: %q}\nretained: {topic: %q}\n", "sluice-sessions-"+name, "sluice-ledger-"+name, "sluice-retained-"+name)
 }
 
+// sessionsOf gives the topic of the sessions in what stateTopics gave.
+func sessionsOf(t testing.TB, state string) (topic string) {
+	t.Helper()
+	_, err := fmt.Sscanf(state, "sessions: {topic: %q", &topic)
+	require.NoError(t, err)
+	return topic
+}
+
 // member prepares an instance with a listener for devices, which is its address, and one for HAProxy.
 func member(t testing.TB, brokers []string, rules string) (s *instance, proxied string) {
 	t.Helper()

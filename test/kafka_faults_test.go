@@ -102,7 +102,7 @@ func (f *faulty) under(t *testing.T, happens func(*faulty)) {
 	}
 	progress := func() {
 		for _, fleet := range fleets {
-			f.goOn(fleet)
+			f.goOn(fleet, devices)
 		}
 	}
 	progress()
@@ -155,7 +155,7 @@ func (f *faulty) packetsAreSwallowed() {
 // busiest is the node that leads most partitions of the topic.
 func (f *faulty) busiest() int {
 	leads := make([]int, 3)
-	for _, p := range f.partitions(f.topic) {
+	for _, p := range f.partitions() {
 		leads[p.Leader-1]++
 	}
 	return slices.Index(leads, slices.Max(leads))
@@ -165,7 +165,7 @@ func (f *faulty) busiest() int {
 func (f *faulty) partitionsAreAdded() {
 	for range either(1, 5) {
 		report := f.beside(0, func(*load.Fleet) []int {
-			before := len(f.partitions(f.aside))
+			before := len(partitionsOf(f.t, f.admin, f.aside))
 			f.asks(func(ctx context.Context) error {
 				answers, err := f.admin.UpdatePartitions(ctx, before+6, f.aside)
 				return errors.Join(err, answers.Error())
@@ -229,7 +229,7 @@ func (f *faulty) rightIsWithdrawn() {
 	for range either(1, 5) {
 		exact(f.t, f.beside(1, func(fleet *load.Fleet) []int {
 			f.grant(denied)
-			f.refused(fleet)
+			require.Eventually(f.t, func() bool { return fleet.Refused() > 10 }, 2*time.Minute, 10*time.Millisecond)
 			f.withdraw(denied)
 			return nil
 		}))
@@ -262,12 +262,13 @@ func (f *faulty) withdraw(acl *kadm.ACLBuilder) {
 func (f *faulty) beside(refused int, happens func(*load.Fleet) (from []int)) load.Report {
 	ctx, cancel := context.WithCancel(f.t.Context())
 	defer cancel()
-	fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: 20, QoS: 1, Version: 5, Size: 100, Rate: 200, Topic: "aside/%d"}
+	const devices = 20
+	fleet := &load.Fleet{Addr: f.s.address, Run: runID(), Devices: devices, QoS: 1, Version: 5, Size: 100, Rate: 200, Topic: "aside/%d"}
 	done := make(chan *load.Result, 1)
 	go func() { done <- fleet.Publish(ctx) }() // ends after cancel
-	f.goOn(fleet)
+	f.goOn(fleet, devices)
 	from := happens(fleet)
-	f.goOn(fleet)
+	f.goOn(fleet, devices)
 	cancel()
 	r := <-done
 	require.Empty(f.t, r.Errors)
@@ -279,14 +280,9 @@ func (f *faulty) beside(refused int, happens func(*load.Fleet) (from []int)) loa
 	return verify(f.t, f.kafka.Direct(), fleet.Run, r, f.aside)
 }
 
-// refused waits until some messages of a fleet are.
-func (f *faulty) refused(fleet *load.Fleet) {
-	require.Eventually(f.t, func() bool { return fleet.Refused() > 10 }, 2*time.Minute, 10*time.Millisecond)
-}
-
 // goOn waits until each device has more acknowledged.
-func (f *faulty) goOn(fleet *load.Fleet) {
-	require.Eventually(f.t, func() bool { return len(fleet.AckedEach()) > 0 }, patience, 10*time.Millisecond)
+func (f *faulty) goOn(fleet *load.Fleet, devices int) {
+	require.Eventually(f.t, func() bool { return len(fleet.AckedEach()) == devices }, patience, 10*time.Millisecond)
 	acked := fleet.AckedEach()
 	require.Eventually(f.t, func() bool {
 		for device, n := range fleet.AckedEach() {
@@ -324,20 +320,26 @@ func (f *faulty) replicasMove() {
 	}
 }
 
-func (f *faulty) partitions(topic string) kadm.PartitionDetails {
-	var all kadm.PartitionDetails
-	f.asks(func(ctx context.Context) error {
-		topics, err := f.admin.ListTopics(ctx, topic)
-		all = topics[topic].Partitions
-		return err
-	})
-	require.NotEmpty(f.t, all)
+// partitionsOf gives the partitions of a topic, as Kafka has them now.
+func partitionsOf(t testing.TB, admin *kadm.Client, topic string) kadm.PartitionDetails {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	topics, err := admin.ListTopics(ctx, topic)
+	require.NoError(t, err)
+	require.NotEmpty(t, topics[topic].Partitions)
+	return topics[topic].Partitions
+}
+
+func (f *faulty) partitions() kadm.PartitionDetails {
+	all := partitionsOf(f.t, f.admin, f.topic)
+	require.Len(f.t, all, 6)
 	return all
 }
 
 // replicas says that each partition has so many replicas, all in sync.
 func (f *faulty) replicas(count int) bool {
-	for _, p := range f.partitions(f.topic) {
+	for _, p := range f.partitions() {
 		if len(p.Replicas) != count || len(p.ISR) != count {
 			return false
 		}
@@ -347,7 +349,7 @@ func (f *faulty) replicas(count int) bool {
 
 // leads says that each partition has the leader that is its first replica after n moves.
 func (f *faulty) leads(n int) bool {
-	for partition, p := range f.partitions(f.topic) {
+	for partition, p := range f.partitions() {
 		if p.Leader != 1+(partition+int32(n))%3 {
 			return false
 		}

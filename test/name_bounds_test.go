@@ -51,9 +51,7 @@ func TestShareNamesAndTheirGroupsAreBounded(t *testing.T) {
 	b.instances = []*instance{s}
 	s.start()
 	s.awaitReady()
-	var sessions string
-	_, err := fmt.Sscanf(state, "sessions: {topic: %q", &sessions)
-	require.NoError(t, err)
+	sessions := sessionsOf(t, state)
 	admin := kadm.NewClient(independent(t, kafka.Brokers()))
 	groups := func() (names []string) {
 		all, err := admin.ListGroups(t.Context())

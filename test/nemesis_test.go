@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -64,8 +63,6 @@ type nemesis struct {
 	deeds []deed
 }
 
-var sessionsTopic = regexp.MustCompile(`sessions: \{topic: "([^"]+)"`)
-
 // The topics of a nemesis: those that grow get more partitions.
 var nemesisTopics = []string{"zero", "one", "two", "once", "wills", "commands", "receipts"}
 
@@ -94,7 +91,7 @@ func openNemesis(t *testing.T) *nemesis {
 	}
 	n.admin = kadm.NewClient(independent(t, n.kafka.Direct()))
 	state := stateTopics(t)
-	n.sessions = sessionsTopic.FindStringSubmatch(state)[1]
+	n.sessions = sessionsOf(t, state)
 	stepped := filepath.Join(dir, "sluice")
 	require.NoError(t, clock.Build(dir, stepped, "../cmd/sluice"))
 	for i := range 3 {
@@ -260,12 +257,7 @@ func (n *nemesis) move(rng *rand.Rand) {
 
 // leadsAll says that a Kafka node leads all partitions of a topic.
 func (n *nemesis) leadsAll(node int, topic string) bool {
-	ctx, cancel := n.bounded()
-	defer cancel()
-	topics, err := n.admin.ListTopics(ctx, topic)
-	require.NoError(n.t, err)
-	require.NotEmpty(n.t, topics[topic].Partitions)
-	for _, p := range topics[topic].Partitions {
+	for _, p := range partitionsOf(n.t, n.admin, topic) {
 		if p.Leader != int32(node+1) {
 			return false
 		}

@@ -417,7 +417,7 @@ func (h *holder) notTaken(err error) {
 }
 
 // retryAfter is how long to wait for the next try, after so many waits.
-func retryAfter(tries int) time.Duration { return min(minStateRetry<<min(tries, 10), maxStateRetry) }
+func retryAfter(waits int) time.Duration { return min(minStateRetry<<min(waits, 10), maxStateRetry) }
 
 // produce writes a record into the partition. done is called once it is known whether it is there; err is final.
 func (p *part) produce(key, value []byte, done func(offset int64, err error)) {
